@@ -1,0 +1,174 @@
+"""`warren`: the command line for people.  Parses with click, calls one function, prints."""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import click
+
+from runtime import __version__, engine
+from runtime.config import HOST, ContainerConfig
+from runtime.errors import UsageError, WarrenError
+from runtime.host import writable_by_others
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="warren")
+def commands() -> None:
+    """Run isolated processes on this host's kernel."""
+
+
+def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def apply(function: Any) -> Any:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return apply
+
+
+def _many(*names: str, help: str, metavar: str) -> Callable[[Any], Any]:
+    return click.option(*names, multiple=True, help=help, metavar=metavar)
+
+
+RUN_OPTIONS = _options(
+    click.option("--rootfs", default="", metavar="DIR", help="Use this directory as the root, below an overlay."),
+    click.option("--write", is_flag=True, help="Let the container write to the directory of --rootfs."),
+    click.option("--keep-changes", default="", metavar="DIR", help="Keep what is written in DIR/upper."),
+    _many("--hide", metavar="PATH", help="Cover a path of the root."),
+    click.option("-i", "--interactive", is_flag=True, help="Give the container this command's standard input."),
+    click.option("-t", "--tty", is_flag=True, help="Give it a terminal."),
+    click.option("--rm", is_flag=True, help="Remove the container when it ends (always done so far)."),
+    click.option("--name", default="", help="A name for the container."),
+    _many("-e", "--env", metavar="NAME[=VALUE]", help="Set a variable; without a value, this command's own."),
+    _many("--env-file", metavar="FILE", help="Read variables from a file."),
+    click.option("-w", "--workdir", default="", metavar="DIR", help="The working directory."),
+    click.option("-u", "--user", default=None, metavar="USER[:GROUP]", help="Name or number of the user."),
+    click.option("-h", "--hostname", default="", help="The host name."),
+    click.option("--read-only", is_flag=True, help="Make the root read-only."),
+    _many("-v", "--volume", metavar="SRC:DST[:OPTIONS]", help="Bind a path of the host (ro, rw, O, rslave...)."),
+    _many("--mount", metavar="KEY=VALUE,...", help="type=bind|tmpfs, source, target, readonly..."),
+    _many("--tmpfs", metavar="DST[:OPTIONS]", help="Mount a tmpfs."),
+    _many("--cap-add", metavar="NAME", help="Add a capability."),
+    _many("--cap-drop", metavar="NAME", help="Drop a capability."),
+    _many("--security-opt", metavar="OPTION", help="no-new-privileges=false, systempaths=unconfined, mask=, unmask="),
+    _many("--ulimit", metavar="TYPE=SOFT[:HARD]", help="Set a resource limit."),
+    _many("--sysctl", metavar="KEY=VALUE", help="Set a parameter of one of the container's namespaces."),
+    _many("--device", metavar="HOST[:CONTAINER]", help="Give it a device."),
+    click.option("--shm-size", default="64m", metavar="SIZE", help="Size of /dev/shm."),
+    click.option("--pid", default="", metavar="NS", help="host, private or ns:PATH."),
+    click.option("--ipc", default="", metavar="NS", help="host, private or ns:PATH."),
+    click.option("--uts", default="", metavar="NS", help="host, private or ns:PATH."),
+    click.option("--network", "--net", default="none", metavar="NET", help="none, host or ns:PATH."),
+    click.option("--userns", default="", metavar="NS", help="host or private (the default)."),
+    click.option("--init", is_flag=True, help="Run a reaper as process 1."),
+    click.option("--privileged", is_flag=True, help="All capabilities, no user namespace, nothing masked."),
+    click.option("--entrypoint", default=None, metavar="COMMAND", help="Put a command before the given one."),
+    click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Kill it after this time."),
+    click.option("--plan", is_flag=False, flag_value="text", default=None, type=click.Choice(["text", "json"]),
+                 help="Print the steps and launch nothing."),
+)  # fmt: skip
+
+
+@commands.command(context_settings={"allow_interspersed_args": False, "help_option_names": ["--help"]})
+@RUN_OPTIONS
+@click.argument("words", nargs=-1, metavar="[host] COMMAND...")
+def run(words: tuple[str, ...], **options: Any) -> None:
+    """Run a command in a new container.
+
+    `warren run host -- COMMAND` uses the host's own root, read-only underneath: the host's files cannot be changed,
+    but what root may read the command may read.  `warren run --rootfs DIR COMMAND` uses a directory.
+    """
+    style = options.pop("plan")
+    config = _config(list(words), options)
+    if style:
+        _print_plan(config, style)
+        return
+    sys.exit(engine.run_foreground(config))
+
+
+def _config(words: list[str], options: dict[str, Any]) -> ContainerConfig:
+    options.pop("rm")
+    env_files = options.pop("env_file")
+    options["env"] = [*(entry for path in env_files for entry in _env_file(path)), *_env(options["env"])]
+    for name in ("volume", "mount", "ulimit", "device"):
+        options[name + "s"] = options.pop(name)
+    return ContainerConfig(_command(words, options["rootfs"]), id=engine.new_id(), **options)
+
+
+def _command(words: list[str], rootfs: str) -> list[str]:
+    """The command behind the source; a "--" between the two is allowed."""
+    if not rootfs:
+        if not words:
+            raise UsageError("no source and no command are given", hint="warren run host -- COMMAND")
+        if words[0] != HOST:
+            raise UsageError(f"unknown image {words[0]!r}: there are no images yet", hint="use host or --rootfs DIR")
+        words = words[1:]
+    return words[1:] if words[:1] == ["--"] else words
+
+
+def _env(entries: "tuple[str, ...] | list[str]") -> list[str]:
+    """NAME=VALUE as it is; NAME alone takes the caller's value, if there is one."""
+    found = []
+    for entry in entries:
+        name, equals, _ = entry.partition("=")
+        if not name:
+            raise UsageError(f"--env {entry!r} has no name")
+        if equals:
+            found.append(entry)
+        elif name in os.environ:
+            found.append(f"{name}={os.environ[name]}")
+    return found
+
+
+def _env_file(path: str) -> list[str]:
+    """docker's format: a variable a line, # begins a comment, nothing is unquoted."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            lines = file.read(1 << 20).splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise UsageError(f"--env-file {path}: {reason}".lower()) from error
+    return _env([line.lstrip() for line in lines if line.strip() and not line.lstrip().startswith("#")])
+
+
+def _print_plan(config: ContainerConfig, style: str) -> None:
+    plan = engine.plan(config)
+    click.echo(json.dumps(plan.to_list(), indent=2) if style == "json" else "\n".join(plan.lines()))
+
+
+def main() -> NoReturn:
+    """Entry point of the launcher: one line for every error, and docker's exit codes."""
+    try:
+        _warn_of_writable_code()
+        commands.main(sys.argv[1:], prog_name="warren", standalone_mode=False)
+        code = 0
+    except WarrenError as error:
+        code = _fail(str(error), error.exit_code)
+    except click.exceptions.Exit as error:
+        code = error.exit_code
+    except click.ClickException as error:
+        code = _fail(error.format_message().replace("\n", " ").rstrip("."), 125)
+    except (KeyboardInterrupt, click.Abort):
+        code = 130
+    except BrokenPipeError:
+        code = 1
+    except OSError as error:
+        code = _fail(f"{f'{error.filename}: ' if error.filename else ''}{error.strerror}", 125)
+    except Exception as error:  # A fault of ours is one line too.
+        code = _fail(f"internal error: {type(error).__name__}: {error}", 125)
+    sys.exit(code)
+
+
+def _fail(message: str, code: int) -> int:
+    click.echo(f"warren: {message[:1].lower()}{message[1:]}", err=True)
+    return code
+
+
+def _warn_of_writable_code() -> None:
+    """RULES 17: whoever can write our modules becomes root with the next command."""
+    directory = os.path.dirname(os.path.abspath(__file__))
+    if os.geteuid() == 0 and writable_by_others(directory):
+        click.echo(f"warren: warning: {directory} can be written by other users", err=True)

@@ -1,0 +1,475 @@
+"""Container: the verbs of the OCI runtime spec (runtime.md, Operations) on one container.
+
+Nothing is kept in the object: every verb computes what it needs from the state directory, the cgroup and the kernel,
+so that any process may call any verb.  There is one clean-up path, `_destroy`, and it is the crash path.
+"""
+
+import _signal
+import posix
+import time
+from errno import ESRCH
+
+from . import cgroups, hooks, namespaces
+from .cgroups import Cgroup
+from .errors import HookError, LaunchError, NotFoundError, StateError, WarrenError
+from .host import Host
+from .launch import (
+    Options,
+    connect_console,
+    fail_text,
+    failure,
+    launch,
+    poll_end,
+    write_pid_file,
+)
+from .plan import Wiring, create_plan, exec_plan
+from .spec import Bundle, Spec, dump_json
+from .state import StateDir, container_ids
+from .steps import CONSOLE_SLOT, FIFO_SLOT, PID, PIDFD_SLOT, REPORT_SLOT, SYNC, LaunchPlan
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Json = dict[str, object]
+
+DEFAULT_ROOT = "/run/warren"
+OCI_VERSION = "1.2.0"
+_KILL_SECONDS = 10.0
+
+
+def default_root() -> str:
+    """/run/warren for root; below XDG_RUNTIME_DIR, else the XDG state directory, for ordinary users."""
+    if posix.geteuid() == 0:
+        return DEFAULT_ROOT
+    env = posix.environ
+    runtime = env.get(b"XDG_RUNTIME_DIR", b"").decode("utf-8", "surrogateescape")
+    if runtime.startswith("/"):
+        return runtime + "/warren"
+    home = env.get(b"HOME", b"").decode("utf-8", "surrogateescape")
+    state = env.get(b"XDG_STATE_HOME", b"").decode("utf-8", "surrogateescape") or (home and home + "/.local/state")
+    if not state.startswith("/"):
+        raise StateError("no place for state: neither XDG_RUNTIME_DIR nor HOME is set", hint="use --root")
+    return state + "/warren"
+
+
+class Container:
+    """A handle on the container `id` below the state root `root`; raises UsageError for an id that is none."""
+
+    __slots__ = ("_dir", "id", "root", "warnings")
+
+    def __init__(self, id: str, root: str) -> None:
+        self._dir = StateDir(root, id)
+        self.id = id
+        self.root = root
+        self.warnings: list[str] = []
+        """What the spec wants logged but not failed for, such as a failing poststart hook."""
+
+    # ---- create, run, start
+
+    def plan(self, bundle: Bundle, options: Options, *, detached: bool = True) -> LaunchPlan:
+        """What `create` (or, not detached, `run`) would execute; launches and changes nothing."""
+        host = Host.probe()
+        cgroup = cgroups.for_container(bundle.spec, self.id, host)
+        return create_plan(bundle.spec, host, cgroup, _wiring(options, detached=detached))
+
+    def create(self, bundle: Bundle, options: Options) -> int:
+        """Set the container up to the user's program and stop there; returns the pid of its init (host's view).
+
+        Raises SpecError, UnsupportedError, ExistsError, LaunchError, HookError; whatever is raised, nothing is left.
+        """
+        return self._create(bundle, options, detached=True)
+
+    def run(self, bundle: Bundle, options: Options) -> int:
+        """Create and start in one; the container's init is a child of this process, to be waited for."""
+        pid = self._create(bundle, options, detached=False)
+        self._poststart(bundle.spec.config)
+        return pid
+
+    def start(self) -> None:
+        """Let the user's program run; returns when it has been executed.
+
+        Raises StateError when the container is not in state created, LaunchError when the program cannot be executed.
+        """
+        self._dir.lock()
+        try:
+            record = self._record()
+            fifo = self._dir.open_fifo() if self._dir.process() else -1
+            if fifo < 0:
+                status = self._status(record)
+                raise StateError(f"container {self.id!r} cannot be started: it is {status}, not created")
+            try:
+                posix.write(fifo, b"0")
+                _wait_for_readers(fifo)
+            finally:
+                posix.close(fifo)
+            self._raise_report(record)
+            self._poststart(record["config"])  # type: ignore[arg-type]
+        finally:
+            self._dir.unlock()
+
+    def _create(self, bundle: Bundle, options: Options, *, detached: bool) -> int:
+        host = Host.probe()
+        spec = bundle.spec
+        cgroup = cgroups.for_container(spec, self.id, host)
+        plan = create_plan(spec, host, cgroup, _wiring(options, detached=detached))
+        console = connect_console(options.console_socket) if options.console_socket else None
+        self._dir.make()
+        try:
+            cgroup.made = cgroup.missing_parents()
+            self._dir.write_record(self._head(spec, cgroup, options), bundle.raw)
+            _make_cgroup(cgroup)
+            fds = self._descriptors(options, console.fileno() if console else options.console_fd, detached)
+            try:
+                pid = launch(plan, fds, options, self._events(spec))
+            finally:
+                for slot in (FIFO_SLOT, REPORT_SLOT):
+                    if slot in fds:
+                        posix.close(fds[slot])
+            if options.pid_file:
+                write_pid_file(options.pid_file, pid)
+            return pid
+        except BaseException:
+            self._destroy(cgroup)
+            raise
+        finally:
+            if console:
+                console.close()
+            self._dir.unlock()
+
+    def _head(self, spec: Spec, cgroup: Cgroup, options: Options) -> "Json":
+        return {
+            "ociVersion": OCI_VERSION,
+            "id": self.id,
+            "bundle": spec.bundle,
+            "rootfs": spec.root_path(),
+            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "owner": posix.geteuid(),
+            "cgroup": {"unified": cgroup.unified, "legacy": cgroup.legacy, "made": cgroup.made},
+            "enforced": options.enforced,
+            "ephemeral": options.ephemeral,
+        }
+
+    def _descriptors(self, options: Options, console: int, detached: bool) -> "dict[int, int]":
+        fds = {}
+        if console >= 0:
+            fds[CONSOLE_SLOT] = console
+        if detached:
+            fds[FIFO_SLOT] = self._dir.make_fifo()
+            fds[REPORT_SLOT] = self._dir.open_report()
+        return fds
+
+    def _events(self, spec: Spec) -> "Callable[[int, int, str], str]":
+        """Answer init: record the pid, map ids, run the hooks that belong to the runtime's namespaces."""
+        pid = 0
+
+        def on_event(kind: int, value: int, _name: str) -> str:
+            nonlocal pid
+            if kind == PID:
+                pid = value
+                self._dir.record_pid(pid)
+            elif kind == SYNC:
+                declared = spec.config.get("hooks") or {}
+                state = dump_json(self._state("creating", pid, spec.bundle, spec.config))
+                hooks.run_hooks(declared.get("prestart"), state)
+                hooks.run_hooks(declared.get("createRuntime"), state)
+                return dump_json(self._state("created", pid, spec.bundle, spec.config))
+            else:
+                _map_ids(value, spec)
+            return ""
+
+        return on_event
+
+    def _poststart(self, config: "Json") -> None:
+        """A failing poststart hook is logged and the rest go on (runtime.md, Lifecycle, step 9)."""
+        declared: dict[str, list[Json]] = config.get("hooks") or {}  # type: ignore[assignment]
+        for hook in declared.get("poststart") or []:
+            try:
+                hooks.run_hooks([hook], dump_json(self.state()))
+            except HookError as error:
+                self.warnings.append(str(error))
+
+    def _raise_report(self, record: "Json") -> None:
+        data = self._dir.read_report()
+        if not data:
+            return
+        number, errno, text = fail_text(data)
+        spec = Spec(record["config"], str(record["bundle"]))  # type: ignore[arg-type]
+        plan = create_plan(spec, Host.probe(), _cgroup_of(record), Wiring(detached=True))
+        raise failure(plan, number, errno, text)
+
+    # ---- state
+
+    def state(self) -> "Json":
+        """The state object of runtime.md, and runc's further keys rootfs, created and owner; NotFoundError."""
+        record = self._dir.read_record()
+        if record is None:
+            pid = self._dir.process()
+            broken = self._state("running" if pid else "stopped", pid, "", {})
+            return {**broken, "error": "state.json is missing or corrupt"}
+        status = self._status(record)
+        pid = 0 if status == "stopped" else self._dir.process()
+        state = self._state(status, pid, str(record["bundle"]), record["config"])  # type: ignore[arg-type]
+        return {**state, **{key: record.get(key) for key in ("rootfs", "created", "owner", "enforced")}}
+
+    def _state(self, status: str, pid: int, bundle: str, config: "Json") -> "Json":
+        state: Json = {"ociVersion": OCI_VERSION, "id": self.id, "status": status, "pid": pid, "bundle": bundle}
+        if config.get("annotations"):
+            state["annotations"] = config["annotations"]
+        return state
+
+    def _status(self, record: "Json") -> str:
+        return self._dir.status(_cgroup_of(record).frozen())
+
+    def _record(self) -> "Json":
+        record = self._dir.read_record()
+        if record is None:
+            raise StateError(f"container {self.id!r} has a corrupt state.json", hint="delete --force removes it")
+        return record
+
+    def config(self) -> "Json":
+        """The config.json that the container was created with, whatever has become of the file."""
+        return self._record()["config"]  # type: ignore[return-value]
+
+    def exec_defaults(self) -> "Json":
+        """The container's own process object, on which exec's flags are laid."""
+        return dict(self.config().get("process") or {})  # type: ignore[call-overload, no-any-return]
+
+    def processes(self) -> "list[int]":
+        """Host pids of the container's processes; StateError when it has no cgroup that tells."""
+        cgroup = _cgroup_of(self._record())
+        if not cgroup.directories():
+            pid = self._dir.process()
+            return [pid] if pid else []
+        return cgroup.processes()
+
+    # ---- kill, delete
+
+    def kill(self, signal: int, all: bool = False) -> None:
+        """Send a signal to the container's init, or to every process.
+
+        Raises StateError "container not running", the words that containerd looks for.
+        """
+        record = self._dir.read_record()
+        if all and record is not None:
+            for pid in _cgroup_of(record).processes():
+                _send(pid, signal)
+            return
+        pid = self._dir.process()
+        if not pid or not self._send_by_pidfd(pid, signal):
+            raise StateError(f"container not running: {self.id!r} is stopped")
+
+    def _send_by_pidfd(self, pid: int, signal: int) -> bool:
+        """Signal through a pidfd; False if the process that it names is not, or no longer, the container's."""
+        try:
+            fd = posix.pidfd_open(pid)
+        except ProcessLookupError:
+            return False
+        try:
+            if self._dir.process() != pid:
+                return False
+            _signal.pidfd_send_signal(fd, signal)
+            return True
+        except ProcessLookupError:
+            return False
+        finally:
+            posix.close(fd)
+
+    def delete(self, force: bool = False) -> None:
+        """Remove a stopped container, or with `force` kill it first; then run its poststop hooks.
+
+        Raises NotFoundError (not with `force`) and StateError for a container that is not stopped.
+        """
+        try:
+            self._dir.lock()
+        except NotFoundError:
+            if force:
+                return
+            raise
+        try:
+            record = self._dir.read_record()
+            status = "running" if self._dir.process() else "stopped"
+            if status != "stopped" and not force:
+                status = self._status(record) if record else status
+                raise StateError(f"cannot delete container {self.id!r}: it is {status}, not stopped", hint="use --force")
+            self._destroy(_cgroup_of(record) if record else self._cgroup_without_record())
+            if record:
+                self._poststop(record)
+        finally:
+            self._dir.unlock()
+
+    def _poststop(self, record: "Json") -> None:
+        """Poststop hooks run after the container is gone; failures are logged (runtime.md, Lifecycle, step 13)."""
+        config: Json = record["config"]  # type: ignore[assignment]
+        declared: dict[str, list[Json]] = config.get("hooks") or {}  # type: ignore[assignment]
+        state = dump_json(self._state("stopped", 0, str(record["bundle"]), config))
+        for hook in declared.get("poststop") or []:
+            try:
+                hooks.run_hooks([hook], state)
+            except HookError as error:
+                self.warnings.append(str(error))
+
+    def _destroy(self, cgroup: Cgroup) -> None:
+        """Kill and remove everything, from names alone; may be repeated after any interruption."""
+        pid = self._dir.process()
+        if pid:
+            self._kill_init(pid)
+        if cgroup.directories():
+            cgroup.kill()
+            cgroup.remove()
+        self._dir.remove()
+
+    def _kill_init(self, pid: int) -> None:
+        """SIGKILL init and wait until it is gone; with a pid namespace that ends every process in it."""
+        try:
+            fd = posix.pidfd_open(pid)
+        except ProcessLookupError:
+            return
+        try:
+            if self._send_by_pidfd(pid, 9) and not poll_end(fd, _KILL_SECONDS):
+                raise StateError(f"process {pid} of container {self.id!r} does not die", hint="is it stuck in the kernel?")
+        finally:
+            posix.close(fd)
+
+    def _cgroup_without_record(self) -> Cgroup:
+        """A lost record does not hide a container: its process tells its cgroup, else it is the default one."""
+        host = Host.probe()
+        pid = self._dir.process()
+        return cgroups.of_process(pid, host) if pid else cgroups.for_container(None, self.id, host)
+
+    def abandoned(self) -> bool:
+        """Whether nobody will delete it: its process is gone, nobody holds it, and it was to live with its caller."""
+        try:
+            if self._dir.process() or not self._dir.lock(wait=False):
+                return False
+        except NotFoundError:
+            return False
+        try:
+            record = self._dir.read_record()
+            return not self._dir.process() and (record is None or bool(record.get("ephemeral")))
+        finally:
+            self._dir.unlock()
+
+    # ---- exec
+
+    def exec_plan(self, process: "Json", options: Options) -> LaunchPlan:
+        record = self._record()
+        return self._exec_plan(record, process, options, self._running(record))
+
+    def exec(self, process: "Json", options: Options) -> int:
+        """Run another process in the container; returns its pid, a child of this process (of the host's view).
+
+        `process` is a valid process object of the spec.  Raises StateError unless created or running.
+        """
+        record = self._record()
+        pid = self._running(record)
+        plan = self._exec_plan(record, process, options, pid)
+        console = connect_console(options.console_socket) if options.console_socket else None
+        fds = {PIDFD_SLOT: posix.pidfd_open(pid)}
+        try:
+            self._running(record)
+            if console or options.console_fd >= 0:
+                fds[CONSOLE_SLOT] = console.fileno() if console else options.console_fd
+            child = launch(plan, fds, options, lambda _kind, _value, _text: "")
+            if options.pid_file:
+                write_pid_file(options.pid_file, child)
+            return child
+        finally:
+            posix.close(fds[PIDFD_SLOT])
+            if console:
+                console.close()
+
+    def _exec_plan(self, record: "Json", process: "Json", options: Options, pid: int) -> LaunchPlan:
+        spec = Spec(record["config"], str(record["bundle"]))  # type: ignore[arg-type]
+        return exec_plan(
+            spec, Host.probe(), _cgroup_of(record), process, _foreign_namespaces(pid), _wiring(options, detached=False)
+        )
+
+    def _running(self, record: "Json") -> int:
+        status = self._status(record)
+        if status not in ("created", "running"):
+            raise StateError(f"cannot exec in container {self.id!r}: container not running, it is {status}")
+        return self._dir.process()
+
+
+def list_containers(root: str) -> "list[Json]":
+    """State objects of all containers below `root`, with those whose record is lost."""
+    found = []
+    for container_id in container_ids(root):
+        try:
+            found.append(Container(container_id, root).state())
+        except NotFoundError:
+            continue
+    return found
+
+
+def sweep(root: str) -> None:
+    """Remove what killed Warren processes left: ephemeral containers whose process is gone and that nobody holds."""
+    for container_id in container_ids(root):
+        container = Container(container_id, root)
+        if container.abandoned():
+            container.delete(force=True)
+
+
+def _wiring(options: Options, *, detached: bool) -> Wiring:
+    return Wiring(
+        detached=detached,
+        no_pivot=options.no_pivot,
+        preserve_fds=options.preserve_fds,
+        pdeathsig=options.pdeathsig,
+        init=options.init,
+        size=options.size,
+    )
+
+
+def _cgroup_of(record: "Json") -> Cgroup:
+    saved: Json = record.get("cgroup") or {}  # type: ignore[assignment]
+    return Cgroup(str(saved.get("unified") or ""), saved.get("legacy") or {}, saved.get("made") or [])  # type: ignore[arg-type]
+
+
+def _make_cgroup(cgroup: Cgroup) -> None:
+    try:
+        cgroup.create()
+    except OSError as error:
+        raise WarrenError(f"cgroup {error.filename}: {posix.strerror(error.errno or 0)}".lower()) from error
+
+
+def _map_ids(helper: int, spec: Spec) -> None:
+    """Let newuidmap(1) and newgidmap(1) write the maps that an ordinary user may not."""
+    host = Host.probe()
+    linux: dict[str, list[dict[str, int]]] = spec.config["linux"]
+    for program, key in ((host.newuidmap, "uidMappings"), (host.newgidmap, "gidMappings")):
+        triples = [str(m[field]) for m in linux[key] for field in ("containerID", "hostID", "size")]
+        pid = posix.posix_spawn(program, [program, str(helper), *triples], posix.environ)
+        if posix.waitpid(pid, 0)[1]:
+            raise WarrenError(f"{program} refused the {key}", hint="are the ids in /etc/subuid and /etc/subgid?")
+
+
+def _foreign_namespaces(pid: int) -> int:
+    """CLONE_NEW flags of the namespaces in which `pid` differs from us."""
+    flags = 0
+    for flag, name in namespaces.TYPES.values():
+        try:
+            theirs, ours = posix.stat(f"/proc/{pid}/ns/{name}"), posix.stat(f"/proc/self/ns/{name}")
+        except FileNotFoundError:
+            continue
+        if (theirs.st_dev, theirs.st_ino) != (ours.st_dev, ours.st_ino):
+            flags |= flag
+    return flags
+
+
+def _send(pid: int, signal: int) -> None:
+    try:
+        posix.kill(pid, signal)
+    except OSError as error:
+        if error.errno != ESRCH:
+            raise
+
+
+def _wait_for_readers(fifo: int) -> None:
+    """Wait until init has closed the fifo, by executing the user's program or by dying: POLLERR on the other end."""
+    import select
+
+    poll = select.poll()
+    poll.register(fifo, 0)
+    poll.poll()

@@ -1,0 +1,398 @@
+"""One run of a container from its configuration to its removal: the command line's and the library's common path.
+
+Nothing is left behind: a container made here dies with the thread that launched it, is deleted at the end, and if
+this process is killed the next command removes what is left (container.sweep).
+"""
+
+import os
+import posix
+import select
+import time
+from errno import EINVAL, EPERM
+
+from .config import (
+    HOST,
+    ContainerConfig,
+    lease_ids,
+    make_spec,
+    raw_config,
+    reclaim_ids,
+    release_ids,
+    wants_userns,
+)
+from .console import Foreground, console_pair, terminal_size
+from .container import Container, default_root, sweep
+from .errors import LaunchError, ProcessError, TimeoutExpiredError, UsageError
+from .host import Host
+from .launch import Options
+from .spec import Bundle
+from .steps import LaunchPlan
+from .syscalls import wait
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from typing import IO, Any
+
+    Stream = int | IO[Any] | None
+
+PIPE, STDOUT, DEVNULL = -1, -2, -3
+"""As subprocess's."""
+_SIGKILL = 9
+_BUFFER = 1 << 16
+
+
+class Result:
+    """What a finished container leaves: subprocess.CompletedProcess's fields, and what could not be enforced."""
+
+    def __init__(self, args: "list[str]", returncode: int, stdout: "Any", stderr: "Any", enforced: "dict[str, str]") -> None:
+        self.args = args
+        self.returncode = returncode
+        """The command's exit code, 128+n when signal n ended it."""
+        self.stdout = stdout
+        self.stderr = stderr
+        self.enforced = enforced
+        """What is weaker than the default, by name, with the reason; empty when nothing is."""
+
+    def check_returncode(self) -> None:
+        """Raise ProcessError unless the command succeeded."""
+        if self.returncode:
+            raise ProcessError(f"command {self.args[0]!r} ended with exit code {self.returncode}", self)
+
+    def __repr__(self) -> str:
+        return f"Result(args={self.args!r}, returncode={self.returncode}, stdout={self.stdout!r}, stderr={self.stderr!r})"
+
+
+def new_id() -> str:
+    """64 random hexadecimal digits, as docker's."""
+    return os.urandom(32).hex()
+
+
+def plan(config: ContainerConfig) -> LaunchPlan:
+    """What running `config` would execute; launches nothing and takes nothing.
+
+    The range of ids shown is the first one, since a real one is only taken by a launch.
+    """
+    spec = make_spec(config, Host.probe(), 0x70000000, {})
+    bundle = Bundle("/", spec, raw_config(spec))
+    return Container(config.id, default_root()).plan(bundle, Options(init=config.init), detached=False)
+
+
+def run_foreground(config: ContainerConfig) -> int:
+    """Run with the caller's own streams and terminal, passing signals on; the exit code.
+
+    Raises TimeoutExpiredError after config.timeout seconds, and what a launch raises.  Main thread only.
+    """
+    with Foreground() as foreground:
+        with _input(config) as stdin:
+            options = Options(stdio=(stdin, 1, 2), size=terminal_size())
+            ours, theirs = console_pair() if config.tty else (None, None)
+            if theirs is not None:
+                options.console_fd = theirs.fileno()
+            run = _Run(config, options)
+            try:
+                pid = run.launch()
+                if ours is not None:
+                    foreground.take_terminal(ours)
+                code = foreground.wait(pid, config.timeout)
+                if code is None:
+                    run.container.kill(_SIGKILL)
+                    wait(pid)
+                    foreground.restore_mode()
+                    raise _timed_out(config)
+                return code
+            finally:
+                run.end()
+                for sock in (ours, theirs):
+                    if sock is not None:
+                        sock.close()
+
+
+def run(
+    image: "str | os.PathLike[str]",
+    argv: "Sequence[str]",
+    *,
+    input: "str | bytes | None" = None,
+    stdin: "Stream" = None,
+    stdout: "Stream" = None,
+    stderr: "Stream" = None,
+    capture_output: bool = False,
+    text: bool = False,
+    encoding: "str | None" = None,
+    errors: "str | None" = None,
+    timeout: "float | None" = None,
+    check: bool = False,
+    env: "Mapping[str, str] | None" = None,
+    cwd: "str | os.PathLike[str] | None" = None,
+    user: "str | int | None" = None,
+    network: str = "none",
+    mounts: "Sequence[str]" = (),
+    tmpfs: "Sequence[str]" = (),
+    hide: "Sequence[str]" = (),
+    read_only: bool = False,
+    hostname: str = "",
+    cap_add: "Sequence[str]" = (),
+    cap_drop: "Sequence[str]" = (),
+    userns: str = "",
+    init: bool = False,
+) -> Result:
+    """Run a command in a new container and wait for it; names and meanings are subprocess.run's.
+
+    `image` is "host" (the host's own root under a throw-away overlay) or a directory to use as the root, under an
+    overlay too.  `env` adds to a minimal environment; `mounts` are SRC:DST[:OPTIONS].  Works from any thread; the
+    container dies with the thread.
+
+    Raises LaunchError when it cannot be started (CommandNotFoundError, CommandNotExecutableError), UsageError for
+    bad arguments, TimeoutExpiredError after `timeout` seconds (the container is killed then), and with `check`
+    ProcessError for an exit code other than 0.
+    """
+    config = ContainerConfig(
+        [os.fspath(word) for word in argv],
+        id=new_id(),
+        rootfs=_rootfs(image),
+        env=[f"{name}={value}" for name, value in (env or {}).items()],
+        workdir=os.fspath(cwd) if cwd is not None else "",
+        user=None if user is None else str(user),
+        network=network,
+        volumes=mounts,
+        tmpfs=tmpfs,
+        hide=hide,
+        read_only=read_only,
+        hostname=hostname,
+        cap_add=cap_add,
+        cap_drop=cap_drop,
+        userns=userns,
+        init=init,
+        timeout=timeout,
+    )
+    if capture_output:
+        if stdout is not None or stderr is not None:
+            raise UsageError("capture_output may not be used with stdout or stderr")
+        stdout = stderr = PIPE
+    if input is not None:
+        if stdin is not None:
+            raise UsageError("input may not be used with stdin")
+        stdin = PIPE
+    decode = text or bool(encoding) or bool(errors)
+    data = input.encode(encoding or "utf-8", errors or "strict") if isinstance(input, str) else input
+    streams = _Streams(stdin, stdout, stderr)
+    run = _Run(config, Options(stdio=streams.child))
+    try:
+        out, err, code = _communicate(run, streams, data or b"", timeout, config)
+    finally:
+        run.end()
+        streams.close()
+    if decode:
+        out, err = (s.decode(encoding or "utf-8", errors or "strict") if s is not None else None for s in (out, err))  # type: ignore[assignment]
+    result = Result(list(config.argv), code, out, err, run.options.enforced)
+    if check:
+        result.check_returncode()
+    return result
+
+
+class _Run:
+    """A container between its launch and its end."""
+
+    def __init__(self, config: ContainerConfig, options: Options) -> None:
+        self.config = config
+        self.options = options
+        self.root = default_root()
+        self.container = Container(config.id, self.root)
+        options.ephemeral = True
+        options.init = config.init
+        options.pdeathsig = _SIGKILL
+
+    def launch(self) -> int:
+        """Start it; falls back to no user namespace where a file system cannot be idmapped and nobody insists."""
+        clean_up(self.root)
+        try:
+            return self._try()
+        except LaunchError as error:
+            if self.config.userns or not _is_idmap_failure(error):
+                raise
+            self.config.userns = "host"
+            self.options.enforced = {"user_namespace": f"off: {error}"}
+            return self._try()
+
+    def _try(self) -> int:
+        host, config = Host.probe(), self.config
+        try:
+            leased = wants_userns(config, host) and host.privileged
+            first = lease_ids(self.root, config.id) if leased else 0
+            spec = make_spec(config, host, first, self.options.enforced)
+            return self.container.run(Bundle("/", spec, raw_config(spec)), self.options)
+        except BaseException:
+            release_ids(self.root, config.id)
+            raise
+
+    def end(self) -> None:
+        """Delete it, if it is still there; idempotent."""
+        self.container.delete(force=True)
+        release_ids(self.root, self.config.id)
+
+
+def clean_up(root: str) -> None:
+    """Remove what killed Warren processes left behind."""
+    sweep(root)
+    reclaim_ids(root)
+
+
+def _is_idmap_failure(error: LaunchError) -> bool:
+    """Whether a mount could not be idmapped: its file system cannot, or belongs to another user namespace."""
+    step = error.step
+    if step is None or step.op != "mount_setattr" or error.errno not in (EINVAL, EPERM):
+        return False
+    userns = step.fields()["userns"]
+    return isinstance(userns, int) and userns >= 0
+
+
+def _timed_out(config: ContainerConfig) -> TimeoutExpiredError:
+    return TimeoutExpiredError(f"command {config.argv[0]!r} took longer than {config.timeout:g} s and was killed")
+
+
+def _rootfs(image: "str | os.PathLike[str]") -> str:
+    text = os.fspath(image)
+    if text == HOST:
+        return ""
+    if not isinstance(image, str) or text.startswith(("/", ".")):
+        return text
+    raise UsageError(f"unknown image {text!r}: there are no images yet", hint='use "host" or a directory')
+
+
+class _input:
+    """Descriptor of the container's stdin: ours with -i, /dev/null without, as docker's."""
+
+    def __init__(self, config: ContainerConfig) -> None:
+        self._wanted = config.interactive or config.tty
+        self._fd = -1
+
+    def __enter__(self) -> int:
+        if self._wanted:
+            return 0
+        self._fd = posix.open("/dev/null", posix.O_RDONLY | posix.O_CLOEXEC)
+        return self._fd
+
+    def __exit__(self, *_: object) -> None:
+        if self._fd >= 0:
+            posix.close(self._fd)
+
+
+# ---- pipes of the library
+
+
+class _Streams:
+    """Both ends of the container's standard streams: `child`'s, and ours for those that are pipes (-1 otherwise)."""
+
+    def __init__(self, stdin: "Stream", stdout: "Stream", stderr: "Stream") -> None:
+        self._open: list[int] = []
+        self.feed = self.out = self.err = -1
+        child = [0, 1, 2]
+        if stdin == PIPE:
+            child[0], self.feed = self._pipe()
+            posix.set_blocking(self.feed, False)
+        else:
+            child[0] = self._given(stdin, 0)
+        if stdout == PIPE:
+            self.out, child[1] = self._pipe()
+        else:
+            child[1] = self._given(stdout, 1)
+        if stderr == PIPE:
+            self.err, child[2] = self._pipe()
+        else:
+            child[2] = child[1] if stderr == STDOUT else self._given(stderr, 2)
+        self.child = (child[0], child[1], child[2])
+
+    def _pipe(self) -> "tuple[int, int]":
+        reader, writer = posix.pipe2(posix.O_CLOEXEC)
+        self._open += [reader, writer]
+        return reader, writer
+
+    def _given(self, stream: "Stream", own: int) -> int:
+        if stream is None:
+            return own
+        if stream == DEVNULL:
+            self._open.append(posix.open("/dev/null", posix.O_RDWR | posix.O_CLOEXEC))
+            return self._open[-1]
+        return stream if isinstance(stream, int) else stream.fileno()
+
+    def launched(self) -> None:
+        """Close the child's ends that we opened, so that we see the end of its output."""
+        for fd in set(self.child):
+            if fd in self._open:
+                self.shut(fd)
+
+    def shut(self, fd: int) -> None:
+        if fd in self._open:
+            self._open.remove(fd)
+            posix.close(fd)
+
+    def close(self) -> None:
+        for fd in list(self._open):
+            self.shut(fd)
+
+
+def _communicate(
+    run: _Run, streams: _Streams, data: bytes, timeout: "float | None", config: ContainerConfig
+) -> "tuple[bytes | None, bytes | None, int]":
+    """Launch, feed, collect and wait: stdout and stderr (None unless piped) and the exit code."""
+    pid = run.launch()
+    streams.launched()
+    ended = posix.pidfd_open(pid)
+    collected: dict[int, list[bytes]] = {fd: [] for fd in (streams.out, streams.err) if fd >= 0}
+    try:
+        in_time = _pump(streams, collected, data, ended, timeout)
+        if not in_time:
+            run.container.kill(_SIGKILL)
+        code = wait(pid)
+    finally:
+        posix.close(ended)
+    # Killing the cgroup ends orphans that could hold the pipes open.
+    run.container.delete(force=True)
+    for fd, parts in collected.items():
+        while part := posix.read(fd, _BUFFER):
+            parts.append(part)
+    if not in_time:
+        raise _timed_out(config)
+    out, err = (b"".join(collected[fd]) if fd >= 0 else None for fd in (streams.out, streams.err))
+    return out, err, code
+
+
+def _pump(
+    streams: _Streams, collected: "dict[int, list[bytes]]", data: bytes, ended: int, timeout: "float | None"
+) -> bool:
+    """Move bytes until the process ends; False when `timeout` seconds passed first."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    view = memoryview(data)
+    poll = select.poll()
+    for fd in (*collected, ended):
+        poll.register(fd, select.POLLIN)
+    if streams.feed >= 0:
+        poll.register(streams.feed, select.POLLOUT)
+    while True:
+        left = None if deadline is None else max(0, int((deadline - time.monotonic()) * 1000) + 1)
+        events = [fd for fd, _ in poll.poll(left)]
+        if deadline is not None and time.monotonic() >= deadline:
+            return ended in events
+        for fd in events:
+            if fd in collected:
+                part = posix.read(fd, _BUFFER)
+                collected[fd].append(part)
+                if not part:
+                    poll.unregister(fd)
+            elif fd == streams.feed:
+                view = _feed(fd, view)
+                if not view:
+                    poll.unregister(fd)
+                    streams.shut(fd)
+        if events == [ended]:
+            return True
+
+
+def _feed(fd: int, view: memoryview) -> memoryview:
+    """Write what fits; what a reader that is gone does not want is dropped, as subprocess does."""
+    try:
+        return view[posix.write(fd, view[:_BUFFER]) :]
+    except BlockingIOError:
+        return view
+    except BrokenPipeError:
+        return view[len(view) :]

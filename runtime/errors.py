@@ -1,0 +1,118 @@
+"""Every exception that Warren raises.
+
+    WarrenError                      exit code 125 unless its class says otherwise
+    +-- UsageError                   the caller's words are off
+    +-- SpecError                    config.json (or a process.json) is malformed or contradicts itself
+    +-- UnsupportedError             well-formed, but this host or this version cannot do it; never ignored
+    +-- PlanError                    the plan cannot be expressed
+    +-- LaunchError                  a step of the plan failed; carries the step and the errno
+    |   +-- CommandNotFoundError     127
+    |   +-- CommandNotExecutableError  126
+    +-- HookError                    a hook failed or took too long
+    +-- StateError                   the container is not in a state that allows the verb
+    |   +-- NotFoundError            no such container
+    |   +-- ExistsError              the id is taken
+    +-- TimeoutExpiredError          a container ran longer than allowed, 124 as timeout(1)
+    +-- ProcessError                 runtime.run(check=True): the command failed
+
+`str()` of each is one line, lower case, that says what failed and on what; `hint` says what to do about it.
+"""
+
+from errno import errorcode
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .steps import Step
+
+
+class WarrenError(Exception):
+    exit_code = 125
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        """Message and hint on one line, whatever control characters user data brought in."""
+        text = f"{self.message} ({self.hint})" if self.hint else self.message
+        return "".join([c if c.isprintable() else repr(c)[1:-1] for c in text])
+
+
+class UsageError(WarrenError):
+    pass
+
+
+class SpecError(WarrenError):
+    pass
+
+
+class UnsupportedError(WarrenError):
+    pass
+
+
+class PlanError(WarrenError):
+    pass
+
+
+class LaunchError(WarrenError):
+    """A step failed inside `init`.
+
+    `number` counts from 1 as `--plan` does and is 0 when no step was at work; `errno` is 0 when none applies.
+    The errno is given by name: podman reads "no such file or directory" as a missing command, so the words
+    are kept for that alone.
+    """
+
+    def __init__(self, number: int, step: "Step | None", errno: int, detail: str = "", *, hint: str = "") -> None:
+        what = f"step {number}: {step}" if step else "launch"
+        why = ": ".join([part for part in (errorcode.get(errno, ""), detail) if part]) or "failed"
+        super().__init__(f"{what}: {why}", hint=hint)
+        self.number = number
+        self.step = step
+        self.errno = errno
+
+
+class CommandNotFoundError(LaunchError):
+    exit_code = 127
+
+    def __init__(self, number: int, step: "Step | None", errno: int, program: str) -> None:
+        super().__init__(number, step, errno, hint="is it installed in the container?")
+        self.message = f"exec: {program!r}: " + (
+            "no such file or directory" if "/" in program else "executable file not found in $PATH"
+        )
+
+
+class CommandNotExecutableError(LaunchError):
+    exit_code = 126
+
+    def __init__(self, number: int, step: "Step | None", errno: int, program: str, detail: str = "") -> None:
+        super().__init__(number, step, errno, hint="it must be an executable file")
+        self.message = f"exec: {program!r}: {detail or 'permission denied'}"
+
+
+class HookError(WarrenError):
+    pass
+
+
+class StateError(WarrenError):
+    pass
+
+
+class NotFoundError(StateError):
+    pass
+
+
+class ExistsError(StateError):
+    pass
+
+
+class TimeoutExpiredError(WarrenError):
+    exit_code = 124
+
+
+class ProcessError(WarrenError):
+    """`runtime.run(check=True)` found a non-zero exit code; `result` is what run() would have returned."""
+
+    def __init__(self, message: str, result: object = None) -> None:
+        super().__init__(message)
+        self.result = result

@@ -1,0 +1,110 @@
+/* The conversation with Python over the sync socket; runtime/steps.py draws it. */
+
+#define _GNU_SOURCE
+#include <stdarg.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+#include "steps.h"
+
+/* The head of every message; text follows. */
+struct message {
+    uint32_t kind; /* MESSAGE_... */
+    uint32_t step; /* as run.step */
+    int64_t value; /* a pid, or an errno */
+};
+
+int fail_as(struct run *run, int error, const char *detail)
+{
+    return fail_text(run, error, detail, NULL);
+}
+
+int fail(struct run *run, const char *detail)
+{
+    return fail_text(run, errno, detail, NULL);
+}
+
+int fail_text(struct run *run, int error, ...)
+{
+    size_t used = 0;
+    va_list parts;
+    va_start(parts, error);
+    for (const char *part; (part = va_arg(parts, const char *));) {
+        size_t size = strlen(part), room = DETAIL_SIZE - 1 - used;
+        memcpy(run->detail + used, part, size < room ? size : room);
+        used += size < room ? size : room;
+    }
+    va_end(parts);
+    run->detail[used] = 0;
+    run->error = error;
+    return -1;
+}
+
+const char *number_text(struct digits *buffer, long long number)
+{
+    char *at = buffer->text + sizeof buffer->text - 1;
+    unsigned long long rest = number < 0 ? -(unsigned long long)number : (unsigned long long)number;
+    *at = 0;
+    do
+        *--at = '0' + rest % 10;
+    while (rest /= 10);
+    if (number < 0)
+        *--at = '-';
+    return at;
+}
+
+static int send_message(int fd, struct message *head, const char *text)
+{
+    struct iovec parts[] = {{head, sizeof *head}, {(void *)text, strlen(text)}};
+    struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2};
+    ssize_t sent;
+    do
+        sent = sendmsg(fd, &message, MSG_NOSIGNAL);
+    while (sent < 0 && errno == EINTR);
+    return sent < 0 ? -1 : 0;
+}
+
+static void write_line(struct run *run)
+{
+    struct digits step, error;
+    const char *parts[] = {"warren-init: step ", number_text(&step, run->step), ": errno ",
+                           number_text(&error, run->error), ": ", run->detail, "\n"};
+    struct iovec line[7];
+    for (int i = 0; i < 7; i++)
+        line[i] = (struct iovec){(void *)parts[i], strlen(parts[i])};
+    (void)!writev(2, line, 7);
+}
+
+void report_failure(struct run *run)
+{
+    struct message head = {MESSAGE_FAIL, run->step, run->error};
+    struct iovec parts[] = {{&head, sizeof head}, {run->detail, strlen(run->detail)}};
+    if (run->sync >= 0 && send_message(run->sync, &head, run->detail) == 0)
+        return;
+    if (run->report >= 0 && writev(run->report, parts, 2) > 0)
+        return;
+    write_line(run);
+}
+
+void tell(struct run *run, uint32_t kind, int64_t value, const char *text)
+{
+    struct message head = {kind, run->step, value};
+    if (run->sync < 0 || send_message(run->sync, &head, text) < 0)
+        _exit(EXIT_INIT);
+}
+
+char *wait_for_ok(struct run *run)
+{
+    ssize_t size;
+    do
+        size = recv(run->sync, NULL, 0, MSG_PEEK | MSG_TRUNC);
+    while (size < 0 && errno == EINTR);
+    struct message *head = size < (ssize_t)sizeof *head || size > MAX_MESSAGE ? NULL : malloc(size + 1);
+    if (!head || recv(run->sync, head, size, 0) != size || head->kind != MESSAGE_OK)
+        _exit(EXIT_INIT);
+    size_t length = size - sizeof *head;
+    char *text = (char *)head;
+    memmove(text, head + 1, length);
+    text[length] = 0;
+    return text;
+}

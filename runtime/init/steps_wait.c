@@ -1,0 +1,146 @@
+/* Steps that wait: for Python, for `start`, and, as process 1, for everybody else. */
+
+#define _GNU_SOURCE
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+
+#include "steps.h"
+
+int do_sync(struct run *run, const struct arg *arg)
+{
+    tell(run, MESSAGE_SYNC, 0, arg[0].s);
+    run->state = wait_for_ok(run);
+    return 0;
+}
+
+/* ---- created, not yet started ---- */
+
+static void die_of(int signal)
+{
+    _exit(128 + signal);
+}
+
+/* The kernel drops what process 1 has no handler for, but a container that waits must die of SIGTERM as any other
+ * process would.  Left alone: signals that kill nobody, and those that report a fault of our own. */
+static void die_of_signals(void)
+{
+    static const unsigned char harmless[] = {SIGCHLD, SIGCONT, SIGURG,  SIGWINCH, SIGTSTP, SIGTTIN, SIGTTOU,
+                                             SIGKILL, SIGSTOP, SIGSEGV, SIGBUS,   SIGILL,  SIGFPE,  SIGTRAP};
+    struct sigaction action = {.sa_handler = die_of};
+    for (int signal = 1; signal <= 64; signal++)
+        if (!memchr(harmless, signal, sizeof harmless))
+            sigaction(signal, &action, NULL);
+}
+
+static void close_between(int64_t first, int64_t last)
+{
+    if (first <= last)
+        sys_close_range(first, last, 0);
+}
+
+/* Lets go of everything but two descriptors, the standard streams and those to be preserved: a container may wait for
+ * days, and must not hold the host's mounts or the pipes of whoever created it. */
+static void keep_only(struct run *run, int one, int other)
+{
+    int kept[] = {one < other ? one : other, one < other ? other : one};
+    int64_t next = 3 + (run->preserved > 0 ? run->preserved : 0);
+    for (int i = 0; i < 2; i++)
+        if (kept[i] >= next) {
+            close_between(next, kept[i] - 1);
+            next = kept[i] + 1;
+        }
+    close_between(next, INT32_MAX);
+    for (int slot = 0; slot < run->used_slots; slot++)
+        if (run->slots[slot] - 1 != one && run->slots[slot] - 1 != other)
+            run->slots[slot] = 0;
+    run->root = run->old_root = run->scratch = run->empty = run->proc = -1;
+}
+
+/* Waits for one byte of the fifo, which we hold open for reading and writing: so whoever opens it for writing knows
+ * that we live, and reading blocks even while nobody does. */
+int do_wait_start(struct run *run, const struct arg *arg)
+{
+    int fifo = slot_fd(run, arg[0].i), flags = fcntl(fifo, F_GETFL);
+    char byte;
+    if (flags < 0 || fcntl(fifo, F_SETFL, flags & ~O_NONBLOCK) < 0)
+        return fail(run, "fifo");
+    die_of_signals();
+    run->report = arg[1].i < 0 ? -1 : slot_fd(run, arg[1].i);
+    tell(run, MESSAGE_READY, 0, "");
+    run->sync = -1;
+    keep_only(run, fifo, run->report);
+    ssize_t got;
+    do
+        got = read(fifo, &byte, 1);
+    while (got < 0 && errno == EINTR);
+    if (got != 1)
+        return fail(run, "fifo");
+    reset_signals();
+    signal(SIGPIPE, SIG_IGN);
+    close(fifo); /* An open fifo means "created". */
+    run->slots[arg[0].i] = 0;
+    return 0;
+}
+
+/* ---- process 1 ---- */
+
+/* Signals that a program causes itself are not held back, or a fault of ours would loop for ever. */
+static void all_but_faults(sigset_t *set)
+{
+    static const unsigned char faults[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGABRT, SIGSYS};
+    sigfillset(set);
+    for (size_t i = 0; i < sizeof faults; i++)
+        sigdelset(set, faults[i]);
+}
+
+/* Takes every child that has ended; leaves when the main one has, with its status. */
+static void reap_children(pid_t main_child)
+{
+    int status;
+    for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;)
+        if (pid == main_child)
+            _exit(WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
+}
+
+/* Reaper: our job as process 1 is to pass on signals to the user's program, to collect orphans, and to end when it
+ * ends, with its status; the kernel then ends whatever is left.  We keep the standard streams and nothing else. */
+static _Noreturn void be_reaper(pid_t child, const sigset_t *signals)
+{
+    sys_close_range(3, ~0U, 0);
+    for (;;) {
+        siginfo_t info;
+        if (sigwaitinfo(signals, &info) < 0)
+            continue;
+        if (info.si_signo == SIGCHLD)
+            reap_children(child);
+        else
+            kill(child, info.si_signo);
+    }
+}
+
+/* The program gets a process group of its own, in the foreground of its terminal if there is one (as tini does);
+ * SIGTTOU is blocked here. */
+static void lead_group(void)
+{
+    setpgid(0, 0);
+    tcsetpgrp(0, getpgrp());
+}
+
+int do_reap(struct run *run, const struct arg *arg)
+{
+    (void)arg;
+    sigset_t signals, none;
+    sigemptyset(&none);
+    all_but_faults(&signals);
+    if (sigprocmask(SIG_SETMASK, &signals, NULL) < 0 || keep_process_attributes(run) < 0)
+        return fail(run, "sigprocmask");
+    prctl(PR_SET_CHILD_SUBREAPER, 1UL, 0, 0, 0); /* For a reaper that is not process 1 of a namespace. */
+    pid_t child = sys_fork(0, SIGCHLD);
+    if (child < 0)
+        return fail(run, "fork");
+    if (child > 0)
+        be_reaper(child, &signals);
+    lead_group();
+    return sigprocmask(SIG_SETMASK, &none, NULL) < 0 ? fail(run, "sigprocmask") : 0;
+}

@@ -1,0 +1,305 @@
+"""Starts `init`, sends it the plan, answers its syncs and turns its report into exceptions.
+
+Works from any thread of any process: nothing of Python runs between fork and exec, since there is no fork
+(posix_spawn(3) is vfork and exec), and `init` never shares memory with Python.
+"""
+
+import _socket
+import fcntl
+import posix
+import select
+import sys
+from errno import EACCES, EBADMSG, EINTR, EISDIR, ENOENT, ENOEXEC, ENOTDIR, EPERM
+
+from .errors import CommandNotExecutableError, CommandNotFoundError, LaunchError, WarrenError
+from .syscalls import wait
+from .steps import FAIL, MAP, MAX_MESSAGE, MESSAGE, OK, PID, READY, SYNC, SYNC_SLOT, LaunchPlan
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    OnEvent = Callable[[int, int, str], str]
+
+_SEALS = 0x000F  # F_SEAL_SEAL | SHRINK | GROW | WRITE
+_MFD_FLAGS = 0x0003  # MFD_CLOEXEC | MFD_ALLOW_SEALING
+_MFD_EXEC = 0x0010  # Linux 6.3; without it vm.memfd_noexec may refuse execution
+
+_init_fd = -1
+
+
+class Options:
+    """How a launch is wired to its caller; not part of the spec.
+
+    console_socket  path of a unix stream socket that receives the terminal's master (SCM_RIGHTS)
+    console_fd      an already connected one instead; it stays the caller's
+    pid_file        written, by rename, before the launch returns
+    preserve_fds    how many descriptors from 3 on the container's process keeps
+    stdio           descriptors that become its 0, 1 and 2
+    pdeathsig       signal it gets when the launching thread ends (prctl(2), PR_SET_PDEATHSIG); 0 none
+    init            a reaper as process 1
+    size            rows and columns of the terminal
+    enforced        notes on what could not be enforced; kept in the container's state
+    """
+
+    __slots__ = (
+        "console_fd", "console_socket", "enforced", "ephemeral", "init", "no_pivot", "pdeathsig", "pid_file",
+        "preserve_fds", "size", "stdio",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        *,
+        console_socket: str = "",
+        console_fd: int = -1,
+        pid_file: str = "",
+        preserve_fds: int = 0,
+        no_pivot: bool = False,
+        stdio: "tuple[int, int, int]" = (0, 1, 2),
+        pdeathsig: int = 0,
+        init: bool = False,
+        size: "tuple[int, int]" = (0, 0),
+        enforced: "dict[str, str] | None" = None,
+        ephemeral: bool = False,
+    ) -> None:
+        self.console_socket = console_socket
+        self.console_fd = console_fd
+        self.pid_file = pid_file
+        self.preserve_fds = preserve_fds
+        self.no_pivot = no_pivot
+        self.stdio = stdio
+        self.pdeathsig = pdeathsig
+        self.init = init
+        self.size = size
+        self.enforced = enforced or {}
+        self.ephemeral = ephemeral  # nobody will delete it if we die: sweep() does, once its process is gone
+
+
+def launch(plan: LaunchPlan, fds: "dict[int, int]", options: Options, on_event: "OnEvent") -> int:
+    """Execute the plan; returns the pid of the container's process, which is a child of this process.
+
+    Returns when the user's program has been executed or, if the plan waits for start, when it is ready to be.
+    `fds` maps slots to descriptors.  `on_event(kind, value, text)` is called for PID, SYNC and MAP; what it returns
+    goes back with the OK.  Raises LaunchError, CommandNotFoundError or CommandNotExecutableError; whatever is
+    raised, no process is left.
+    """
+    _check_preserved(options.preserve_fds)
+    ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    try:
+        outside = _send_off(plan, {SYNC_SLOT: theirs.fileno(), **fds}, options)
+        # Ours must be the only copy left here: init's end of file is how we learn that the program runs.
+        theirs.close()
+        return _Conversation(plan, ours, outside, on_event).run()
+    finally:
+        theirs.close()
+        ours.close()
+
+
+def _send_off(plan: LaunchPlan, fds: "dict[int, int]", options: Options) -> int:
+    """Start `init` with the plan and duplicates of `fds` out of the way of the preserved ones; returns its pid."""
+    lowest = 3 + options.preserve_fds
+    passed: list[int] = []
+    try:
+        for fd in fds.values():
+            passed.append(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, lowest))
+        numbers = dict(zip(fds, passed, strict=True))
+        passed.append(_memfd("plan", plan.encode(numbers), lowest, sealed=False))
+        return _spawn(passed[-1], passed, options)
+    finally:
+        for fd in passed:
+            posix.close(fd)
+
+
+class _Conversation:
+    """The Python side of the protocol that steps.py draws."""
+
+    def __init__(self, plan: LaunchPlan, sock: "_socket.socket", outside: int, on_event: "OnEvent") -> None:
+        self.plan = plan
+        self.sock = sock
+        self.outside = outside
+        self.pid = 0
+        self.ready = not any(step.op == "wait_start" for step in plan.steps)
+        self.on_event = on_event
+
+    def run(self) -> int:
+        try:
+            while self._message():
+                pass
+            return self._finished()
+        except BaseException:
+            self._abandon()
+            raise
+
+    def _message(self) -> bool:
+        """Take one message; False when the launch is over."""
+        try:
+            data = self.sock.recv(MAX_MESSAGE)
+        except ConnectionResetError:
+            data = b""
+        if not data:
+            return False
+        kind, step, value = MESSAGE.unpack_from(data)
+        text = data[MESSAGE.size :].decode("utf-8", "replace")
+        if kind == FAIL:
+            raise failure(self.plan, step, value, text)
+        if kind == READY:
+            self.ready = True
+            return False
+        if kind == PID:
+            self.pid = value
+            self._reap_outside()
+            self.on_event(PID, value, "")
+            return True
+        if kind not in (SYNC, MAP):
+            raise LaunchError(step, None, EBADMSG, f"unknown message {kind} from init")
+        answer = self.on_event(kind, value, text)
+        self.sock.send(MESSAGE.pack(OK, step, 0) + answer.encode())
+        return True
+
+    def _finished(self) -> int:
+        self._reap_outside()
+        if not self.pid:
+            raise LaunchError(0, None, 0, "init ended before it made a process")
+        if not self.ready:
+            raise LaunchError(0, None, 0, "init was killed before it was ready")
+        return self.pid
+
+    def _reap_outside(self) -> None:
+        if self.outside:
+            wait(self.outside)
+            self.outside = 0
+
+    def _abandon(self) -> None:
+        """Leave no process: the child first, since `init` outside may still be about to tell of it."""
+        self.sock.close()
+        for pid in (self.outside, self.pid):
+            if pid:
+                try:
+                    posix.kill(pid, 9)
+                    wait(pid)
+                except (ProcessLookupError, ChildProcessError):
+                    pass
+
+
+def failure(plan: LaunchPlan, number: int, errno: int, detail: str) -> LaunchError:
+    """The exception for a FAIL message about step `number`, counted from 1."""
+    step = plan.steps[number - 1] if 0 < number <= len(plan.steps) else None
+    if step is not None and step.op in ("find", "exec"):
+        program = step.args[0] if step.op == "find" else step.args[0][0]  # type: ignore[index]
+        if errno in (ENOENT, ENOTDIR):
+            return CommandNotFoundError(number, step, errno, str(program))
+        if errno in (EACCES, EPERM, ENOEXEC, EISDIR):
+            return CommandNotExecutableError(number, step, errno, str(program), detail)
+    return LaunchError(number, step, errno, detail, hint=_hint(step.op if step else "", errno))
+
+
+def _hint(op: str, errno: int) -> str:
+    if errno == EPERM and op == "userns":
+        return "are unprivileged user namespaces allowed here?"
+    if errno == ENOENT and op == "open_tree":
+        return "the source of a mount does not exist"
+    if errno == ENOENT and op == "chdir":
+        return "does the working directory exist in the container?"
+    return ""
+
+
+def init_path() -> str:
+    """The installed static `init`, beside this module."""
+    return __file__.rpartition("/")[0] + "/init/init"
+
+
+def write_pid_file(path: str, pid: int) -> None:
+    """Write by rename: a reader sees all of it or nothing."""
+    temporary = f"{path}.{posix.getpid()}.tmp"
+    fd = posix.open(temporary, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC, 0o644)
+    try:
+        posix.write(fd, b"%d" % pid)
+    finally:
+        posix.close(fd)
+    posix.rename(temporary, path)
+
+
+def connect_console(path: str) -> "_socket.socket":
+    """Connect to --console-socket; AF_UNIX limits the path to 107 bytes, which a short link to it gets around."""
+    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    fd = -1
+    try:
+        if len(path.encode()) > 107:
+            fd = posix.open(path, 0o10000000 | posix.O_CLOEXEC)  # O_PATH
+            path = f"/proc/self/fd/{fd}"
+        sock.connect(path)
+    except OSError as error:
+        sock.close()
+        raise WarrenError(f"console socket {path}: {posix.strerror(error.errno or 0)}".lower()) from error
+    finally:
+        if fd >= 0:
+            posix.close(fd)
+    return sock
+
+
+def _check_preserved(count: int) -> None:
+    for fd in range(3, 3 + count):
+        try:
+            posix.fstat(fd)
+        except OSError as error:
+            raise WarrenError(f"--preserve-fds {count}: descriptor {fd} is not open") from error
+
+
+def _spawn(plan_fd: int, passed: "list[int]", options: Options) -> int:
+    """Start `init`; every descriptor of ours is close-on-exec but those passed, which keep their numbers."""
+    actions = [(posix.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(options.stdio) if fd != target]
+    actions += [(posix.POSIX_SPAWN_DUP2, fd, fd) for fd in passed]
+    actions += [(posix.POSIX_SPAWN_DUP2, fd, fd) for fd in range(3, 3 + options.preserve_fds)]
+    path = f"/proc/self/fd/{_sealed_init()}"
+    while True:
+        try:
+            return posix.posix_spawn(path, ["warren-init", str(plan_fd)], {}, file_actions=actions)
+        except OSError as error:
+            if error.errno != EINTR:
+                raise LaunchError(0, None, error.errno or 0, "cannot execute init") from error
+
+
+def _sealed_init() -> int:
+    """A sealed copy of `init` in memory, made once per process (RULES 1; CVE-2019-5736)."""
+    global _init_fd
+    if _init_fd < 0:
+        path = init_path()
+        try:
+            fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
+        except OSError as error:
+            raise WarrenError(f"init: {path} is missing", hint="build it: pip install . or make build") from error
+        try:
+            data = posix.read(fd, 1 << 24)
+        finally:
+            posix.close(fd)
+        _init_fd = _memfd("warren-init", data, 3, sealed=True)
+    return _init_fd
+
+
+def _memfd(name: str, data: bytes, lowest: int, *, sealed: bool) -> int:
+    try:
+        fd = posix.memfd_create(name, _MFD_FLAGS | (_MFD_EXEC if sealed else 0))
+    except OSError:
+        fd = posix.memfd_create(name, _MFD_FLAGS)
+    if fd < lowest:
+        low, fd = fd, fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, lowest)
+        posix.close(low)
+    view = memoryview(data)
+    while view:
+        view = view[posix.write(fd, view) :]
+    if sealed:
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
+    return fd
+
+
+def poll_end(fd: int, timeout: "float | None") -> bool:
+    """Wait until a pidfd is readable (its process ended); False after `timeout` seconds."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(None if timeout is None else max(0, int(timeout * 1000))))
+
+
+def fail_text(data: bytes) -> "tuple[int, int, str]":
+    """Step, errno and text of a FAIL that `init` wrote to the report file."""
+    _kind, step, value = MESSAGE.unpack_from(data)
+    return step, value, data[MESSAGE.size :].decode("utf-8", sys.getfilesystemencodeerrors())

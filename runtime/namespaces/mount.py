@@ -1,0 +1,260 @@
+"""Mounts of a container: the option words of the OCI spec and the steps that each mount becomes.
+
+Bind sources are cloned as detached mounts: outside, with the host's privileges, where the caller has them; inside
+the new namespaces otherwise.  Everything is attached by descriptor to targets resolved inside the root (RULES 4).
+"""
+
+from ..errors import SpecError, UnsupportedError
+from ..steps import MAKE_DIR, MAKE_FILE, NO_SYMLINKS, ON_KERNEL_FS, LaunchPlan
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..cgroups import Cgroup
+    from ..host import Host
+    from ..spec import Spec
+
+# mount_setattr(2): word -> attribute.  Words that clear only take back what an earlier word has set, as in mount(8).
+_SET = {
+    "ro": 0x1, "nosuid": 0x2, "nodev": 0x4, "noexec": 0x8, "nodiratime": 0x80, "nosymfollow": 0x200000,
+    "relatime": 0, "noatime": 0x10, "strictatime": 0x20,
+}  # fmt: skip
+_CLEAR = {
+    "rw": 0x1, "suid": 0x2, "dev": 0x4, "exec": 0x8, "diratime": 0x80, "symfollow": 0x200000,
+    "atime": 0x70, "norelatime": 0x70, "nostrictatime": 0x70,
+}  # fmt: skip
+_ATIME = 0x70
+_PROPAGATION = {"unbindable": 1 << 17, "private": 1 << 18, "slave": 1 << 19, "shared": 1 << 20}
+SLAVE = _PROPAGATION["slave"]
+# Flags of a superblock, which fsconfig(2) knows by the same words.
+_SUPERBLOCK = ("sync", "dirsync", "lazytime", "mand", "async", "nolazytime", "nomand")
+_IGNORED = ("defaults", "silent", "loud", "iversion", "noiversion", "acl", "noacl")
+_BIND = {"bind": 0, "rbind": 1}
+_OWN = ("O", "copy-symlink")
+_LATER = ("remount", "tmpcopyup", "ridmap")
+
+MOUNT_OPTIONS = sorted(
+    [*_SET, *_CLEAR, *_PROPAGATION, *_SUPERBLOCK, *_BIND, "defaults", "idmap"]
+    + ["r" + word for word in [*_SET, *_CLEAR, *_PROPAGATION] if word not in ("strictatime", "nostrictatime")]
+    + ["rstrictatime", "rnostrictatime"]
+)
+"""What `warren-oci features` lists as mountOptions (features.md)."""
+
+# What may be mounted below /proc, always as a bind (runc, checkProcMount; CVE-2019-16884).
+_BELOW_PROC = (
+    "/proc/cpuinfo", "/proc/diskstats", "/proc/meminfo", "/proc/stat", "/proc/swaps", "/proc/uptime", "/proc/loadavg",
+    "/proc/slabinfo", "/proc/net/dev", "/proc/sys/kernel/ns_last_pid", "/proc/sys/crypto/fips_enabled",
+)  # fmt: skip
+
+
+class Options:
+    """A mount's option words, sorted by what they are."""
+
+    __slots__ = ("attr", "data", "idmap", "overlay", "propagation", "recursive_clear", "recursive_set", "symlink", "tree")
+
+    def __init__(self, words: "list[str]", where: str) -> None:
+        self.attr = 0
+        self.recursive_set = 0
+        self.recursive_clear = 0
+        self.propagation = 0
+        self.tree = -1  # not a bind; 0 bind, 1 rbind
+        self.idmap = self.overlay = self.symlink = False
+        self.data: list[str] = []
+        for word in words:
+            self._take(word, where)
+
+    def _take(self, word: str, where: str) -> None:
+        plain = word[1:] if word[:1] == "r" else ""
+        if word in _SET:
+            self.attr = _with(self.attr, word)
+        elif word in _CLEAR:
+            self.attr &= ~_CLEAR[word]
+        elif word in _BIND:
+            self.tree = max(self.tree, _BIND[word])
+        elif word in _PROPAGATION or plain in _PROPAGATION:
+            self.propagation = _PROPAGATION[plain if plain in _PROPAGATION else word]
+        elif plain in _SET:
+            self.recursive_set = _with(self.recursive_set, plain)
+        elif plain in _CLEAR:
+            self.recursive_clear |= _CLEAR[plain]
+        elif word == "idmap":
+            self.idmap = True
+        elif word == "O":
+            self.overlay = True
+        elif word == "copy-symlink":
+            self.symlink = True
+        elif word in _LATER:
+            raise UnsupportedError(f"{where}: mount option {word!r} is not supported yet")
+        elif word not in _IGNORED:
+            self.data.append(word)
+
+
+def _with(attr: int, word: str) -> int:
+    value = _SET[word]
+    return (attr & ~_ATIME) | value if value & _ATIME or word == "relatime" else attr | value
+
+
+class Mount:
+    """One entry of the spec's mounts, ready to be turned into steps."""
+
+    __slots__ = ("destination", "index", "options", "resolve", "slot", "source", "type")
+
+    def __init__(self, index: int, entry: "dict[str, object]", bundle: str) -> None:
+        where = f"mounts[{index}]"
+        self.index = index
+        self.destination = normal(str(entry["destination"]))
+        self.options = Options(list(entry.get("options") or []), where)  # type: ignore[call-overload]
+        self.type = str(entry.get("type") or "")
+        source = str(entry.get("source") or "")
+        if self.type == "bind" and self.options.tree < 0:
+            self.options.tree = 0
+        if self.is_bind or self.options.symlink:
+            if not source:
+                raise SpecError(f"{where}: a bind mount needs a source")
+            source = source if source[0] == "/" else f"{bundle}/{source}"
+        elif not self.type:
+            raise SpecError(f"{where}: a mount needs a type, or the option bind or rbind")
+        self.source = source
+        self.resolve = _target_rules(self, where)
+        self.slot = -1
+
+    @property
+    def is_bind(self) -> bool:
+        return self.options.tree >= 0
+
+
+def normal(path: str) -> str:
+    """Absolute and without '.', '..' and empty components, as filepath.Clean("/" + path)."""
+    parts: list[str] = []
+    for part in path.split("/"):
+        if part == "..":
+            parts = parts[:-1]
+        elif part not in ("", "."):
+            parts.append(part)
+    return "/" + "/".join(parts)
+
+
+def _target_rules(mount: Mount, where: str) -> int:
+    """How the target is to be resolved; SpecError for one that nothing may be mounted on (RULES 3)."""
+    target = mount.destination
+    if target == "/" and not mount.options.symlink:
+        raise SpecError(f"{where}: destination / is the root itself")
+    if target == "/proc" or target.startswith("/proc/"):
+        if target == "/proc" and (mount.type == "proc" or (mount.is_bind and mount.source == "/proc")):
+            return MAKE_DIR | NO_SYMLINKS
+        if mount.is_bind and target in _BELOW_PROC:
+            return NO_SYMLINKS | ON_KERNEL_FS
+        raise SpecError(f"{where}: {target} must not be covered", hint="only procfs may be mounted on /proc")
+    if mount.type in ("proc", "sysfs"):
+        return MAKE_DIR | NO_SYMLINKS
+    if target == "/sys" or target.startswith("/sys/"):
+        return MAKE_DIR | NO_SYMLINKS | ON_KERNEL_FS
+    return MAKE_DIR | MAKE_FILE if mount.is_bind else MAKE_DIR
+
+
+def load(spec: "Spec") -> "list[Mount]":
+    entries = spec.config.get("mounts") or []
+    return [Mount(index, entry, spec.bundle) for index, entry in enumerate(entries)]
+
+
+def clone_sources(plan: LaunchPlan, mounts: "list[Mount]") -> None:
+    """Clone the source of each bind mount as a detached mount."""
+    for mount in mounts:
+        if mount.is_bind and not mount.options.symlink:
+            mount.slot = plan.slot()
+            recursive = 0 if mount.options.overlay else mount.options.tree
+            plan.add("open_tree", mount.slot, mount.source, recursive)
+
+
+def set_attributes(plan: LaunchPlan, mounts: "list[Mount]", userns: int) -> None:
+    """Give each cloned source its attributes, propagation and id map before anybody can reach it.
+
+    A clone of a shared mount is its peer: unless asked to share, it becomes a slave, so that nothing mounted below
+    it in the container shows up on the host.
+    """
+    for mount in mounts:
+        options = mount.options
+        if mount.slot < 0:
+            continue
+        idmap = userns if options.idmap else -1
+        if options.idmap and userns < 0:
+            raise SpecError(f"mounts[{mount.index}]: option idmap needs a new user namespace")
+        recursive = (options.tree | (2 if idmap >= 0 and options.tree else 0)) if not options.overlay else 0
+        plan.add("mount_setattr", mount.slot, 1, 0, 0, options.propagation or SLAVE, -1)
+        if options.attr or idmap >= 0:
+            plan.add("mount_setattr", mount.slot, recursive & 2, options.attr, 0, 0, idmap)
+        if options.recursive_set or options.recursive_clear:
+            plan.add("mount_setattr", mount.slot, 1, options.recursive_set, options.recursive_clear, 0, -1)
+
+
+def attach(plan: LaunchPlan, mounts: "list[Mount]", spec: "Spec", host: "Host", cgroup: "Cgroup") -> None:
+    """Mount everything in the order of the spec."""
+    for mount in mounts:
+        if mount.options.symlink:
+            plan.add("symlink", _read_link(mount), mount.destination)
+        elif mount.options.overlay:
+            slot = plan.slot()
+            plan.add("overlay", slot, -1, [str(mount.slot)], overlay_options(spec, host))
+            plan.add("bind", slot, mount.destination, mount.resolve)
+        elif mount.is_bind:
+            plan.add("bind", mount.slot, mount.destination, mount.resolve)
+        elif mount.type == "cgroup":
+            _mount_cgroups(plan, mount, spec, host, cgroup)
+        else:
+            _mount_new(plan, mount)
+
+
+def _mount_new(plan: LaunchPlan, mount: Mount) -> None:
+    options = mount.options
+    plan.add("mount", mount.type, mount.destination, options.data, options.attr | options.recursive_set, mount.resolve)
+
+
+def overlay_options(spec: "Spec", host: "Host") -> "list[str]":
+    """Overlayfs may set trusted.* attributes only in the initial user namespace (overlayfs.rst, userxattr)."""
+    inside = "user" in spec.namespaces() or not host.privileged
+    return ["userxattr"] if inside else []
+
+
+def _read_link(mount: Mount) -> str:
+    import posix
+
+    try:
+        return posix.readlink(mount.source)
+    except OSError as error:
+        raise SpecError(f"mounts[{mount.index}]: {mount.source} is not a symbolic link") from error
+
+
+def _mount_cgroups(plan: LaunchPlan, mount: Mount, spec: "Spec", host: "Host", cgroup: "Cgroup") -> None:
+    """The container's view of its cgroups: cgroup2 alone, or on a v1 or hybrid host each hierarchy as runc does it."""
+    attr, target = mount.options.attr, mount.destination
+    private = spec.namespaces().get("cgroup") == ""
+    if not host.cgroup_legacy and private:
+        plan.add("mount", "cgroup2", target, [], attr, mount.resolve)
+        return
+    if not host.cgroup_legacy:
+        _bind_cgroup(plan, cgroup.unified, target, attr, mount.resolve)
+        return
+    plan.add("mount", "tmpfs", target, ["mode=755", "size=64k"], attr & ~0x1, mount.resolve)
+    hierarchies = dict(cgroup.legacy)
+    if cgroup.unified:
+        hierarchies["unified"] = cgroup.unified
+    for name, path in sorted(hierarchies.items()):
+        below = f"{target}/{name.removeprefix('name=')}"
+        if not private:
+            _bind_cgroup(plan, path, below, attr, MAKE_DIR)
+        elif name == "unified":
+            plan.add("mount", "cgroup2", below, [], attr, MAKE_DIR)
+        else:
+            # The legacy mount parser takes bare controller names; a named hierarchy has none.
+            plan.add("mount", "cgroup", below, ["none", name] if "=" in name else name.split(","), attr, MAKE_DIR)
+    for name in hierarchies:
+        for alias in name.split(",") if "," in name else ():
+            plan.add("symlink", name, f"{target}/{alias}")
+    if attr & 0x1:
+        plan.add("readonly", target)
+
+
+def _bind_cgroup(plan: LaunchPlan, path: str, target: str, attr: int, resolve: int) -> None:
+    slot = plan.slot()
+    plan.add("open_tree", slot, path, 0)
+    plan.add("mount_setattr", slot, 0, attr, 0, SLAVE, -1)
+    plan.add("bind", slot, target, resolve)

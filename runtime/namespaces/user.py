@@ -1,0 +1,72 @@
+"""User namespaces: identity maps, who writes them, and the id of the set-up.
+
+A namespace is made by a helper process of `init` before everything else, so that mounts can be idmapped with it
+while `init` still has the host's privileges (mount_setattr(2), MOUNT_ATTR_IDMAP).
+"""
+
+from ..errors import UnsupportedError
+from ..steps import LaunchPlan
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..host import Host
+    from ..spec import Spec
+
+    Mappings = list[dict[str, int]]
+
+
+def create(plan: LaunchPlan, spec: "Spec", host: "Host") -> int:
+    """Add the step that makes a new user namespace; returns its slot, -1 when the container has none of its own."""
+    if spec.namespaces().get("user", "-") != "":
+        return -1
+    linux = spec.config["linux"]
+    uids, gids = linux["uidMappings"], linux["gidMappings"]
+    own = is_single(uids, host.euid) and is_single(gids, host.egid)
+    mapper = not host.privileged and not own
+    if mapper and not (host.newuidmap and host.newgidmap):
+        raise UnsupportedError(
+            "user namespace needs newuidmap and newgidmap for more than the user's own id",
+            hint="install the package uidmap, or map a single id",
+        )
+    slot = plan.slot()
+    deny_setgroups = not host.privileged and own
+    plan.add("userns", slot, map_text(uids), map_text(gids), int(deny_setgroups), int(mapper))
+    return slot
+
+
+def is_single(mappings: "Mappings", own: int) -> bool:
+    """Whether an unprivileged process may write this map itself (user_namespaces(7))."""
+    return len(mappings) == 1 and mappings[0]["size"] == 1 and mappings[0]["hostID"] == own
+
+
+def map_text(mappings: "Mappings") -> str:
+    """The text of /proc/PID/uid_map for OCI mappings."""
+    return "".join([f"{m['containerID']} {m['hostID']} {m['size']}\n" for m in mappings])
+
+
+def can_setgroups(spec: "Spec", host: "Host") -> bool:
+    """Whether setgroups(2) will be allowed: not in a namespace whose single map an ordinary user wrote."""
+    if host.privileged:
+        return True
+    linux = spec.config.get("linux") or {}
+    uids, gids = linux.get("uidMappings") or [], linux.get("gidMappings") or []
+    return bool(uids) and not (is_single(uids, host.euid) and is_single(gids, host.egid))
+
+
+def setup_ids(plan: LaunchPlan, spec: "Spec", host: "Host", user: "tuple[int, int]") -> None:
+    """Become the root of the user namespace for the set-up, or `user` where 0 is not mapped.
+
+    Files made by an id that the namespace does not map fail with EOVERFLOW.
+    """
+    namespaces = spec.namespaces()
+    if "user" not in namespaces:
+        return
+    linux = spec.config["linux"]
+    joined = bool(namespaces["user"])
+    uid = 0 if joined or _maps(linux["uidMappings"], 0) else user[0]
+    gid = 0 if joined or _maps(linux["gidMappings"], 0) else user[1]
+    plan.add("setup_ids", uid, gid, int(can_setgroups(spec, host)))
+
+
+def _maps(mappings: "Mappings", container_id: int) -> bool:
+    return any(m["containerID"] <= container_id < m["containerID"] + m["size"] for m in mappings)

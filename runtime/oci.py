@@ -1,0 +1,637 @@
+"""`warren-oci`: the OCI runtime's command line, as engines call it.
+
+Options and texts are runc's, since that is what podman, containerd, dockerd and CRI-O were written against.  The
+parser is our own because argparse and click cost more than a launch; each command imports only what it needs.
+"""
+
+import posix
+import sys
+
+from .errors import UnsupportedError, UsageError, WarrenError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any, NoReturn
+
+    from .launch import Options
+    from .spec import Bundle
+
+    Json = dict[str, Any]
+
+SPEC_VERSION = "1.2.0"
+
+# Options of a command: names (the first one is the key), and whether they take a value ("=") or repeat ("*").
+_GLOBAL = {
+    "root": "=", "log": "=", "log-format": "=", "debug": "", "systemd-cgroup": "", "rootless": "=",
+    "cgroup-manager": "=", "version v": "", "help h": "",
+}  # fmt: skip
+_CREATE = {
+    "bundle b": "=", "config f": "=", "console-socket": "=", "pidfd-socket": "=", "pid-file": "=", "no-pivot": "",
+    "no-new-keyring": "", "preserve-fds": "=", "plan": "?", "help h": "",
+}  # fmt: skip
+_COMMANDS: "dict[str, tuple[str, dict[str, str]]]" = {
+    "create": ("ID", _CREATE),
+    "run": ("ID", {**_CREATE, "detach d": "", "keep": "", "no-subreaper": ""}),
+    "start": ("ID", {}),
+    "state": ("ID", {}),
+    "kill": ("ID [SIGNAL]", {"all a": ""}),
+    "delete": ("ID", {"force f": ""}),
+    "exec": ("ID COMMAND...", {
+        "console-socket": "=", "pidfd-socket": "=", "cwd": "=", "env e": "*", "tty t": "", "user u": "=",
+        "additional-gids g": "*", "process p": "=", "detach d": "", "pid-file": "=", "process-label": "=",
+        "apparmor": "=", "no-new-privs": "", "cap c": "*", "preserve-fds": "=", "cgroup": "*", "ignore-paused": "",
+        "no-subreaper": "",
+    }),
+    "ps": ("ID [PS OPTIONS]", {"format f": "="}),
+    "list": ("", {"format f": "=", "quiet q": ""}),
+    "spec": ("", {"bundle b": "=", "rootless": ""}),
+    "features": ("", {}),
+}  # fmt: skip
+_LATER = ("pause", "resume", "update", "events", "checkpoint", "restore")
+_SIGNALS = {
+    name: number + 1
+    for number, name in enumerate(
+        "HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP TSTP TTIN TTOU URG "
+        "XCPU XFSZ VTALRM PROF WINCH IO PWR SYS".split()
+    )
+} | {"IOT": 6, "POLL": 29, "RTMIN": 34, "RTMAX": 64}
+
+
+class Arguments:
+    """What stands behind one command: `options` by key, `words` that are no options."""
+
+    __slots__ = ("options", "words")
+
+    def __init__(self) -> None:
+        self.options: dict[str, Any] = {}
+        self.words: list[str] = []
+
+    def get(self, key: str, default: "Any" = "") -> "Any":
+        return self.options.get(key, default)
+
+    def number(self, key: str) -> int:
+        """A non-negative decimal number."""
+        text = self.options.get(key, "0")
+        if not text.isdecimal() or len(text) > 9:
+            raise UsageError(f"--{key} {text!r} is not a number")
+        return int(text)
+
+
+def main() -> "NoReturn":
+    """Entry point of the launcher.  Ends by _exit: the interpreter's own tidying costs 1.4 ms."""
+    log = Log()
+    code = 1
+    try:
+        code = _main(sys.argv[1:], log)
+    except WarrenError as error:
+        code = error.exit_code if log.command in ("run", "exec") else 1
+        log.error(str(error))
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:
+        code = 1
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        log.error(f"{where}{posix.strerror(error.errno or 0)}".lower())
+    except Exception as error:  # A fault of ours is one line too.
+        code = 125
+        log.error(f"internal error: {type(error).__name__}: {error}")
+        log.traceback()
+    try:
+        sys.stdout.flush()
+    except OSError:
+        code = code or 1
+    posix._exit(code)
+
+
+class Log:
+    """Errors go to stderr and, where --log names a file, as its last line in --log-format."""
+
+    def __init__(self) -> None:
+        self.command = ""
+        self.path = ""
+        self.format = "text"
+        self.debug = False
+
+    def error(self, message: str) -> None:
+        self._record("error", message)
+        sys.stderr.write(f"warren-oci: {message}\n")
+
+    def warn(self, message: str) -> None:
+        self._record("warning", message)
+        sys.stderr.write(f"warren-oci: warning: {message}\n")
+
+    def traceback(self) -> None:
+        if self.debug and self.path:
+            import traceback
+
+            for line in traceback.format_exc().splitlines():
+                self._record("debug", line)
+
+    def _record(self, level: str, message: str) -> None:
+        if not self.path:
+            return
+        import time
+
+        from .spec import dump_json
+
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        if self.format == "json":
+            line = dump_json({"level": level, "msg": message, "time": now})
+        else:
+            line = f'time="{now}" level={level} msg={dump_json(message)}'
+        try:
+            flags = posix.O_WRONLY | posix.O_APPEND | posix.O_CREAT | posix.O_CLOEXEC | posix.O_NONBLOCK
+            fd = posix.open(self.path, flags, 0o600)
+            posix.write(fd, line.encode() + b"\n")
+            posix.close(fd)
+        except OSError as error:
+            sys.stderr.write(f"warren-oci: log {self.path}: {posix.strerror(error.errno or 0)}\n".lower())
+
+
+def _main(argv: "list[str]", log: Log) -> int:
+    options, rest = parse(argv, _GLOBAL, stop=True)
+    log.path, log.debug = options.get("log"), bool(options.get("debug"))
+    log.format = options.get("log-format") or "text"
+    if log.format not in ("text", "json"):
+        raise UsageError(f"unknown log format {log.format!r}", hint="text or json")
+    if options.get("version"):
+        sys.stdout.write(_version())
+        return 0
+    if options.get("help") or not rest or rest[0] in ("help", "h"):
+        sys.stdout.write(_help())
+        return 0
+    log.command = rest[0]
+    _check_globals(options)
+    if rest[0] in _LATER:
+        raise UnsupportedError(f"{rest[0]} is not supported yet", hint="it comes with a later release")
+    if rest[0] not in _COMMANDS:
+        raise UsageError(f"unknown command {rest[0]!r}", hint="see warren-oci --help")
+    words, known = _COMMANDS[rest[0]]
+    arguments, _ = parse(rest[1:], {"help h": "", **known}, stop=rest[0] in ("exec", "ps"))
+    if arguments.get("help"):
+        sys.stdout.write(f"usage: warren-oci {rest[0]} {_option_words(known)}{words}\n")
+        return 0
+    _check_words(rest[0], words, arguments.words)
+    run: Callable[[Arguments, str, Log], int] = globals()["_" + rest[0]]
+    return run(arguments, options.get("root") or _default_root(), log)
+
+
+def parse(argv: "list[str]", known: "dict[str, str]", *, stop: bool) -> "tuple[Arguments, list[str]]":
+    """Parse --key value, --key=value, -k value and booleans, with or without =true; UsageError for others.
+
+    With `stop` the first word that is no option ends them, and it and all behind it come back as they are (and, for
+    a command, as words); without, options and words may be mixed.  "--" ends the options.
+    """
+    names = {alias: (key.split()[0], kind) for key, kind in known.items() for alias in key.split()}
+    found, index = Arguments(), 0
+    while index < len(argv):
+        word = argv[index]
+        index += 1
+        if word == "--":
+            found.words += argv[index:]
+            return found, argv[index:]
+        if word[:1] != "-" or word == "-":
+            if stop:
+                found.words = argv[index - 1 :]
+                return found, argv[index - 1 :]
+            found.words.append(word)
+            continue
+        name, equals, value = word.lstrip("-").partition("=")
+        if name not in names:
+            raise UsageError(f"unknown option {word.partition('=')[0]!r}", hint="see --help")
+        key, kind = names[name]
+        if kind in ("=", "*") and not equals:
+            if index >= len(argv):
+                raise UsageError(f"option --{key} needs a value")
+            value = argv[index]
+            index += 1
+        _store(found.options, key, kind, value if equals or kind in ("=", "*") else "true")
+    return found, []
+
+
+def _store(options: "Json", key: str, kind: str, value: str) -> None:
+    if kind == "*":
+        options.setdefault(key, []).append(value)
+    elif kind == "":
+        if value not in ("true", "false", "1", "0"):
+            raise UsageError(f"option --{key} is true or false, not {value!r}")
+        options[key] = value in ("true", "1")
+    else:
+        options[key] = value
+
+
+def _check_words(command: str, usage: str, words: "list[str]") -> None:
+    if usage.startswith("ID") and not words:
+        raise UsageError(f"{command}: a container id is required")
+    most = {"ID": 1, "ID [SIGNAL]": 2, "": 0}.get(usage)
+    if most is not None and len(words) > most:
+        raise UsageError(f"{command}: unexpected argument {words[most]!r}")
+
+
+def _check_globals(options: Arguments) -> None:
+    manager = options.get("cgroup-manager") or ("systemd" if options.get("systemd-cgroup") else "cgroupfs")
+    if manager == "systemd":
+        if not _is_directory("/run/systemd/system"):
+            raise UnsupportedError("--systemd-cgroup: systemd does not run here", hint="use cgroupfs")
+        raise UnsupportedError("--systemd-cgroup is not supported yet", hint="use cgroupfs")
+    if manager not in ("cgroupfs", "disabled"):
+        raise UsageError(f"unknown cgroup manager {manager!r}", hint="cgroupfs or systemd")
+    if options.get("rootless") not in ("", "auto", "true", "false"):
+        raise UsageError(f"--rootless {options.get('rootless')!r} is not auto, true or false")
+    if posix.geteuid() == 0:
+        from .host import writable_by_others
+
+        package = __file__.rpartition("/")[0]
+        if writable_by_others(package):
+            sys.stderr.write(f"warren-oci: warning: {package} can be written by other users\n")
+
+
+def _is_directory(path: str) -> bool:
+    try:
+        return posix.stat(path).st_mode & 0o170000 == 0o040000
+    except OSError:
+        return False
+
+
+def _default_root() -> str:
+    from .container import default_root
+
+    return default_root()
+
+
+# ---- lifecycle
+
+
+def _bundle(arguments: Arguments) -> "Bundle":
+    from .spec import Bundle
+
+    return Bundle.load(arguments.get("bundle") or posix.getcwd(), arguments.get("config"))
+
+
+def _options(arguments: Arguments) -> "Options":
+    from .launch import Options
+
+    if arguments.get("pidfd-socket"):
+        raise UnsupportedError("--pidfd-socket is not supported yet", hint="use --pid-file")
+    return Options(
+        console_socket=arguments.get("console-socket"),
+        pid_file=arguments.get("pid-file"),
+        preserve_fds=arguments.number("preserve-fds"),
+        no_pivot=bool(arguments.get("no-pivot")),
+    )
+
+
+def _check_terminal(terminal: bool, detached: bool, socket: str) -> None:
+    """runc's rules: a detached terminal needs somebody to hold it, and only a terminal needs a socket."""
+    if terminal and detached and not socket:
+        raise UsageError("a terminal needs --console-socket when the command does not stay")
+    if socket and not terminal:
+        raise UsageError("--console-socket is given, but process.terminal is false")
+    if socket and not detached:
+        raise UsageError("--console-socket is only for create and --detach")
+
+
+def _print_plan(plan: "Any", style: str) -> int:
+    from .spec import dump_json
+
+    if style == "json":
+        sys.stdout.write(dump_json(plan.to_list(), 2) + "\n")
+    else:
+        sys.stdout.write("\n".join(plan.lines()) + "\n")
+    return 0
+
+
+def _create(arguments: Arguments, root: str, log: Log) -> int:
+    from .container import Container
+
+    bundle, options = _bundle(arguments), _options(arguments)
+    container = Container(arguments.words[0], root)
+    if "plan" in arguments.options:
+        return _print_plan(container.plan(bundle, options), arguments.get("plan"))
+    process = bundle.spec.config.get("process") or {}
+    _check_terminal(bool(process.get("terminal")), True, options.console_socket)
+    container.create(bundle, options)
+    return 0
+
+
+def _run(arguments: Arguments, root: str, log: Log) -> int:
+    from .container import Container
+
+    bundle, options = _bundle(arguments), _options(arguments)
+    container = Container(arguments.words[0], root)
+    if "plan" in arguments.options:
+        return _print_plan(container.plan(bundle, options, detached=False), arguments.get("plan"))
+    terminal = bool((bundle.spec.config.get("process") or {}).get("terminal"))
+    detached = bool(arguments.get("detach"))
+    _check_terminal(terminal, detached, options.console_socket)
+    if detached:
+        container.run(bundle, options)
+        _warn(container, log)
+        return 0
+    try:
+        return _foreground(lambda: container.run(bundle, options), options, terminal)
+    finally:
+        if not arguments.get("keep"):
+            container.delete(force=True)
+        _warn(container, log)
+
+
+def _foreground(launch: "Callable[[], int]", options: "Options", terminal: bool) -> int:
+    """Launch, pass signals on, copy the terminal, wait: the exit code."""
+    from .console import Foreground, console_pair, terminal_size
+
+    with Foreground() as foreground:
+        if not terminal:
+            return foreground.wait(launch()) or 0
+        ours, theirs = console_pair()
+        try:
+            options.console_fd, options.size = theirs.fileno(), terminal_size()
+            pid = launch()
+            foreground.take_terminal(ours)
+        finally:
+            ours.close()
+            theirs.close()
+        return foreground.wait(pid) or 0
+
+
+def _start(arguments: Arguments, root: str, log: Log) -> int:
+    from .container import Container
+
+    container = Container(arguments.words[0], root)
+    container.start()
+    _warn(container, log)
+    return 0
+
+
+def _warn(container: "Any", log: Log) -> None:
+    for warning in container.warnings:
+        log.warn(warning)
+
+
+def _state(arguments: Arguments, root: str, log: Log) -> int:
+    from .container import Container
+    from .spec import dump_json
+
+    sys.stdout.write(dump_json(Container(arguments.words[0], root).state(), 2) + "\n")
+    return 0
+
+
+def _kill(arguments: Arguments, root: str, log: Log) -> int:
+    from .container import Container
+
+    number = signal_number(arguments.words[1] if len(arguments.words) > 1 else "TERM")
+    Container(arguments.words[0], root).kill(number, bool(arguments.get("all")))
+    return 0
+
+
+def signal_number(text: str) -> int:
+    """A signal's number from its number or name, with or without SIG, in any case."""
+    name = text.upper().removeprefix("SIG")
+    if name.isdecimal() and len(name) < 4 and int(name) < 65:
+        return int(name)
+    base, sign, offset = name.partition("+")
+    number = _SIGNALS.get(base, 0)
+    if sign and base == "RTMIN" and offset.isdecimal() and int(offset) <= 30:
+        return number + int(offset)
+    if not number or sign:
+        raise UsageError(f"unknown signal {text!r}")
+    return number
+
+
+def _delete(arguments: Arguments, root: str, log: Log) -> int:
+    from .container import Container
+
+    container = Container(arguments.words[0], root)
+    container.delete(bool(arguments.get("force")))
+    _warn(container, log)
+    return 0
+
+
+# ---- exec
+
+
+def _exec(arguments: Arguments, root: str, log: Log) -> int:
+    from .container import Container
+
+    container = Container(arguments.words[0], root)
+    options = _options(arguments)
+    process = _process(arguments, container)
+    terminal, detached = bool(process.get("terminal")), bool(arguments.get("detach"))
+    _check_terminal(terminal, detached, options.console_socket)
+    if detached:
+        container.exec(process, options)
+        return 0
+    return _foreground(lambda: container.exec(process, options), options, terminal)
+
+
+def _process(arguments: Arguments, container: "Any") -> "Json":
+    """The process object: a file's, or the container's own with the flags laid on it (runc, getProcess)."""
+    from .spec import parse_json, read_regular, validate_process
+
+    for key in ("process-label", "apparmor", "cgroup"):
+        if arguments.get(key):
+            raise UnsupportedError(f"--{key} is not supported yet", hint="it comes with a later release")
+    if arguments.get("process"):
+        text = read_regular(arguments.get("process"), "process file")
+        return validate_process(parse_json(text, arguments.get("process")))
+    if len(arguments.words) < 2:
+        raise UsageError("exec: a command is required")
+    process: Json = container.exec_defaults()
+    process["args"] = arguments.words[1:]
+    process["terminal"] = bool(arguments.get("tty"))
+    process.pop("consoleSize", None)
+    process["env"] = [*(process.get("env") or []), *arguments.get("env", [])]
+    if arguments.get("cwd"):
+        process["cwd"] = arguments.get("cwd")
+    if arguments.get("no-new-privs"):
+        process["noNewPrivileges"] = True
+    if "user" in arguments.options:
+        process["user"] = _user(arguments.get("user"), process.get("user") or {})
+    if arguments.get("additional-gids"):
+        user = process.setdefault("user", {})
+        user["additionalGids"] = [*(user.get("additionalGids") or []), *map(_id, arguments.get("additional-gids"))]
+    if arguments.get("cap"):
+        process["capabilities"] = _capabilities(process.get("capabilities") or {}, arguments.get("cap"))
+    return validate_process(process)
+
+
+def _user(text: str, own: "Json") -> "Json":
+    """UID[:GID], digits only (RULES 11); without GID the container's own stays."""
+    uid, colon, gid = text.partition(":")
+    user = {**own, "uid": _id(uid)}
+    if colon:
+        user["gid"] = _id(gid)
+    return user
+
+
+def _id(text: str) -> int:
+    if not text.isdecimal() or not text.isascii() or int(text[:11]) > 0xFFFFFFFE:
+        raise UsageError(f"{text!r} is not an id", hint="digits from 0 to 4294967294")
+    return int(text)
+
+
+def _capabilities(own: "Json", names: "list[str]") -> "Json":
+    """runc's --cap: into bounding, effective, permitted and, where any are inheritable, ambient."""
+    from . import capabilities
+
+    wanted = capabilities.adjust([], names, [])
+    sets = {name: list(own.get(name) or []) for name in capabilities.SETS}
+    for name in ("bounding", "effective", "permitted"):
+        sets[name] += wanted
+    if sets["inheritable"]:
+        sets["inheritable"] += wanted
+        sets["ambient"] += wanted
+    return sets
+
+
+# ---- looking
+
+
+def _ps(arguments: Arguments, root: str, log: Log) -> int:
+    from .container import Container
+    from .spec import dump_json
+
+    style = arguments.get("format") or "table"
+    pids = Container(arguments.words[0], root).processes()
+    if style == "json":
+        sys.stdout.write(dump_json(pids) + "\n")
+        return 0
+    if style != "table":
+        raise UsageError(f"unknown format {style!r}", hint="table or json")
+    return _ps_table(pids, arguments.words[1:] or ["-ef"])
+
+
+def _ps_table(pids: "list[int]", options: "list[str]") -> int:
+    """The lines of ps(1) about these processes, found by its PID column."""
+    reader, writer = posix.pipe2(posix.O_CLOEXEC)
+    program = next((p for p in ("/usr/bin/ps", "/bin/ps") if posix.access(p, posix.X_OK)), "")
+    if not program:
+        raise UnsupportedError("ps is not installed", hint="use --format json")
+    actions = [(posix.POSIX_SPAWN_DUP2, writer, 1)]
+    pid = posix.posix_spawn(program, ["ps", *options], posix.environ, file_actions=actions)
+    posix.close(writer)
+    parts = []
+    while part := posix.read(reader, 65536):
+        parts.append(part)
+    posix.close(reader)
+    if posix.waitpid(pid, 0)[1]:
+        raise UsageError(f"ps refused {' '.join(options)!r}")
+    title, *lines = b"".join(parts).decode("utf-8", "replace").splitlines()
+    if "PID" not in title.split():
+        raise UsageError("ps: no PID column in the output", hint="give ps options that show it")
+    column = title.split().index("PID")
+    wanted = {str(number) for number in pids}
+    sys.stdout.write(title + "\n")
+    for line in lines:
+        fields = line.split()
+        if len(fields) > column and fields[column] in wanted:
+            sys.stdout.write(line + "\n")
+    return 0
+
+
+def _list(arguments: Arguments, root: str, log: Log) -> int:
+    from .container import list_containers
+    from .spec import dump_json
+
+    style = arguments.get("format") or "table"
+    if style not in ("table", "json"):
+        raise UsageError(f"unknown format {style!r}", hint="table or json")
+    containers = list_containers(root)
+    if arguments.get("quiet"):
+        sys.stdout.write("".join([f"{state['id']}\n" for state in containers]))
+    elif style == "json":
+        sys.stdout.write(dump_json([_list_entry(state) for state in containers]) + "\n")
+    else:
+        sys.stdout.write("\n".join(_table(containers)) + "\n")
+    return 0
+
+
+def _list_entry(state: "Json") -> "Json":
+    return {**state, "owner": _owner(state)}
+
+
+def _owner(state: "Json") -> str:
+    uid = state.get("owner")
+    if uid is None:
+        return ""
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"#{uid}"
+
+
+def _table(containers: "list[Json]") -> "Iterator[str]":
+    rows = [["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"]]
+    for state in containers:
+        keys = ("id", "pid", "status", "bundle", "created")
+        rows.append([*(str(state.get(key) or (0 if key == "pid" else "")) for key in keys), _owner(state)])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "   ".join([cell.ljust(width) for cell, width in zip(row, widths, strict=True)]).rstrip()
+
+
+def _spec(arguments: Arguments, root: str, log: Log) -> int:
+    from .spec import default_spec, dump_json
+
+    path = f"{arguments.get('bundle') or '.'}/config.json"
+    config = default_spec(bool(arguments.get("rootless")))
+    try:
+        fd = posix.open(path, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, 0o666)
+    except FileExistsError as error:
+        raise UsageError(f"{path} exists", hint="remove it first") from error
+    posix.write(fd, dump_json(config, 4).encode() + b"\n")
+    posix.close(fd)
+    return 0
+
+
+def _features(arguments: Arguments, root: str, log: Log) -> int:
+    from . import capabilities, namespaces
+    from .namespaces.mount import MOUNT_OPTIONS
+    from .spec import dump_json
+
+    features = {
+        "ociVersionMin": "1.0.0",
+        "ociVersionMax": SPEC_VERSION,
+        "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
+        "mountOptions": MOUNT_OPTIONS,
+        "linux": {
+            "namespaces": sorted(kind for kind in namespaces.TYPES if kind != "time"),
+            "capabilities": list(capabilities.NAMES),
+            "cgroup": {"v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": False},
+            "seccomp": {"enabled": False},
+            "apparmor": {"enabled": False},
+            "selinux": {"enabled": False},
+            "intelRdt": {"enabled": False},
+            "mountExtensions": {"idmap": {"enabled": True}},
+        },
+        "annotations": {"org.warren.version": _package_version()},
+        "potentiallyUnsafeConfigAnnotations": [],
+    }
+    sys.stdout.write(dump_json(features, 2) + "\n")
+    return 0
+
+
+def _package_version() -> str:
+    from . import __version__
+
+    return __version__
+
+
+def _version() -> str:
+    version = _package_version()
+    return f"warren-oci version {version}\ncommit: v{version}\nspec: {SPEC_VERSION}\n"
+
+
+def _option_words(known: "dict[str, str]") -> str:
+    return "".join([f"[--{key.split()[0]}{' VALUE' if kind in ('=', '*') else ''}] " for key, kind in known.items()])
+
+
+def _help() -> str:
+    lines = ["usage: warren-oci " + _option_words(_GLOBAL) + "COMMAND ...", "", "commands:"]
+    lines += [f"  {name} {_option_words(known)}{words}".rstrip() for name, (words, known) in _COMMANDS.items()]
+    return "\n".join(lines) + "\n"
+

@@ -1,0 +1,309 @@
+"""The table of contents of a container: create_plan() and exec_plan() turn a spec into a launch plan.
+
+Order lives here and nowhere else, and order is the security design (ARCHITECTURE.md, "Launch order").  The spec and
+what Host.probe() found alone determine the plan; nothing here opens, mounts or starts anything.
+"""
+
+from . import capabilities, namespaces
+from .errors import SpecError, UnsupportedError
+from .namespaces import devices, mount, network, rootfs, user, uts
+from .steps import (
+    CONSOLE_SLOT,
+    FIFO_SLOT,
+    MAKE_DIR,
+    MUST_EXIST,
+    PIDFD_SLOT,
+    REPORT_SLOT,
+    LaunchPlan,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .cgroups import Cgroup
+    from .host import Host
+    from .spec import Spec
+
+    Json = dict[str, object]
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_RLIMITS = {
+    "RLIMIT_CPU": 0, "RLIMIT_FSIZE": 1, "RLIMIT_DATA": 2, "RLIMIT_STACK": 3, "RLIMIT_CORE": 4, "RLIMIT_RSS": 5,
+    "RLIMIT_NPROC": 6, "RLIMIT_NOFILE": 7, "RLIMIT_MEMLOCK": 8, "RLIMIT_AS": 9, "RLIMIT_LOCKS": 10,
+    "RLIMIT_SIGPENDING": 11, "RLIMIT_MSGQUEUE": 12, "RLIMIT_NICE": 13, "RLIMIT_RTPRIO": 14, "RLIMIT_RTTIME": 15,
+}  # fmt: skip
+
+
+class Wiring:
+    """What a plan must know of how its launch is wired, beyond the spec."""
+
+    __slots__ = ("detached", "init", "no_pivot", "pdeathsig", "preserve_fds", "size")
+
+    def __init__(
+        self,
+        *,
+        detached: bool = False,
+        no_pivot: bool = False,
+        preserve_fds: int = 0,
+        pdeathsig: int = 0,
+        init: bool = False,
+        size: "tuple[int, int]" = (0, 0),
+    ) -> None:
+        self.detached = detached  # create: wait for start between set-up and the user's program
+        self.no_pivot = no_pivot
+        self.preserve_fds = preserve_fds
+        self.pdeathsig = pdeathsig
+        self.init = init
+        self.size = size
+
+
+def create_plan(spec: "Spec", host: "Host", cgroup: "Cgroup", wiring: Wiring) -> LaunchPlan:
+    """Order everything that happens between the caller's namespaces and the user's program.
+
+    Raises SpecError and UnsupportedError for what cannot be done as asked.
+    """
+    _refuse_unsupported(spec, host)
+    plan = LaunchPlan()
+    process = _process(spec)
+    mounts = mount.load(spec)
+    nodes = devices.Devices(spec, mounts)
+
+    # Outside: everything that needs the host's paths and privileges.
+    cgroup_slot = _join_cgroup(plan, cgroup)
+    if host.privileged:
+        root = _clone_sources(plan, spec, host, mounts, nodes)
+    userns = user.create(plan, spec, host)
+    if host.privileged:
+        _set_attributes(plan, spec, root, mounts, userns)
+    namespaces.enter(plan, spec, userns, host.privileged)
+    plan.add("clone", namespaces.new_flags(spec), cgroup_slot)
+
+    # Inside: the container is built by its own root.
+    if wiring.pdeathsig:
+        plan.add("pdeathsig", wiring.pdeathsig)
+    user.setup_ids(plan, spec, host, _ids(process))
+    plan.add("setsid")
+    plan.add("propagation", mount.SLAVE)
+    if not host.privileged:
+        root = _clone_sources(plan, spec, host, mounts, nodes)
+        _set_attributes(plan, spec, root, mounts, -1)
+    rootfs.build(plan, root, spec, host)
+    mount.attach(plan, mounts, spec, host, cgroup)
+    devices.build(plan, nodes)
+    if process.get("terminal"):
+        plan.add("console", CONSOLE_SLOT, 1, *_size(process, wiring))
+    _create_hooks(plan, spec)
+    plan.add("chroot" if wiring.no_pivot else "pivot_root")
+    uts.set_names(plan, spec)
+    network.raise_loopback(plan, spec)
+    for key, value in ((spec.config.get("linux") or {}).get("sysctl") or {}).items():
+        plan.add("sysctl", _sysctl_path(key), value)
+    rootfs.finish(plan, root, spec)
+
+    _become_user(plan, spec, host, process, MAKE_DIR)
+    if wiring.detached:
+        plan.add("wait_start", FIFO_SLOT, REPORT_SLOT)
+    _hooks(plan, spec, "startContainer")
+    _execute(plan, process, wiring)
+    return plan
+
+
+def exec_plan(
+    spec: "Spec", host: "Host", cgroup: "Cgroup", process: "Json", types: int, wiring: Wiring
+) -> LaunchPlan:
+    """Order what another process in a running container needs.
+
+    `types` are the CLONE_NEW flags of the namespaces in which the container differs from the caller; they are joined
+    at once through a pidfd of the container's init (setns(2)), so that no pid can be mistaken.
+    """
+    plan = LaunchPlan()
+    cgroup_slot = _join_cgroup(plan, cgroup)
+    plan.add("undumpable")
+    if types:
+        plan.add("setns", PIDFD_SLOT, types)
+    plan.add("clone", 0, cgroup_slot)
+    if wiring.pdeathsig:
+        plan.add("pdeathsig", wiring.pdeathsig)
+    if types & namespaces.NEWUSER:
+        user.setup_ids(plan, spec, host, _ids(process))
+    plan.add("setsid")
+    if process.get("terminal"):
+        plan.add("console", CONSOLE_SLOT, 0, *_size(process, wiring))
+    _become_user(plan, spec, host, process, MUST_EXIST)
+    _execute(plan, process, wiring)
+    return plan
+
+
+def _clone_sources(
+    plan: LaunchPlan, spec: "Spec", host: "Host", mounts: "list[mount.Mount]", nodes: devices.Devices
+) -> rootfs.Root:
+    root = rootfs.clone(plan, spec)
+    mount.clone_sources(plan, mounts)
+    devices.clone(plan, nodes, spec, host)
+    return root
+
+
+def _set_attributes(
+    plan: LaunchPlan, spec: "Spec", root: rootfs.Root, mounts: "list[mount.Mount]", userns: int
+) -> None:
+    rootfs.set_attributes(plan, root, spec, userns)
+    mount.set_attributes(plan, mounts, userns)
+
+
+def _join_cgroup(plan: LaunchPlan, cgroup: "Cgroup") -> int:
+    """Join v1 hierarchies while single-threaded; open the v2 directory for clone3(2) (DESIGN, Joining cgroups)."""
+    for path in cgroup.join_paths():
+        plan.add("cgroup_join", path)
+    if not cgroup.unified:
+        return -1
+    slot = plan.slot()
+    plan.add("open_path", slot, cgroup.unified, 0o200000)  # O_DIRECTORY
+    return slot
+
+
+def _become_user(plan: LaunchPlan, spec: "Spec", host: "Host", process: "Json", cwd: int) -> None:
+    """Limits, working directory and privileges, the ones that give up power last."""
+    uid, gid = _ids(process)
+    account: Json = process.get("user") or {}  # type: ignore[assignment]
+    for limit in process.get("rlimits") or []:  # type: ignore[attr-defined]
+        plan.add("rlimit", _RLIMITS[limit["type"]], _signed(limit["soft"]), _signed(limit["hard"]))
+    if uid:
+        plan.add("own_stdio", uid, gid)
+    # The working directory is entered with the set-up's power, so that WORKDIR may lie where the user cannot go (runc).
+    plan.add("chdir", process["cwd"], cwd)  # type: ignore[arg-type]
+    sets = {name: _capability_mask(process, name) for name in capabilities.SETS}
+    if process.get("capabilities") is not None:
+        plan.add("bounding", sets["bounding"])
+    groups = [str(group) for group in account.get("additionalGids") or []]  # type: ignore[attr-defined]
+    can_set = user.can_setgroups(spec, host)
+    if groups and not can_set:
+        raise UnsupportedError(
+            "process.user.additionalGids: supplementary groups cannot be set with a single-id map",
+            hint="give the user subordinate ids in /etc/subgid",
+        )
+    plan.add("user", uid, gid, int(can_set), groups)
+    if account.get("umask") is not None:
+        plan.add("umask", account["umask"])  # type: ignore[arg-type]
+    if process.get("capabilities") is not None:
+        # The kernel raises an ambient capability only if it is permitted and inheritable (capabilities(7)); `runc spec`
+        # itself writes others, and runc lets them go.
+        ambient = sets["ambient"] & sets["inheritable"] & sets["permitted"]
+        plan.add("capabilities", sets["effective"], sets["permitted"], sets["inheritable"], ambient)
+    if process.get("noNewPrivileges"):
+        plan.add("no_new_privs")
+    args: list[str] = process["args"]  # type: ignore[assignment]
+    plan.add("find", args[0], _search_path(process))
+
+
+def _execute(plan: LaunchPlan, process: "Json", wiring: Wiring) -> None:
+    if wiring.init:
+        plan.add("reap")
+    args: list[str] = process["args"]  # type: ignore[assignment]
+    env: list[str] = process.get("env") or []  # type: ignore[assignment]
+    plan.add("exec", args, env, wiring.preserve_fds)
+
+
+def _create_hooks(plan: LaunchPlan, spec: "Spec") -> None:
+    """prestart and createRuntime run in the runtime's namespaces, by Python; createContainer in the container's."""
+    hooks = spec.config.get("hooks") or {}
+    inside = [kind for kind in ("createContainer", "startContainer") if hooks.get(kind)]
+    if inside or hooks.get("prestart") or hooks.get("createRuntime"):
+        plan.add("sync", "createRuntime")
+    _hooks(plan, spec, "createContainer")
+
+
+def _hooks(plan: LaunchPlan, spec: "Spec", kind: str) -> None:
+    for hook in (spec.config.get("hooks") or {}).get(kind) or []:
+        plan.add("hook", hook["path"], hook.get("args") or [hook["path"]], hook.get("env") or [], hook.get("timeout") or 0)
+
+
+def _process(spec: "Spec") -> "Json":
+    process = spec.config.get("process")
+    if not process or not process.get("args"):
+        raise SpecError("process.args: required to create a container")
+    return process  # type: ignore[no-any-return]
+
+
+def _ids(process: "Json") -> "tuple[int, int]":
+    account: Json = process.get("user") or {}  # type: ignore[assignment]
+    return int(account.get("uid") or 0), int(account.get("gid") or 0)  # type: ignore[call-overload]
+
+
+def _size(process: "Json", wiring: Wiring) -> "tuple[int, int]":
+    box: dict[str, int] = process.get("consoleSize") or {}  # type: ignore[assignment]
+    return (int(box["height"]), int(box["width"])) if box else wiring.size
+
+
+def _capability_mask(process: "Json", name: str) -> int:
+    sets: dict[str, list[str]] = process.get("capabilities") or {}  # type: ignore[assignment]
+    mask, _unknown = capabilities.mask(sets.get(name) or [])
+    return mask
+
+
+def _search_path(process: "Json") -> str:
+    """PATH of the process's environment (the last one counts, as in runc), else the usual default."""
+    for entry in reversed(process.get("env") or []):  # type: ignore[call-overload]
+        if entry.startswith("PATH="):
+            return str(entry[5:])
+    return DEFAULT_PATH
+
+
+def _signed(value: int) -> int:
+    """A rlim_t as the plan's int64; RLIM_INFINITY becomes -1."""
+    return value - (1 << 64) if value >= 1 << 63 else value
+
+
+def _sysctl_path(key: str) -> str:
+    """sysctl(8): separators are '.' unless the first one is '/'; then '.' belongs to a name (an interface)."""
+    dot, slash = key.find("."), key.find("/")
+    if slash >= 0 and (dot < 0 or slash < dot):
+        return key
+    return key.replace("/", "\0").replace(".", "/").replace("\0", ".")
+
+
+def _refuse_unsupported(spec: "Spec", host: "Host") -> None:
+    """An UnsupportedError for what a bundle asks and this version or host cannot do: never silently weaker."""
+    config = spec.config
+    linux = config.get("linux") or {}
+    process = config.get("process") or {}
+    kinds = spec.namespaces()
+    for key in ("seccomp", "intelRdt", "timeOffsets", "personality", "netDevices", "memoryPolicy"):
+        if linux.get(key):
+            raise UnsupportedError(f"linux.{key} is not supported yet", hint="it comes with a later release")
+    for key in ("apparmorProfile", "selinuxLabel", "scheduler", "ioPriority", "execCPUAffinity", "oomScoreAdj"):
+        if process.get(key):
+            raise UnsupportedError(f"process.{key} is not supported yet", hint="it comes with a later release")
+    if linux.get("mountLabel"):
+        raise UnsupportedError("linux.mountLabel is not supported yet", hint="it comes with a later release")
+    for index, entry in enumerate(config.get("mounts") or []):
+        if entry.get("uidMappings") or entry.get("gidMappings"):
+            raise UnsupportedError(f"mounts[{index}].uidMappings is not supported yet", hint="use the option idmap")
+    if kinds.get("time") is not None:
+        raise UnsupportedError("a time namespace is not supported yet", hint="it comes with a later release")
+    if "mount" not in kinds:
+        raise SpecError("linux.namespaces: a container needs a mount namespace")
+    if not host.privileged and kinds.get("user") is None:
+        raise UnsupportedError(
+            "an ordinary user needs a user namespace", hint="add it to linux.namespaces, or use spec --rootless"
+        )
+    _refuse_limits(linux.get("resources") or {})
+
+
+def _refuse_limits(resources: "Json") -> None:
+    """Zero, null and unlimited values are no limit, and a lone deny-all is the default device set (runc spec)."""
+    for name, value in resources.items():
+        if name == "devices":
+            rules: list[Json] = value or []  # type: ignore[assignment]
+            if any(rule.get("allow") or rule.get("type") not in (None, "", "a") for rule in rules):
+                raise UnsupportedError("linux.resources.devices is not supported yet", hint="limits come with cgroups")
+        elif limit := _first_limit(value, f"linux.resources.{name}"):
+            raise UnsupportedError(f"{limit} is not supported yet", hint="limits come with cgroups")
+
+
+def _first_limit(value: object, where: str) -> str:
+    """Path of the first value that would limit something."""
+    if isinstance(value, dict):
+        found = [_first_limit(item, f"{where}.{name}") for name, item in value.items() if name != "checkBeforeUpdate"]
+        return next(filter(None, found), "")
+    if isinstance(value, bool):
+        return where if value else ""
+    return where if value not in (None, 0, -1, "", "max", []) else ""

@@ -1,0 +1,1101 @@
+"""The OCI runtime spec: reading, checking and writing config.json, and the bundle around it.
+
+This module owns what a well-formed configuration is (runtime-spec 1.2; the fields of 1.3 are known, unknown ones are
+ignored as the spec demands).  It refuses what is malformed or contradicts itself, always with one line that names the
+field.  What this host or this version cannot do is not its business (plan.py, host.py).
+"""
+
+import _json
+import posix
+from errno import ELOOP, ENOENT, ENOTDIR, errorcode
+
+from .errors import SpecError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+    Check = Callable[[Any], None]
+    Config = dict[str, Any]
+
+MAX_JSON = 16 << 20
+"""Most bytes of any JSON text that Warren reads."""
+_MAX_DIGITS = 20
+_BLANK = " \t\n\r"
+
+
+class Layers:
+    """The layers of a root that Warren mounts itself as an overlay."""
+
+    __slots__ = ("idmap", "keep", "lower")
+
+    def __init__(self, lower: list[str], keep: str = "", idmap: bool = False) -> None:
+        self.lower = lower
+        """Directories on the host, the topmost first; none at all makes the root an empty tmpfs."""
+        self.keep = keep
+        """A directory that keeps the changes (in `upper` and `work`); "" throws them away with the container."""
+        self.idmap = idmap
+        """Whether the layers are idmapped with the container's user namespace."""
+
+
+class Spec:
+    """A valid configuration and where it came from; alone it determines the launch plan."""
+
+    __slots__ = ("bundle", "config", "layers")
+
+    def __init__(self, config: "Config", bundle: str, layers: Layers | None = None) -> None:
+        self.config = config
+        self.bundle = bundle
+        """Absolute path; relative paths of the configuration start here."""
+        self.layers = layers
+        """None: root.path is a plain directory."""
+
+    def namespaces(self) -> dict[str, str]:
+        """The namespaces of the container: type -> path of the one to join, "" for a new one."""
+        linux = self.config.get("linux") or {}
+        return {entry["type"]: entry.get("path") or "" for entry in linux.get("namespaces") or ()}
+
+    def root_path(self) -> str:
+        """The absolute path of root.path on the host; links in it are not resolved."""
+        path: str = self.config["root"]["path"]
+        return path if path.startswith("/") else f"{self.bundle.rstrip('/')}/{path}"
+
+
+class Bundle:
+    """A directory with a config.json, read once: later edits of the file have no effect (runtime.md, "Create")."""
+
+    __slots__ = ("path", "raw", "spec")
+
+    def __init__(self, path: str, spec: Spec, raw: bytes) -> None:
+        self.path = path
+        """Absolute, links resolved."""
+        self.spec = spec
+        self.raw = raw
+        """The bytes that were read, exactly."""
+
+    @classmethod
+    def load(cls, path: str, config: str = "") -> "Bundle":
+        """Read and validate the bundle in `path`, with the file `config` (relative to our own directory) if given.
+
+        Raises SpecError, also when there is no such directory or file.
+        """
+        directory, real = _open_directory(path)
+        try:
+            what = config or f"{real}/config.json"
+            raw = _read_file(config, None, what) if config else _read_file("config.json", directory, what)
+        finally:
+            posix.close(directory)
+        value = validate(parse_json(raw, what))
+        return cls(real, Spec(value, real), raw)
+
+
+# --- JSON -------------------------------------------------------------------------------------------------------------
+
+
+def parse_json(data: bytes, what: str) -> object:
+    """Parse one JSON text strictly; `what` names it in errors.
+
+    Refused: more than MAX_JSON bytes, anything but UTF-8 without BOM, NUL and lone surrogates in strings, NaN and
+    Infinity, numbers of more digits than any 64-bit one has, nesting that exhausts the stack, and trailing garbage.
+    Of duplicate keys the last counts, as in Go.
+    """
+    if len(data) > MAX_JSON:
+        raise SpecError(f"{what}: larger than {MAX_JSON >> 20} MiB")
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        raise SpecError(f"{what}: not UTF-8 at byte {error.start}") from None
+    start = len(text) - len(text.lstrip(_BLANK))
+    try:
+        value, end = _scan(text, start)
+    except _Wrong as wrong:
+        raise SpecError(f"{what}: {wrong.message}") from None
+    except RecursionError:
+        raise SpecError(f"{what}: nested too deeply") from None
+    except StopIteration as stop:
+        raise _syntax(what, text, stop.value) from None
+    except (SystemError, ValueError):
+        raise _syntax(what, text, _error_position(text, start)) from None
+    if text[end:].strip(_BLANK):
+        raise _syntax(what, text, end + len(text[end:]) - len(text[end:].lstrip(_BLANK)), "trailing garbage")
+    # Escapes are the only way in for both, and rare enough that only then every string is looked at.
+    if b"\\u0000" in data or b"\\ud" in data or b"\\uD" in data:
+        _refuse_bad_strings(value, what)
+    return value
+
+
+def dump_json(value: object, indent: int = 0) -> str:
+    """Write JSON in ASCII: compact, or with `indent` spaces for each level.
+
+    Raises TypeError for what JSON cannot express, SpecError for what is nested too deeply.
+    """
+    try:
+        return _pretty(value, "\n", " " * indent) if indent else "".join(_encode(value, 0))
+    except RecursionError:
+        raise SpecError("JSON: nested too deeply") from None
+
+
+class _Wrong(Exception):  # noqa: N818 - never leaves this module
+    """Something is wrong with a value; the path to it is collected, innermost first, on the way out."""
+
+    __slots__ = ("message", "path")
+
+    def __init__(self, message: str, *path: "str | int") -> None:
+        self.message = message
+        self.path: list[str | int] = list(path)
+
+
+def _parse_int(text: str) -> int:
+    if len(text) > _MAX_DIGITS and len(text.lstrip("-")) > _MAX_DIGITS:
+        raise _Wrong(f"number of more than {_MAX_DIGITS} digits")
+    return int(text)
+
+
+def _parse_float(text: str) -> float:
+    value = float(text) if len(text) <= 64 else 0.0
+    if len(text) > 64 or value in (float("inf"), float("-inf")):
+        raise _Wrong("number that no double can hold")
+    return value
+
+
+def _refuse_constant(word: str) -> None:
+    raise _Wrong(f"{word} is not JSON")
+
+
+class _Context:
+    """What the C scanner wants to know of its decoder; `json` itself takes 7 ms to import."""
+
+    strict = True
+    object_hook = None
+    object_pairs_hook = None
+    array_hook = None  # Python 3.15
+    parse_float = _parse_float
+    parse_int = _parse_int
+    parse_constant = _refuse_constant
+
+
+def _no_json(value: object) -> object:
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+_scan: "Callable[[str, int], tuple[object, int]]" = _json.make_scanner(_Context)  # type: ignore[arg-type]
+_encode: "Callable[[object, int], tuple[str, ...]]" = _json.make_encoder(
+    None, _no_json, _json.encode_basestring_ascii, None, ":", ",", False, False, False
+)
+
+
+def _error_position(text: str, start: int) -> int:
+    """Scan again for the position: Python 3.11's scanner can only tell it once json.decoder has been imported."""
+    from json.decoder import JSONDecodeError
+
+    try:
+        _scan(text, start)
+    except JSONDecodeError as error:
+        return error.pos
+    except StopIteration as stop:
+        return int(stop.value)
+    except (ValueError, SystemError):
+        pass
+    return start
+
+
+def _syntax(what: str, text: str, position: int, problem: str = "") -> SpecError:
+    position = min(position, len(text))
+    line = text.count("\n", 0, position) + 1
+    column = position - text.rfind("\n", 0, position)
+    if not problem:
+        problem = "invalid JSON" if position < len(text) else "ends too early" if text.strip(_BLANK) else "empty"
+    return SpecError(f"{what}: {problem} at line {line} column {column}")
+
+
+def _refuse_bad_strings(value: object, what: str) -> None:
+    todo = [value]
+    while todo:
+        item = todo.pop()
+        if type(item) is dict:
+            todo.extend(item)
+            todo.extend(item.values())
+        elif type(item) is list:
+            todo.extend(item)
+        elif type(item) is str and not _is_clean(item):
+            raise SpecError(f"{what}: {_show(item)} holds a NUL or a lone surrogate")
+
+
+def _is_clean(text: str) -> bool:
+    """Whether a string can be handed to the kernel and written as UTF-8."""
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False
+
+
+def _pretty(value: object, newline: str, step: str) -> str:
+    inner = newline + step
+    if isinstance(value, dict) and value:
+        items = [f"{_json.encode_basestring_ascii(key)}: {_pretty(item, inner, step)}" for key, item in value.items()]
+        return "{" + inner + ("," + inner).join(items) + newline + "}"
+    if isinstance(value, (list, tuple)) and value:
+        return "[" + inner + ("," + inner).join([_pretty(item, inner, step) for item in value]) + newline + "]"
+    return "".join(_encode(value, 0))
+
+
+# --- Files ------------------------------------------------------------------------------------------------------------
+
+
+def read_regular(path: str, what: str) -> bytes:
+    """A whole regular file of at most MAX_JSON bytes; SpecError for any other kind, which is not even opened for good."""
+    return _read_file(path, None, what)
+
+
+def _open_directory(path: str) -> tuple[int, str]:
+    """Open a bundle; returns the descriptor and the path without links, as the kernel knows it."""
+    try:
+        directory = posix.open(path, posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
+    except (OSError, ValueError) as error:
+        raise SpecError(f"bundle {path}: {_why(error)}") from None
+    return directory, posix.readlink(f"/proc/self/fd/{directory}")
+
+
+def _read_file(path: str, directory: "int | None", what: str) -> bytes:
+    """Read a regular file of at most MAX_JSON bytes; anything else is refused without reading or waiting for it."""
+    try:
+        flags = posix.O_RDONLY | posix.O_NONBLOCK | posix.O_NOCTTY | posix.O_CLOEXEC
+        descriptor = posix.open(path, flags, dir_fd=directory)
+    except (OSError, ValueError) as error:
+        raise SpecError(f"{what}: {_why(error)}") from None
+    try:
+        status = posix.fstat(descriptor)
+        if status.st_mode & 0o170000 != 0o100000:
+            raise SpecError(f"{what}: not a regular file")
+        if status.st_size > MAX_JSON:
+            raise SpecError(f"{what}: larger than {MAX_JSON >> 20} MiB")
+        return _read_all(descriptor)
+    except OSError as error:
+        raise SpecError(f"{what}: {_why(error)}") from None
+    finally:
+        posix.close(descriptor)
+
+
+def _read_all(descriptor: int) -> bytes:
+    """Read to the end or one byte past the limit: a file may grow after fstat(2), and one on procfs has no size."""
+    parts = []
+    left = MAX_JSON + 1
+    while left:
+        part = posix.read(descriptor, min(left, 1 << 20))
+        if not part:
+            break
+        parts.append(part)
+        left -= len(part)
+    return b"".join(parts)
+
+
+def _why(error: Exception) -> str:
+    """The reason in words that no engine takes for a missing or unusable command (podman reads errors)."""
+    if not isinstance(error, OSError):
+        return "not a path"
+    known = {ENOENT: "not found", ENOTDIR: "not a directory", ELOOP: "too many links"}
+    number = error.errno or 0
+    return known.get(number) or errorcode.get(number, "cannot be opened")
+
+
+# --- Vocabulary of the tables -----------------------------------------------------------------------------------------
+
+
+def _show(value: object) -> str:
+    """A value for an error message, short even where it is hostile."""
+    text = repr(value[:40] if isinstance(value, str) else value)
+    return text if not isinstance(value, str) or len(value) <= 40 else text + "..."
+
+
+def _kind(value: object) -> str:
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a bool", int: "an integer", float: "a float"}
+    return "null" if value is None else names.get(type(value), type(value).__name__)
+
+
+def _anything(value: "Any") -> None:
+    pass
+
+
+def _bool(value: "Any") -> None:
+    if value is not True and value is not False:
+        raise _Wrong(f"must be a bool, not {_kind(value)}")
+
+
+def _string(value: "Any") -> None:
+    if not isinstance(value, str):
+        raise _Wrong(f"must be a string, not {_kind(value)}")
+    if "\0" in value or not (value.isascii() or _is_clean(value)):
+        raise _Wrong("must not hold a NUL or a lone surrogate")
+
+
+def _filled(value: "Any") -> None:
+    _string(value)
+    if not value:
+        raise _Wrong("must not be empty")
+
+
+def _absolute(value: "Any") -> None:
+    _string(value)
+    if not value.startswith("/"):
+        raise _Wrong(f"must be an absolute path, not {_show(value)}")
+
+
+def _strings(value: "Any") -> None:
+    """A list of strings; joining them checks types at the speed of C, and the slow way finds the culprit."""
+    if type(value) is not list:
+        raise _Wrong(f"must be a list, not {_kind(value)}")
+    try:
+        joined = "".join(value)
+    except TypeError:
+        joined = "\0"
+    if "\0" in joined or not (joined.isascii() or _is_clean(joined)):
+        _each(_string, value)
+
+
+def _each(check: "Check", value: "Any") -> None:
+    index = 0
+    try:
+        for item in value:
+            check(item)
+            index += 1
+    except _Wrong as wrong:
+        wrong.path.append(index)
+        raise
+
+
+def _list(check: "Check", also: "Check | None" = None) -> "Check":
+    """A list of which each item passes `check`, and that as a whole passes `also`."""
+
+    def checked(value: "Any") -> None:
+        if type(value) is not list:
+            raise _Wrong(f"must be a list, not {_kind(value)}")
+        _each(check, value)
+        if also is not None:
+            also(value)
+
+    return checked
+
+
+def _map(check: "Check", also: "Check | None" = None) -> "Check":
+    """An object with keys of the user's choice, none of them empty."""
+
+    def checked(value: "Any") -> None:
+        if type(value) is not dict:
+            raise _Wrong(f"must be an object, not {_kind(value)}")
+        for key, item in value.items():
+            if not key:
+                raise _Wrong("must not have an empty key")
+            try:
+                _string(key)
+                check(item)
+            except _Wrong as wrong:
+                wrong.path.append(key)
+                raise
+        if also is not None:
+            also(value)
+
+    return checked
+
+
+def _object(fields: "dict[str, Check]", required: "Iterable[str]" = (), also: "Check | None" = None) -> "Check":
+    """An object with known fields; unknown ones are ignored, and null is as good as absent.
+
+    Go writes empty lists and pointers as null, so nulls of known fields are taken out of the object: nothing that
+    reads it later needs to think of them.
+    """
+    find = fields.get
+    required = tuple(required)
+
+    def checked(value: "Any") -> None:
+        if type(value) is not dict:
+            raise _Wrong(f"must be an object, not {_kind(value)}")
+        nulls: tuple[str, ...] = ()
+        key = ""
+        try:
+            for key, item in value.items():
+                check = find(key)
+                if check is None:
+                    continue
+                if item is None:
+                    nulls += (key,)
+                else:
+                    check(item)
+        except _Wrong as wrong:
+            wrong.path.append(key)
+            raise
+        for key in nulls:
+            del value[key]
+        for key in required:
+            if key not in value:
+                raise _Wrong("required", key)
+        if also is not None:
+            also(value)
+
+    return checked
+
+
+def _integer(low: int, high: int) -> "Check":
+    def checked(value: "Any") -> None:
+        if type(value) is not int:
+            raise _Wrong(f"must be an integer, not {_kind(value)}")
+        if not low <= value <= high:
+            raise _Wrong(f"must be {low} to {high}, not {_number(value)}")
+
+    return checked
+
+
+def _number(value: int) -> str:
+    """A number for an error message; converting a huge one to decimal digits would be refused or take for ever."""
+    return str(value) if value.bit_length() <= 128 else f"a number of {value.bit_length()} bits"
+
+
+def _one_of(*words: str) -> "Check":
+    known = frozenset(words)
+
+    def checked(value: "Any") -> None:
+        if not isinstance(value, str):
+            raise _Wrong(f"must be a string, not {_kind(value)}")
+        if value not in known:
+            raise _Wrong(f"unknown: {_show(value)}")
+
+    return checked
+
+
+# --- What the spec says, as tables ------------------------------------------------------------------------------------
+
+_UINT16 = _integer(0, (1 << 16) - 1)
+_UINT32 = _integer(0, (1 << 32) - 1)
+_UINT64 = _integer(0, (1 << 64) - 1)
+_INT32 = _integer(-(1 << 31), (1 << 31) - 1)
+_INT64 = _integer(-(1 << 63), (1 << 63) - 1)
+_ID = _integer(0, (1 << 32) - 2)  # The last one means "no id" to the kernel (credentials(7)).
+
+_MAX_EXTENTS = 340
+"""Lines that the kernel takes in one uid_map (user_namespaces(7))."""
+
+
+def _mappings_fit(value: "Any") -> None:
+    if not 1 <= len(value) <= _MAX_EXTENTS:
+        raise _Wrong(f"must hold 1 to {_MAX_EXTENTS} mappings, not {len(value)}")
+    for side in ("containerID", "hostID"):
+        end = 0
+        for first, size in sorted([(entry[side], entry["size"]) for entry in value]):
+            if first < end:
+                raise _Wrong(f"mappings overlap at {side} {first}")
+            end = first + size
+            if end > (1 << 32) - 1:
+                raise _Wrong(f"mapping of {side} {first} runs past the last id")
+
+
+_MAPPING = _object(
+    {"containerID": _ID, "hostID": _ID, "size": _integer(1, (1 << 32) - 1)}, ("containerID", "hostID", "size")
+)
+_mapping_list = _list(_MAPPING, _mappings_fit)
+
+
+def _mappings(value: "Any") -> None:
+    """An empty list is as good as none, as Go writes both for a nil slice."""
+    if value != []:
+        _mapping_list(value)
+
+
+def _no_empty_name(value: "Any") -> None:
+    """Entries without "=" are legal (environ(7) does not care); one without a name is not."""
+    _strings(value)
+    for index, entry in enumerate(value):
+        if entry[:1] in ("", "="):
+            raise _Wrong(f"has no name: {_show(entry)}", index)
+
+
+def _argv(value: "Any") -> None:
+    _strings(value)
+    if not value:
+        raise _Wrong("must not be empty")
+
+
+def _limit_fits(value: "Any") -> None:
+    if value["soft"] > value["hard"]:
+        raise _Wrong(f"soft limit {value['soft']} is above the hard limit {value['hard']}")
+
+
+def _distinct_types(value: "Any") -> None:
+    seen: set[str] = set()
+    for index, entry in enumerate(value):
+        if entry["type"] in seen:
+            raise _Wrong(f"duplicate of {entry['type']}", index)
+        seen.add(entry["type"])
+
+
+_RLIMIT_TYPE = _one_of(
+    "RLIMIT_AS",
+    "RLIMIT_CORE",
+    "RLIMIT_CPU",
+    "RLIMIT_DATA",
+    "RLIMIT_FSIZE",
+    "RLIMIT_LOCKS",
+    "RLIMIT_MEMLOCK",
+    "RLIMIT_MSGQUEUE",
+    "RLIMIT_NICE",
+    "RLIMIT_NOFILE",
+    "RLIMIT_NPROC",
+    "RLIMIT_RSS",
+    "RLIMIT_RTPRIO",
+    "RLIMIT_RTTIME",
+    "RLIMIT_SIGPENDING",
+    "RLIMIT_STACK",
+)
+_RLIMIT = _object(
+    {"type": _RLIMIT_TYPE, "soft": _UINT64, "hard": _UINT64},
+    ("type", "soft", "hard"),
+    _limit_fits,
+)
+
+_POLICY = _one_of("SCHED_OTHER", "SCHED_FIFO", "SCHED_RR", "SCHED_BATCH", "SCHED_ISO", "SCHED_IDLE", "SCHED_DEADLINE")
+
+
+def _schedule_fits(value: "Any") -> None:
+    policy = value["policy"]
+    if value.get("priority") and policy not in ("SCHED_FIFO", "SCHED_RR"):
+        raise _Wrong("only for SCHED_FIFO and SCHED_RR", "priority")
+    for key in ("runtime", "deadline", "period"):
+        if value.get(key) and policy != "SCHED_DEADLINE":
+            raise _Wrong("only for SCHED_DEADLINE", key)
+
+
+_USER = _object(
+    {
+        "uid": _ID,
+        "gid": _ID,
+        "umask": _integer(0, 0o777),
+        "additionalGids": _list(_ID),
+        "username": _string,
+    }
+)
+
+_PROCESS = _object(
+    {
+        "terminal": _bool,
+        "consoleSize": _object({"height": _UINT16, "width": _UINT16}, ("height", "width")),
+        "user": _USER,
+        "args": _argv,
+        "env": _no_empty_name,
+        "cwd": _absolute,
+        "capabilities": _object(
+            dict.fromkeys(("bounding", "effective", "inheritable", "permitted", "ambient"), _strings)
+        ),
+        "rlimits": _list(_RLIMIT, _distinct_types),
+        "noNewPrivileges": _bool,
+        "apparmorProfile": _string,
+        "selinuxLabel": _string,
+        "oomScoreAdj": _integer(-1000, 1000),
+        "scheduler": _object(
+            {
+                "policy": _POLICY,
+                "nice": _integer(-20, 19),
+                "priority": _INT32,
+                "flags": _strings,
+                "runtime": _UINT64,
+                "deadline": _UINT64,
+                "period": _UINT64,
+            },
+            ("policy",),
+            _schedule_fits,
+        ),
+        "ioPriority": _object(
+            {
+                "class": _one_of("IOPRIO_CLASS_RT", "IOPRIO_CLASS_BE", "IOPRIO_CLASS_IDLE"),
+                "priority": _integer(0, 7),
+            },
+            ("class",),
+        ),
+        "execCPUAffinity": _object({"initial": _string, "final": _string}),
+    },
+    ("args", "cwd"),
+)
+
+
+def _mount_maps(value: "Any") -> None:
+    """Whether mappings of a mount's own make sense (runc, checkIDMapMounts)."""
+    uids, gids = value.get("uidMappings"), value.get("gidMappings")
+    if not uids and not gids:
+        return
+    if not uids or not gids:
+        raise _Wrong("required beside the other mappings", "gidMappings" if uids else "uidMappings")
+    options = value.get("options") or []
+    if value.get("type") != "bind" and "bind" not in options and "rbind" not in options:
+        raise _Wrong("only for bind mounts", "uidMappings")
+
+
+_MOUNT = _object(
+    {
+        "destination": _filled,
+        "type": _string,
+        "source": _string,
+        "options": _strings,
+        "uidMappings": _mappings,
+        "gidMappings": _mappings,
+    },
+    ("destination",),
+    _mount_maps,
+)
+
+_HOOK = _object(
+    {"path": _absolute, "args": _strings, "env": _no_empty_name, "timeout": _integer(1, (1 << 31) - 1)}, ("path",)
+)
+_HOOKS = _object(
+    dict.fromkeys(
+        ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"), _list(_HOOK)
+    )
+)
+
+
+def _namespace_path(value: "Any") -> None:
+    """An empty path asks for a new namespace, as no path does."""
+    if value != "":
+        _absolute(value)
+
+
+_NAMESPACE = _object(
+    {
+        "type": _one_of("pid", "network", "mount", "ipc", "uts", "user", "cgroup", "time"),
+        "path": _namespace_path,
+    },
+    ("type",),
+)
+
+
+def _device_has_number(value: "Any") -> None:
+    if value["type"] != "p":
+        for key in ("major", "minor"):
+            if key not in value:
+                raise _Wrong("required", key)
+
+
+_DEVICE = _object(
+    {
+        "path": _absolute,
+        "type": _one_of("c", "b", "u", "p"),
+        # A dev_t has 12 and 20 bits; more would be cut off, and name another device.
+        "major": _integer(0, (1 << 12) - 1),
+        "minor": _integer(0, (1 << 20) - 1),
+        "fileMode": _UINT32,
+        "uid": _ID,
+        "gid": _ID,
+    },
+    ("path", "type"),
+    _device_has_number,
+)
+
+
+def _access(value: "Any") -> None:
+    _string(value)
+    if value.strip("rwm"):
+        raise _Wrong(f"must be of r, w and m, not {_show(value)}")
+
+
+def _file_names(value: "Any") -> None:
+    for key in value:
+        if "/" in key or key in (".", ".."):
+            raise _Wrong("must be a file name", key)
+
+
+def _hugepage_fits(value: "Any") -> None:
+    if "/" in value["pageSize"]:
+        raise _Wrong(f"must be a size, not {_show(value['pageSize'])}", "pageSize")
+
+
+_NUMBERS: "dict[str, Check]" = {"major": _INT64, "minor": _INT64}
+_WEIGHTS: "dict[str, Check]" = {"weight": _UINT16, "leafWeight": _UINT16}
+_THROTTLED = _list(_object({**_NUMBERS, "rate": _UINT64}, ("major", "minor", "rate")))
+
+_RESOURCES = _object(
+    {
+        "devices": _list(
+            _object({**_NUMBERS, "allow": _bool, "type": _one_of("", "a", "b", "c"), "access": _access}, ("allow",))
+        ),
+        "memory": _object(
+            {
+                **dict.fromkeys(("limit", "reservation", "swap", "kernel", "kernelTCP"), _INT64),
+                "swappiness": _UINT64,
+                **dict.fromkeys(("disableOOMKiller", "useHierarchy", "checkBeforeUpdate"), _bool),
+            }
+        ),
+        "cpu": _object(
+            {
+                **dict.fromkeys(("shares", "burst", "period", "realtimePeriod"), _UINT64),
+                **dict.fromkeys(("quota", "realtimeRuntime", "idle"), _INT64),
+                "cpus": _string,
+                "mems": _string,
+            }
+        ),
+        "pids": _object({"limit": _INT64}),
+        "blockIO": _object(
+            {
+                **_WEIGHTS,
+                "weightDevice": _list(_object({**_NUMBERS, **_WEIGHTS}, ("major", "minor"))),
+                "throttleReadBpsDevice": _THROTTLED,
+                "throttleWriteBpsDevice": _THROTTLED,
+                "throttleReadIOPSDevice": _THROTTLED,
+                "throttleWriteIOPSDevice": _THROTTLED,
+            }
+        ),
+        "hugepageLimits": _list(
+            _object({"pageSize": _filled, "limit": _UINT64}, ("pageSize", "limit"), _hugepage_fits)
+        ),
+        "network": _object(
+            {
+                "classID": _UINT32,
+                "priorities": _list(_object({"name": _filled, "priority": _UINT32}, ("name", "priority"))),
+            }
+        ),
+        "rdma": _map(_object({"hcaHandles": _UINT32, "hcaObjects": _UINT32})),
+        "unified": _map(_string, _file_names),
+    }
+)
+
+_ACTION = _one_of(
+    *[
+        f"SCMP_ACT_{word}"
+        for word in ("KILL", "KILL_PROCESS", "KILL_THREAD", "TRAP", "ERRNO", "TRACE", "ALLOW", "LOG", "NOTIFY")
+    ]
+)
+_COMPARISON = _one_of(*[f"SCMP_CMP_{word}" for word in ("NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ")])
+_SECCOMP_ARGUMENT = _object(
+    {"index": _integer(0, 5), "value": _UINT64, "valueTwo": _UINT64, "op": _COMPARISON}, ("index", "value", "op")
+)
+_SECCOMP = _object(
+    {
+        "defaultAction": _ACTION,
+        "defaultErrnoRet": _UINT16,
+        "architectures": _strings,
+        "flags": _strings,
+        "listenerPath": _string,
+        "listenerMetadata": _string,
+        "syscalls": _list(
+            _object(
+                {"names": _argv, "action": _ACTION, "errnoRet": _UINT16, "args": _list(_SECCOMP_ARGUMENT)},
+                ("names", "action"),
+            )
+        ),
+    },
+    ("defaultAction",),
+)
+
+
+def _stays_below(value: "Any") -> None:
+    """A cgroup path never climbs; a systemd "slice:prefix:name" has no components to climb with."""
+    _string(value)
+    if ".." in value and ".." in value.split("/"):
+        raise _Wrong(f"must not climb with '..': {_show(value)}")
+
+
+def _absolute_paths(value: "Any") -> None:
+    _strings(value)
+    for index, path in enumerate(value):
+        if not path.startswith("/"):
+            raise _Wrong(f"must be an absolute path, not {_show(path)}", index)
+
+
+_SYSCTL_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./"
+
+
+def _dotted(key: str) -> str:
+    """A sysctl's name with '.' between its parts and '/' for a '.' inside of one (sysctl(8))."""
+    dot, slash = key.find("."), key.find("/")
+    if slash >= 0 and (dot < 0 or slash < dot):
+        return key.replace(".", "\0").replace("/", ".").replace("\0", "/")
+    return key
+
+
+def _sysctl_names(value: "Any") -> None:
+    """Each name must be one file below /proc/sys: no empty, "." or ".." part may lead elsewhere."""
+    for key in value:
+        parts = [part.replace("/", ".") for part in _dotted(key).split(".")]
+        if key.strip(_SYSCTL_LETTERS) or not set(parts).isdisjoint(("", ".", "..")):
+            raise _Wrong("is no name of a sysctl", key)
+
+
+def _closid(value: "Any") -> None:
+    _string(value)
+    if value in (".", "..") or "/" in value:
+        raise _Wrong(f"must be a directory's name, not {_show(value)}")
+
+
+def _known_clocks(value: "Any") -> None:
+    for clock in value:
+        if clock not in ("monotonic", "boottime"):
+            raise _Wrong("unknown clock", clock)
+
+
+_LINUX = _object(
+    {
+        "namespaces": _list(_NAMESPACE, _distinct_types),
+        "uidMappings": _mappings,
+        "gidMappings": _mappings,
+        "timeOffsets": _map(_object({"secs": _INT64, "nanosecs": _integer(0, 999_999_999)}), _known_clocks),
+        "devices": _list(_DEVICE),
+        "cgroupsPath": _stays_below,
+        "resources": _RESOURCES,
+        "rootfsPropagation": _one_of(
+            "", "shared", "slave", "private", "unbindable", "rshared", "rslave", "rprivate", "runbindable"
+        ),
+        "sysctl": _map(_string, _sysctl_names),
+        "seccomp": _SECCOMP,
+        "maskedPaths": _absolute_paths,
+        "readonlyPaths": _absolute_paths,
+        "mountLabel": _string,
+        "personality": _object({"domain": _one_of("LINUX", "LINUX32"), "flags": _strings}, ("domain",)),
+        "intelRdt": _object(
+            {
+                "closID": _closid,
+                "schemata": _strings,
+                "l3CacheSchema": _string,
+                "memBwSchema": _string,
+                "enableCMT": _bool,
+                "enableMBM": _bool,
+                "enableMonitoring": _bool,
+            }
+        ),
+        "netDevices": _map(_object({"name": _string})),
+        "memoryPolicy": _object({"mode": _string, "nodes": _string, "flags": _strings}, ("mode",)),
+    }
+)
+
+
+def _version(value: "Any") -> None:
+    """SemVer 2.0.0 with major version 1, such as 1.0.2-dev."""
+    _string(value)
+    core, _, label = value.partition("+")[0].partition("-")
+    numbers = core.split(".")
+    proper = [part.isascii() and part.isdigit() and (part == "0" or part[0] != "0") for part in numbers]
+    if len(numbers) != 3 or not all(proper) or value.endswith(("-", "+")) or not (label + "a").isascii():
+        raise _Wrong(f"must be a semantic version, not {_show(value)}")
+    if numbers[0] != "1":
+        raise _Wrong(f"unsupported version {_show(value)}")
+
+
+def _host_name(value: "Any") -> None:
+    _string(value)
+    if len(value.encode()) > 64:
+        raise _Wrong("must not be longer than 64 bytes")
+
+
+_CONFIG = _object(
+    {
+        "ociVersion": _version,
+        "process": _PROCESS,
+        "root": _object({"path": _filled, "readonly": _bool}, ("path",)),
+        "hostname": _host_name,
+        "domainname": _host_name,
+        "mounts": _list(_MOUNT),
+        "hooks": _HOOKS,
+        "annotations": _map(_string),
+        "linux": _LINUX,
+    },
+    ("ociVersion", "root"),
+)
+
+# --- What contradicts itself across fields (runc, libcontainer/configs/validate) --------------------------------------
+
+
+_NEEDS = {"maskedPaths": "mount", "readonlyPaths": "mount", "timeOffsets": "time", "netDevices": "network"}
+"""What of `linux` makes sense only in a namespace of the container's own."""
+
+
+def _check_whole(config: "Config") -> None:
+    linux = config.get("linux") or {}
+    namespaces = {entry["type"]: entry.get("path") or "" for entry in linux.get("namespaces") or ()}
+    for key in ("hostname", "domainname"):
+        if config.get(key) and "uts" not in namespaces:
+            raise _Wrong("needs a uts namespace", key)
+    for key, kind in _NEEDS.items():
+        if linux.get(key) and kind not in namespaces:
+            raise _Wrong(f"needs a {kind} namespace", key, "linux")
+    _check_ids(config, linux, namespaces)
+    for key in linux.get("sysctl") or ():
+        problem = _sysctl_problem(_dotted(key), namespaces)
+        if problem:
+            raise _Wrong(problem, key, "sysctl", "linux")
+
+
+def _check_ids(config: "Config", linux: "Config", namespaces: dict[str, str]) -> None:
+    """Mappings belong to a user namespace, a new one needs both, and they must hold the user of the process."""
+    user = (config.get("process") or {}).get("user") or {}
+    for key, id_key in (("uidMappings", "uid"), ("gidMappings", "gid")):
+        mappings = linux.get(key)
+        if mappings and "user" not in namespaces:
+            raise _Wrong("needs a user namespace", key, "linux")
+        if namespaces.get("user") == "":
+            if not mappings:
+                raise _Wrong("required by a new user namespace", key, "linux")
+            number = user.get(id_key, 0)
+            if config.get("process") and not _is_mapped(mappings, number):
+                raise _Wrong(f"{number} is not in linux.{key}", id_key, "user", "process")
+    if "user" not in namespaces:
+        for index, mount in enumerate(config.get("mounts") or ()):
+            options = mount.get("options") or ()
+            if ("idmap" in options or "ridmap" in options) and not mount.get("uidMappings"):
+                raise _Wrong("idmap needs a user namespace or mappings of its own", "options", index, "mounts")
+
+
+def _is_mapped(mappings: "list[dict[str, int]]", number: int) -> bool:
+    return any(0 <= number - entry["containerID"] < entry["size"] for entry in mappings)
+
+
+_IPC_SYSCTLS = (
+    "kernel.msgmax",
+    "kernel.msgmnb",
+    "kernel.msgmni",
+    "kernel.sem",
+    "kernel.shmall",
+    "kernel.shmmax",
+    "kernel.shmmni",
+    "kernel.shm_rmid_forced",
+)
+
+
+def _sysctl_problem(name: str, namespaces: dict[str, str]) -> str:
+    """Why a sysctl would change the host instead of the container, "" if it does not."""
+    if name in _IPC_SYSCTLS or name.startswith("fs.mqueue."):
+        return "" if "ipc" in namespaces else "needs an ipc namespace"
+    if name.startswith("net."):
+        return "" if "network" in namespaces else "needs a network namespace"
+    if name == "kernel.hostname":
+        return "conflicts with the field hostname"
+    if name == "kernel.domainname":
+        return "" if "uts" in namespaces else "needs a uts namespace"
+    return "is not of a namespace and would change the host"
+
+
+# --- Validation -------------------------------------------------------------------------------------------------------
+
+
+def validate(config: object, need_process: bool = False) -> "Config":
+    """Check a whole configuration and return it, without the nulls of its known fields.
+
+    Raises SpecError, "process.args[0]: must be a string, not null".  A process is demanded with `need_process` only:
+    the spec wants it at `start`, not in every configuration.
+    """
+    try:
+        _CONFIG(config)
+        assert isinstance(config, dict)
+        if need_process and "process" not in config:
+            raise _Wrong("required", "process")
+        _check_whole(config)
+    except _Wrong as wrong:
+        raise SpecError(f"{_where(wrong.path) or 'config'}: {wrong.message}") from None
+    return config
+
+
+def validate_process(process: object, where: str = "process") -> "Config":
+    """Check a process object, as that of `exec --process`, and return it without the nulls of its known fields.
+
+    `where` is what errors call it: "process.cwd: required".
+    """
+    try:
+        _PROCESS(process)
+    except _Wrong as wrong:
+        raise SpecError(f"{_where(wrong.path, where)}: {wrong.message}") from None
+    assert isinstance(process, dict)
+    return process
+
+
+def _where(path: "list[str | int]", text: str = "") -> str:
+    """A path, continuing `text`, as people write it; keys that are no plain names are quoted."""
+    for part in reversed(path):
+        if isinstance(part, int):
+            text += f"[{part}]"
+        elif part.isidentifier() and len(part) <= 40:
+            text += f".{part}" if text else part
+        else:
+            text += f"[{_show(part)}]"
+    return text
+
+
+# --- The configuration of `warren-oci spec` ---------------------------------------------------------------------------
+
+_DEFAULT_CAPABILITIES = ("CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE")
+
+MASKED_PATHS = (
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+)
+"""What moby hides: secrets of the host, and side channels of its hardware."""
+
+READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+
+
+def default_mounts(rootless: bool = False) -> "list[Config]":
+    """The mounts of config-linux.md, "Default Filesystems", and the usual /dev, as `runc spec` writes them."""
+    safe = ["nosuid", "noexec", "nodev"]
+    pts = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]
+    sys = _mount("/sys", "sysfs", "sysfs", [*safe, "ro"])
+    if rootless:
+        # Group 5 is not mapped, and a new sysfs needs a network namespace of one's own.
+        sys = _mount("/sys", "none", "/sys", ["rbind", *safe, "ro"])
+    else:
+        pts.append("gid=5")
+    return [
+        _mount("/proc", "proc", "proc", []),
+        _mount("/dev", "tmpfs", "tmpfs", ["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        _mount("/dev/pts", "devpts", "devpts", pts),
+        _mount("/dev/shm", "tmpfs", "shm", [*safe, "mode=1777", "size=65536k"]),
+        _mount("/dev/mqueue", "mqueue", "mqueue", safe),
+        sys,
+        _mount("/sys/fs/cgroup", "cgroup", "cgroup", [*safe, "relatime", "ro"]),
+    ]
+
+
+def default_spec(rootless: bool = False) -> "Config":
+    """What `warren-oci spec` writes: runc's example, with moby's masked paths and a cgroup namespace."""
+    sets = ("bounding", "effective", "permitted", "ambient")
+    return {
+        "ociVersion": "1.2.0",
+        "process": {
+            "terminal": True,
+            "user": {"uid": 0, "gid": 0},
+            "args": ["sh"],
+            "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TERM=xterm"],
+            "cwd": "/",
+            "capabilities": {name: list(_DEFAULT_CAPABILITIES) for name in sets},
+            "rlimits": [{"type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1024}],
+            "noNewPrivileges": True,
+        },
+        "root": {"path": "rootfs", "readonly": True},
+        "hostname": "warren",
+        "mounts": default_mounts(rootless),
+        "linux": _default_linux(rootless),
+    }
+
+
+def _default_linux(rootless: bool) -> "Config":
+    kinds = ["pid", "ipc", "uts", "mount", "cgroup", "user" if rootless else "network"]
+    linux: Config = {
+        "namespaces": [{"type": kind} for kind in kinds],
+        "maskedPaths": list(MASKED_PATHS),
+        "readonlyPaths": list(READONLY_PATHS),
+    }
+    if rootless:
+        linux["uidMappings"] = [{"containerID": 0, "hostID": posix.geteuid(), "size": 1}]
+        linux["gidMappings"] = [{"containerID": 0, "hostID": posix.getegid(), "size": 1}]
+    else:
+        linux["resources"] = {"devices": [{"allow": False, "access": "rwm"}]}
+    return linux
+
+
+def _mount(destination: str, type: str, source: str, options: list[str]) -> "Config":
+    mount: Config = {"destination": destination, "type": type, "source": source}
+    if options:
+        mount["options"] = list(options)
+    return mount

@@ -1,0 +1,262 @@
+"""What is known of a container between two commands: a directory, a record in it, and what the kernel says.
+
+    ROOT/ID/            0700; an flock on it serialises the commands on one container
+        state.json      the intent record: everything that a later command needs, written before the first resource
+        pid             a symbolic link to "PID STARTTIME BOOTID", made once, as soon as the process exists
+        fifo            `create` only: init holds it open until it executes the user's program
+        report          where init writes what fails after `create` has returned
+
+A status is computed from these and /proc, never stored.
+"""
+
+import fcntl
+import posix
+from errno import EEXIST, ENOENT, ENXIO
+
+from .errors import ExistsError, NotFoundError, SpecError, StateError, UsageError
+from .spec import dump_json, parse_json
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    Json = dict[str, object]
+
+_ID = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
+MAX_ID = 1024
+_DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC | posix.O_NOFOLLOW
+
+
+def check_id(container_id: str) -> str:
+    """The id, if runc's rule allows it: letters, digits and _+-., neither "." nor ".."; UsageError otherwise."""
+    if not container_id:
+        raise UsageError("container id is empty")
+    if len(container_id) > MAX_ID:
+        raise UsageError(f"container id is longer than {MAX_ID} characters")
+    if container_id[0] == "." or not _ID.issuperset(container_id):
+        raise UsageError(f"invalid container id {container_id!r}", hint="letters, digits and _+-. are allowed")
+    return container_id
+
+
+class StateDir:
+    """The directory of one container; with `lock` held nobody else changes it."""
+
+    __slots__ = ("_lock", "id", "path", "root")
+
+    def __init__(self, root: str, container_id: str) -> None:
+        self.id = check_id(container_id)
+        self.root = root
+        self.path = f"{root}/{container_id}"
+        self._lock = -1
+
+    # ---- existence and lock
+
+    def make(self) -> None:
+        """Make the directory and lock it; ExistsError when the id is taken."""
+        make_root(self.root)
+        while True:
+            try:
+                posix.mkdir(self.path, 0o700)
+                self.lock()
+                return
+            except NotFoundError:
+                continue  # A sweep took the new directory for an abandoned one before we held its lock.
+            except FileExistsError as error:
+                hint = "choose another id or delete it"
+                raise ExistsError(f"container {self.id!r} already exists", hint=hint) from error
+
+    def lock(self, *, wait: bool = True) -> bool:
+        """Take the lock; False when it is held and `wait` is not wanted; NotFoundError without a directory."""
+        while True:
+            fd = self._open()
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                posix.close(fd)
+                return False
+            if self._is_current(fd):
+                self._lock = fd
+                return True
+            posix.close(fd)
+
+    def unlock(self) -> None:
+        if self._lock >= 0:
+            posix.close(self._lock)
+            self._lock = -1
+
+    def exists(self) -> bool:
+        try:
+            return posix.lstat(self.path).st_mode & 0o170000 == 0o040000
+        except OSError:
+            return False
+
+    def locked_by_other(self) -> bool:
+        if self._lock >= 0:
+            return False
+        free = self.lock(wait=False)
+        self.unlock()
+        return not free
+
+    def _open(self) -> int:
+        try:
+            return posix.open(self.path, _DIRECTORY)
+        except OSError as error:
+            if error.errno == ENOENT:
+                raise NotFoundError(f"container {self.id!r} does not exist") from error
+            raise
+
+    def _is_current(self, fd: int) -> bool:
+        """Whether the locked directory is still the one of that name: it may have been removed while we waited."""
+        try:
+            now, locked = posix.stat(self.path), posix.fstat(fd)
+        except OSError:
+            return False
+        return (now.st_dev, now.st_ino) == (locked.st_dev, locked.st_ino)
+
+    def remove(self) -> None:
+        """Remove the directory and all in it; idempotent."""
+        try:
+            for name in posix.listdir(self.path):
+                posix.unlink(f"{self.path}/{name}")
+            posix.rmdir(self.path)
+        except OSError as error:
+            if error.errno != ENOENT:
+                raise
+
+    # ---- the record
+
+    def write_record(self, head: "Json", config: bytes) -> None:
+        """Write the intent record: `head` and, verbatim, the bytes of config.json (fsync, rename)."""
+        data = dump_json(head)[:-1].encode("utf-8", "surrogateescape") + b',"config":' + config + b"}"
+        temporary = self.path + "/state.json.tmp"
+        fd = posix.open(temporary, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC, 0o600)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[posix.write(fd, view) :]
+            posix.fsync(fd)
+        finally:
+            posix.close(fd)
+        posix.rename(temporary, self.path + "/state.json")
+
+    def read_record(self) -> "Json | None":
+        """The record; None when it is missing or corrupt (RULES 20: that must not hide a container)."""
+        if not self.exists():
+            raise NotFoundError(f"container {self.id!r} does not exist")
+        try:
+            record = parse_json(read_file(self.path + "/state.json"), "state.json")
+        except (OSError, SpecError):
+            return None
+        return record if isinstance(record, dict) and isinstance(record.get("config"), dict) else None
+
+    # ---- the process
+
+    def record_pid(self, pid: int) -> None:
+        posix.symlink(f"{pid} {start_time(pid)} {boot_id()}", self.path + "/pid")
+
+    def process(self) -> int:
+        """Pid of the container's init while it lives, 0 otherwise; never another process that got its number."""
+        try:
+            pid, started, boot = posix.readlink(self.path + "/pid").split(" ")
+        except (OSError, ValueError):
+            return 0
+        if boot != boot_id() or start_time(int(pid)) != started:
+            return 0
+        return int(pid)
+
+    # ---- start
+
+    def make_fifo(self) -> int:
+        """Make and open the fifo.  Opened for both directions, so that init's read waits instead of ending."""
+        posix.mkfifo(self.path + "/fifo", 0o600)
+        return posix.open(self.path + "/fifo", posix.O_RDWR | posix.O_NONBLOCK | posix.O_CLOEXEC)
+
+    def open_fifo(self) -> int:
+        """The fifo's writing end; -1 when no init waits for it any more: the program has been executed, or died."""
+        try:
+            return posix.open(self.path + "/fifo", posix.O_WRONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)
+        except OSError as error:
+            if error.errno in (ENXIO, ENOENT):
+                return -1
+            raise
+
+    def open_report(self) -> int:
+        flags = posix.O_WRONLY | posix.O_CREAT | posix.O_APPEND | posix.O_CLOEXEC
+        return posix.open(self.path + "/report", flags, 0o600)
+
+    def read_report(self) -> bytes:
+        try:
+            return read_file(self.path + "/report")
+        except OSError:
+            return b""
+
+    def status(self, frozen: bool = False) -> str:
+        """creating, created, running, paused or stopped (runtime.md, State)."""
+        if not self.process():
+            has_pid = _lexists(self.path + "/pid")
+            return "stopped" if has_pid or not self.locked_by_other() else "creating"
+        fifo = self.open_fifo()
+        if fifo >= 0:
+            posix.close(fifo)
+            return "created"
+        return "paused" if frozen else "running"
+
+
+def make_root(root: str) -> None:
+    """Make the root of all state directories, 0700 (RULES 13); it must be ours."""
+    try:
+        posix.mkdir(root, 0o700)
+    except OSError as error:
+        if error.errno == ENOENT:
+            parent = root.rpartition("/")[0]
+            if parent in ("", root):
+                raise
+            make_root(parent)
+            make_root(root)
+        elif error.errno != EEXIST:
+            raise StateError(f"state directory {root}: {posix.strerror(error.errno or 0)}".lower(), hint="use --root") from error
+
+
+def container_ids(root: str) -> "Iterator[str]":
+    try:
+        names = posix.listdir(root)
+    except OSError as error:
+        if error.errno == ENOENT:
+            return
+        raise
+    for name in sorted(names):
+        if name[0] != "." and _ID.issuperset(name) and StateDir(root, name).exists():
+            yield name
+
+
+def start_time(pid: int) -> str:
+    """Field 22 of /proc/PID/stat, clock ticks since boot; "" for a process that is gone or a zombie (proc(5))."""
+    try:
+        text = read_file(f"/proc/{pid}/stat")
+    except OSError:
+        return ""
+    fields = text[text.rindex(b")") + 2 :].split()
+    return "" if fields[0] in (b"Z", b"X") else fields[19].decode()
+
+
+def boot_id() -> str:
+    return read_file("/proc/sys/kernel/random/boot_id").decode().strip()
+
+
+def read_file(path: str) -> bytes:
+    fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NOFOLLOW | posix.O_NONBLOCK)
+    try:
+        parts = []
+        while part := posix.read(fd, 1 << 20):
+            parts.append(part)
+        return b"".join(parts)
+    finally:
+        posix.close(fd)
+
+
+def _lexists(path: str) -> bool:
+    try:
+        posix.lstat(path)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,161 @@
+"""What engines read from list, ps, spec, features, --version and the log: runc(8) is the reference."""
+
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import processes
+from tests.helpers.oci import Bundle, Container, Runtime
+
+
+def test_list_in_json(oci: Runtime, bundle: Bundle, new_bundle: Callable[[], Bundle]) -> None:
+    """runc-list(8): "--format json": ociVersion, id, pid, status, bundle, rootfs, created, annotations, owner."""
+    assert oci.list() == []
+    bundle.config["annotations"] = {"key": "value"}
+    first, second = oci.create(bundle), oci.up(new_bundle())
+    listed = {entry["id"]: entry for entry in oci.list()}
+    assert set(listed) == {first.id, second.id}
+    assert (listed[first.id]["status"], listed[second.id]["status"]) == ("created", "running")
+    assert listed[second.id]["pid"] == second.pid
+    assert listed[first.id]["bundle"] == str(bundle.path)
+    assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$", listed[first.id]["created"])
+    assert listed[first.id]["owner"] == "root"
+
+
+def test_list_as_a_table(oci: Runtime, box: Container) -> None:
+    """runc-list(8): columns ID PID STATUS BUNDLE CREATED OWNER; -q: "Only display container IDs"."""
+    heading, line = oci("list").ok().out.splitlines()
+    assert heading.split() == ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"]
+    assert line.split()[:4] == [box.id, str(box.pid), "running", str(box.bundle.path)]
+    assert oci("list", "--quiet").ok().out.split() == [box.id]
+    oci("list", "--format", "nonsense").fails()
+
+
+def test_list_of_stopped_containers(oci: Runtime, bundle: Bundle) -> None:
+    """A stopped container is listed until it is deleted."""
+    container = oci.up(bundle.asks("true")).wait()
+    assert [(entry["id"], entry["status"], entry["pid"]) for entry in oci.list()] == [(container.id, "stopped", 0)]
+
+
+def test_ps_in_json(oci: Runtime, bundle: Bundle) -> None:
+    """runc-ps(8): "--format json": the pids as seen by the host."""
+    container = oci.up(bundle.asks("fork 60", "echo forked", "sleep 60"))
+    container.expect("forked")
+    pids = json.loads(oci("ps", "--format", "json", container.id).ok().out)
+    assert container.pid in pids and len(pids) == 2
+
+
+def test_ps_as_a_table(oci: Runtime, box: Container) -> None:
+    """runc-ps(8): "the default format is a table", made by ps(1) and cut down to the container's processes."""
+    heading, *lines = oci("ps", box.id).ok().out.splitlines()
+    assert "PID" in heading.split() and "CMD" in heading.split()
+    assert len(lines) == 1 and str(box.pid) in lines[0].split() and "/bin/probe sleep" in lines[0]
+
+
+def test_ps_of_an_unknown_container_is_an_error(oci: Runtime) -> None:
+    """ "Attempting to query a container that does not exist MUST generate an error." """
+    oci("ps", "nobody").fails("does not exist")
+
+
+def test_spec_writes_a_configuration(oci: Runtime, directory: Path) -> None:
+    """runc-spec(8): "creates the new specification file named config.json in the bundle"; never over an old one."""
+    oci("spec", "--bundle", directory).ok()
+    config = json.loads((directory / "config.json").read_text())
+    assert config["ociVersion"].startswith("1.")
+    assert config["root"]["path"] == "rootfs"
+    assert config["process"]["args"] == ["sh"]
+    assert {entry["type"] for entry in config["linux"]["namespaces"]} >= {"pid", "network", "ipc", "uts", "mount"}
+    oci("spec", "--bundle", directory).fails("exist")
+
+
+def test_specs_configuration_runs(oci: Runtime, bundle: Bundle) -> None:
+    """runc-spec(8): "The spec generated is just a starter file": with a program that exists it works as it is."""
+    oci("spec", cwd=bundle.path).ok()
+    bundle.config = json.loads((bundle.path / "config.json").read_text())
+    bundle.process.update(terminal=False)
+    for limit in bundle.process.get("rlimits", []):
+        limit.update(soft=min(limit["soft"], 1024), hard=min(limit["hard"], 1024))
+    answers = oci.ask(bundle, "id", "nnp", "pids")
+    assert answers.table("id")["uid"] == "0 0 0"
+    assert answers.one("nnp") == "1"
+
+
+def test_spec_for_ordinary_users(oci: Runtime, directory: Path) -> None:
+    """runc-spec(8): "--rootless: generate a configuration for a rootless container" """
+    oci("spec", "--rootless", "--bundle", directory).ok()
+    config = json.loads((directory / "config.json").read_text())
+    assert "user" in {entry["type"] for entry in config["linux"]["namespaces"]}
+    assert "network" not in {entry["type"] for entry in config["linux"]["namespaces"]}
+    assert config["linux"]["uidMappings"] == [{"containerID": 0, "hostID": os.geteuid(), "size": 1}]
+    assert not [option for entry in config["mounts"] for option in entry.get("options", []) if "gid=" in option]
+
+
+def test_features(oci: Runtime) -> None:
+    """features.md: "ociVersionMin (string, REQUIRED) The minimum recognized version of the OCI Runtime
+    Specification. ... hooks, mountOptions, linux.namespaces, linux.capabilities, linux.cgroup" """
+    features = json.loads(oci("features").ok().out)
+    assert features["ociVersionMin"] == "1.0.0"
+    assert features["ociVersionMax"].startswith("1.")
+    assert set(features["hooks"]) >= {
+        "prestart",
+        "createRuntime",
+        "createContainer",
+        "startContainer",
+        "poststart",
+        "poststop",
+    }
+    assert {"bind", "rbind", "ro", "rw", "nosuid", "noexec", "rprivate", "rro"} <= set(features["mountOptions"])
+    linux = features["linux"]
+    assert {"pid", "network", "mount", "ipc", "uts", "user", "cgroup"} <= set(linux["namespaces"])
+    assert "CAP_KILL" in linux["capabilities"]
+    assert linux["cgroup"].keys() >= {"v1", "v2"}
+
+
+def test_version(oci: Runtime) -> None:
+    """dockerd reads "NAME version V", "commit: C" and "spec: S" from --version."""
+    lines = oci("--version").ok().out.splitlines()
+    assert re.match(r"\S+ version \d+\.\d+", lines[0])
+    assert [line.split(":")[0] for line in lines[1:3]] == ["commit", "spec"]
+    assert re.match(r"spec: \d+\.\d+\.\d+", lines[2])
+
+
+def test_errors_go_to_the_log(oci: Runtime, directory: Path) -> None:
+    """containerd reads the last line of --log with --log-format json: an object with level and msg."""
+    log = directory / "log.json"
+    oci("--log", log, "--log-format", "json", "start", "nobody").fails("does not exist")
+    entry = json.loads(log.read_text().splitlines()[-1])
+    assert entry["level"] == "error" and "does not exist" in entry["msg"]
+
+
+def test_an_unknown_command_or_flag_is_an_error(oci: Runtime, bundle: Bundle) -> None:
+    """A typing error must never be taken for something else."""
+    bundle.save()
+    for words in (
+        ["--nonsense", "list"],
+        ["create", "--nonsense", "--bundle", bundle.path, "x"],
+        ["state", "--nonsense", "x"],
+    ):
+        result = oci(*words)
+        assert result.code != 0, str(result)
+    assert oci.list() == []
+
+
+def test_the_state_root_is_private(oci: Runtime, box: Container) -> None:
+    """What lies there can be used to control containers: nobody else may look."""
+    assert (oci.root / box.id).stat().st_mode & 0o077 & ~0o011 == 0 or oci.root.stat().st_mode & 0o077 & ~0o011 == 0
+
+
+@pytest.mark.parametrize("text", ["", "{", "null"])
+def test_a_damaged_state_hides_no_container(oci: Runtime, box: Container, text: str) -> None:
+    """A container whose state cannot be read is still known, and removed by force together with its processes."""
+    pid = box.pid
+    for path in (oci.root / box.id).rglob("*.json"):
+        path.write_text(text)
+    oci("delete", "--force", box.id).ok()
+    oci("state", box.id).fails("does not exist")
+    process = processes.read(pid)
+    assert not process or not process.alive

@@ -1,0 +1,97 @@
+"""What a test may ask of the host, and the only reasons for which it may be skipped in CI."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+STRICT = os.environ.get("CI") == "true"
+"""Tolerant on a laptop, strict in CI: there a skip for any reason outside `FEATURES` fails."""
+
+
+def _root() -> str:
+    return "" if os.geteuid() == 0 else "the tests run as an ordinary user"
+
+
+def _tool(name: str) -> Callable[[], str]:
+    return lambda: (
+        "" if shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin") else f"{name} is not installed"
+    )
+
+
+def _file(path: str, why: str) -> Callable[[], str]:
+    return lambda: "" if Path(path).exists() else why
+
+
+def _filesystem(name: str) -> Callable[[], str]:
+    def check() -> str:
+        known = Path("/proc/filesystems").read_text().split()
+        return "" if name in known else f"the kernel does not know {name} (or its module is not loaded)"
+
+    return check
+
+
+def _resource() -> str:
+    effective = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("CapEff"))
+    return "" if int(effective.split()[1], 16) >> 24 & 1 else "the tests lack CAP_SYS_RESOURCE"
+
+
+def _cgroup2(controller: str) -> Callable[[], str]:
+    def check() -> str:
+        for line in Path("/proc/self/mountinfo").read_text().splitlines():
+            if (
+                " - cgroup2 " in line
+                and controller in (Path(line.split()[4]) / "cgroup.controllers").read_text().split()
+            ):
+                return ""
+        return f"no cgroup v2 with {controller}"
+
+    return check
+
+
+def _userns() -> str:
+    for knob in ("/proc/sys/kernel/unprivileged_userns_clone", "/proc/sys/user/max_user_namespaces"):
+        if Path(knob).exists() and Path(knob).read_text().strip() == "0":
+            return f"{knob} is 0"
+    return ""
+
+
+FEATURES: dict[str, Callable[[], str]] = {
+    "root": _root,
+    "cap-sys-resource": _resource,
+    "unprivileged-user-namespaces": _userns,
+    "time-namespaces": _file("/proc/self/ns/time", "the kernel has no time namespaces"),
+    "cgroup-namespaces": _file("/proc/self/ns/cgroup", "the kernel has no cgroup namespaces"),
+    "overlay": _filesystem("overlay"),
+    "mqueue": _filesystem("mqueue"),
+    "kvm": _file("/dev/kvm", "there is no /dev/kvm"),
+    "tun": _file("/dev/net/tun", "there is no /dev/net/tun"),
+    "cgroup2-memory": _cgroup2("memory"),
+    "cgroup2-pids": _cgroup2("pids"),
+    "cgroup2-cpu": _cgroup2("cpu"),
+    "useradd": _tool("useradd"),
+    "newuidmap": _tool("newuidmap"),
+    "ip": _tool("ip"),
+    "nft": _tool("nft"),
+    "runc": _tool("runc"),
+    "crun": _tool("crun"),
+    "strace": _tool("strace"),
+    "user-mode-linux": _tool("linux.uml"),
+    "qemu": _tool(f"qemu-system-{os.uname().machine}"),
+}
+"""Each feature's check returns "" or why this host lacks it."""
+
+PREFIX = "host lacks "
+
+
+def require(feature: str) -> None:
+    """Skip the test where the host lacks `feature`, one of FEATURES."""
+    if why := FEATURES[feature]():
+        pytest.skip(f"{PREFIX}{feature}: {why}")
+
+
+def is_host_lack(reason: str) -> bool:
+    """Whether a skip's reason was written by require(); pytest puts "Skipped: " in front."""
+    return reason.removeprefix("Skipped: ").removeprefix(PREFIX).split(":")[0] in FEATURES and PREFIX in reason

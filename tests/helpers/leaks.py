@@ -1,0 +1,155 @@
+"""What launches leave behind on the host: mounts, cgroups, namespaces, interfaces, processes, state, rules.
+
+A snapshot before and one after; the difference is a leak.  Other work may go on on the same machine, so what is new
+counts only when it can be traced to the test: processes by descent or marker (processes.py), everything else by
+name (the test's token or directory, or a name that only Warren uses).  In CI nothing else runs, and all counts.
+"""
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+from . import processes
+from .host import STRICT
+
+SETTLE = 3.0
+"""Seconds within which the kernel and detached helpers must have finished their tidying up."""
+
+OWN_NAMES = re.compile(r"warren|\bwrn|\bwr[-_]")
+
+
+class Snapshot:
+    """Named things by category.  `places` are further state directories to watch."""
+
+    def __init__(self, token: str, places: tuple[Path, ...] = ()) -> None:
+        self.token = token
+        self.places = places
+        self.processes = {(p.pid, p.started): p for p in processes.ours(token) if p.alive}
+        self.things: dict[str, set[str]] = {
+            "mount": _mounts(),
+            "cgroup": _cgroups(),
+            "network namespace": _names(Path("/run/netns")) | _names(Path("/var/run/netns")),
+            "interface": _names(Path("/sys/class/net")),
+            "state": set().union(*(_names(place) for place in (*_state_directories(), *places))),
+            "rule": _rules(),
+        }
+
+
+class Leaks:
+    """The difference of two snapshots, readable and removable."""
+
+    def __init__(self, before: Snapshot, after: Snapshot, directory: Path | None = None) -> None:
+        self._directory = str(directory) if directory else ""
+        self._token = before.token
+        self.processes = [p for key, p in after.processes.items() if key not in before.processes]
+        self.things = {
+            kind: sorted(name for name in names - before.things[kind] if self._counts(kind, name))
+            for kind, names in after.things.items()
+        }
+
+    def __bool__(self) -> bool:
+        return bool(self.processes) or any(self.things.values())
+
+    def __str__(self) -> str:
+        lines = [f"  process: {process.describe()}" for process in self.processes]
+        lines += [f"  {kind}: {name}" for kind, names in self.things.items() for name in names]
+        return "left behind:\n" + "\n".join(lines)
+
+    def remove(self) -> None:
+        """Best effort, so that one leak does not make the next tests fail too."""
+        for process in self.processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, 9)
+        for line in reversed(self.things["mount"]):
+            subprocess.run(["umount", "-l", line.split()[0]], capture_output=True)
+        time.sleep(0.1 if self.processes else 0)
+        for name in sorted(self.things["cgroup"], reverse=True):
+            with contextlib.suppress(OSError):
+                os.rmdir(name)
+        for name in self.things["state"]:
+            shutil.rmtree(name, ignore_errors=True)
+
+    def _counts(self, kind: str, name: str) -> bool:
+        if kind in ("cgroup", "state") and _belongs_to_others(kind, Path(name)):
+            return False
+        mine = (self._token and self._token in name) or (self._directory and self._directory in name)
+        # State directories are Warren's or the test's own by definition.
+        return bool(STRICT or mine or kind == "state" or OWN_NAMES.search(name))
+
+
+def check(before: Snapshot, directory: Path | None = None, settle: float = SETTLE) -> Leaks | None:
+    """None when the host is as it was, waiting up to `settle` seconds for that."""
+    deadline = time.monotonic() + settle
+    while leaks := Leaks(before, Snapshot(before.token, before.places), directory):
+        if time.monotonic() > deadline:
+            return leaks
+        time.sleep(0.05)
+    return None
+
+
+def _mounts() -> set[str]:
+    """`TARGET ROOT TYPE` of this process's mount namespace."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return {" ".join([(f := line.split())[4], f[3], line.split(" - ", 1)[1].split()[0]]) for line in lines}
+
+
+def _cgroups() -> set[str]:
+    """Every directory of every hierarchy; alias links are not followed."""
+    found = set()
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        if line.split(" - ", 1)[1].split()[0] in ("cgroup", "cgroup2"):
+            found |= {path for path, _, _ in os.walk(line.split()[4])}
+    return found
+
+
+def _names(directory: Path) -> set[str]:
+    try:
+        return {str(directory / name) for name in os.listdir(directory)}
+    except OSError:
+        return set()
+
+
+def _state_directories() -> list[Path]:
+    runtime_dir = os.environ.get("XDG_RUNTIME_DIR")
+    per_user = [entry / "warren" for entry in Path("/run/user").glob("*")]
+    return [Path("/run/warren"), *per_user, *([Path(runtime_dir, "warren")] if runtime_dir else [])]
+
+
+def _rules() -> set[str]:
+    """Lines of the packet filter and of policy routing; counters change by themselves and are cut out."""
+    found: set[str] = set()
+    if os.geteuid():
+        return found
+    for command in (["nft", "list", "ruleset"], ["ip", "rule"]):
+        if program := shutil.which(command[0], path="/usr/sbin:/sbin:/usr/bin:/bin"):
+            text = subprocess.run([program, *command[1:]], capture_output=True, text=True).stdout
+            text = re.sub(r"packets \d+ bytes \d+", "", text)
+            found |= {line.strip() for line in text.splitlines() if line.strip() not in ("", "}")}
+    return found
+
+
+def _belongs_to_others(kind: str, path: Path) -> bool:
+    """Live processes that are not the tests' own hold it."""
+    pids = _pids_in_cgroup(path) if kind == "cgroup" else _pids_in_state(path)
+    table = {process.pid: process for process in processes.everything()}
+    alive = [table[pid] for pid in pids if pid in table and table[pid].alive]
+    return bool(alive) and not any(processes.descends(process, table) for process in alive)
+
+
+def _pids_in_cgroup(path: Path) -> set[int]:
+    try:
+        return {int(pid) for pid in (path / "cgroup.procs").read_text().split()}
+    except OSError:
+        return set()
+
+
+def _pids_in_state(path: Path) -> set[int]:
+    found: set[int] = set()
+    for file in path.glob("*.json") if path.is_dir() else ():
+        with contextlib.suppress(OSError):
+            found |= {int(pid) for pid in re.findall(r'"(?:pid|init_process_pid)":\s*(\d+)', file.read_text())}
+    return found

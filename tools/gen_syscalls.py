@@ -1,0 +1,137 @@
+#!/usr/bin/env python3
+"""Writes runtime/seccomp/tables/*.py, the system calls of each architecture, from kernel headers.
+
+    tools/gen_syscalls.py [--check] [--headers ARCH=DIRECTORY]...
+
+DIRECTORY is an include directory in which <asm/unistd.h> is that architecture's: what `make headers_install
+ARCH=...` writes, or Debian's linux-libc-dev and linux-libc-dev-ARCH-cross.  The headers of a distribution are
+older than the kernels it may run, so NEWER names the system calls that those headers lack.  It refuses a header
+that gives a number of NEWER another name.
+"""
+
+import argparse
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+TABLES = Path(__file__).resolve().parent.parent / "runtime" / "seccomp" / "tables"
+
+# Debian's multiarch and cross packages; what is not installed there is given with --headers.
+HEADERS = {
+    "x86_64": "/usr/include/x86_64-linux-gnu",
+    "i386": "/usr/include/x86_64-linux-gnu",
+    "x32": "/usr/include/x86_64-linux-gnu",
+    "aarch64": "/usr/aarch64-linux-gnu/include",
+    "arm": "/usr/arm-linux-gnueabihf/include",
+}
+
+# asm/unistd.h chooses its table by the compiler's macros, which are set here instead of installing five compilers.
+MACROS = {
+    "x86_64": ["-U__i386__", "-U__ILP32__", "-D__x86_64__"],
+    "i386": ["-U__x86_64__", "-D__i386__"],
+    "x32": ["-D__x86_64__", "-D__ILP32__"],
+    "aarch64": ["-U__x86_64__", "-D__aarch64__"],
+    "arm": ["-U__x86_64__", "-D__arm__", "-D__ARM_EABI__"],
+}
+
+X32_BIT = 0x40000000
+
+# Linux 6.2 to 6.17, scripts/syscall.tbl and arch/*/syscall*.tbl: since 5.1 a new call has one number everywhere.
+NEWER = {
+    "cachestat": 451, "fchmodat2": 452, "map_shadow_stack": 453, "futex_wake": 454, "futex_wait": 455,
+    "futex_requeue": 456, "statmount": 457, "listmount": 458, "lsm_get_self_attr": 459,
+    "lsm_set_self_attr": 460, "lsm_list_modules": 461, "mseal": 462, "setxattrat": 463, "getxattrat": 464,
+    "listxattrat": 465, "removexattrat": 466, "open_tree_attr": 467, "file_getattr": 468, "file_setattr": 469,
+}  # fmt: skip
+NEWER_X86_64 = {"uretprobe": 335}
+ABSENT_X32 = {"map_shadow_stack"}
+
+# Macros of the same prefix that name no call.
+NO_CALLS = ("syscalls", "SYSCALL_BASE", "SYSCALL_MASK", "OABI_SYSCALL_BASE", "BASE", "arch_specific_syscall")
+
+DEFINE = re.compile(r"#define __(?:ARM_)?NR_(\w+) (.+)")
+SUM = re.compile(r"[0-9a-fA-Fx+ ()]+")
+
+
+def macros(arch: str, directory: str) -> dict[str, str]:
+    """Every macro that <asm/unistd.h> leaves defined."""
+    command = ["cc", "-E", "-dM", "-nostdinc", "-isystem", directory, "-isystem", "/usr/include", *MACROS[arch], "-"]
+    done = subprocess.run(command, input="#include <asm/unistd.h>\n", stdout=subprocess.PIPE, text=True, check=True)
+    pairs = [line.removeprefix("#define ").split(" ", 1) for line in done.stdout.splitlines()]
+    return {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
+
+
+def value(text: str, defined: dict[str, str]) -> int:
+    """The value of a macro's body: a number, another macro, or a sum of them."""
+    while name := re.search(r"\b[A-Za-z_]\w*", text):
+        text = text[: name.start()] + defined[name.group()] + text[name.end() :]
+    if not SUM.fullmatch(text):
+        raise SystemExit(f"gen_syscalls: cannot evaluate {text!r}")
+    return sum(int(term.strip(" ()"), 0) for term in text.split("+"))
+
+
+def numbers(arch: str, directory: str) -> dict[str, int]:
+    defined = macros(arch, directory)
+    table = {}
+    for name, body in defined.items():
+        found = DEFINE.fullmatch(f"#define {name} {body}")
+        call = found.group(1) if found else ""
+        if found and call not in NO_CALLS and "3264" not in call:
+            table[call] = value(body, defined) & ~X32_BIT
+    return table
+
+
+def extended(arch: str, table: dict[str, int]) -> dict[str, int]:
+    newer = NEWER | (NEWER_X86_64 if arch == "x86_64" else {})
+    if arch == "x32":
+        newer = {name: number for name, number in newer.items() if name not in ABSENT_X32}
+    taken = {number: name for name, number in table.items()}
+    for name, number in newer.items():
+        if taken.get(number, name) != name or table.get(name, number) != number:
+            raise SystemExit(f"gen_syscalls: {arch}: {name} is not {number} in these headers")
+    return table | newer
+
+
+def render(arch: str, table: dict[str, int]) -> str:
+    """Names in the order of their numbers; a number says where a run of consecutive ones starts."""
+    words, expected = [], -1
+    for name, number in sorted(table.items(), key=lambda item: (item[1], item[0])):
+        if number != expected:
+            words.append(str(number))
+        words.append(name)
+        expected = number + 1
+    lines, line = [], ""
+    for word in words:
+        if len(line) + len(word) > 115:
+            lines.append(line)
+            line = ""
+        line += word + " "
+    lines.append(line)
+    body = "\n".join(line.rstrip() for line in lines)
+    return f'"""System calls of {arch}, generated by tools/gen_syscalls.py."""\n\nNAMES = """\\\n{body}\n"""\n'
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="change nothing, fail if a table would change")
+    parser.add_argument("--headers", action="append", default=[], metavar="ARCH=DIRECTORY")
+    options = parser.parse_args()
+    places = HEADERS | dict(place.split("=", 1) for place in options.headers)
+    changed = 0
+    for arch in HEADERS:
+        target = TABLES / f"{arch}.py"
+        if not Path(places[arch], "asm", "unistd.h").exists():
+            print(f"gen_syscalls: {arch}: no asm/unistd.h in {places[arch]}, left as it is", file=sys.stderr)
+            continue
+        text = render(arch, extended(arch, numbers(arch, places[arch])))
+        if not target.exists() or target.read_text() != text:
+            changed += 1
+            print(f"gen_syscalls: {target.name} {'would change' if options.check else 'written'}")
+            if not options.check:
+                target.write_text(text)
+    return 1 if options.check and changed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
