@@ -14,7 +14,8 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 FLAGS = [
     "-static", "-Os", "-std=gnu11", "-Wall", "-Wextra", "-ffunction-sections", "-fdata-sections",
-    "-Wl,--gc-sections", "-Wl,-z,noseparate-code", "-s",
+    "-fno-pie", "-no-pie", "-fno-asynchronous-unwind-tables", "-fno-unwind-tables", "-Wl,--gc-sections",
+    "-Wl,-z,noseparate-code", "-s",
 ]  # fmt: skip
 
 

@@ -24,7 +24,8 @@ from .launch import (
 )
 from .plan import Wiring, create_plan, exec_plan
 from .spec import Bundle, Spec, dump_json
-from .state import StateDir, container_ids
+from .namespaces import user
+from .state import StateDir, container_ids, read_file
 from .steps import CONSOLE_SLOT, FIFO_SLOT, PID, PIDFD_SLOT, REPORT_SLOT, SYNC, LaunchPlan
 
 TYPE_CHECKING = False
@@ -71,6 +72,7 @@ class Container:
         """What `create` (or, not detached, `run`) would execute; launches and changes nothing."""
         host = Host.probe()
         cgroup = cgroups.for_container(bundle.spec, self.id, host)
+        user.set_home(bundle.spec.config.get("process") or {}, bundle.spec.root_path())
         return create_plan(bundle.spec, host, cgroup, _wiring(options, detached=detached))
 
     def create(self, bundle: Bundle, options: Options) -> int:
@@ -112,6 +114,7 @@ class Container:
         host = Host.probe()
         spec = bundle.spec
         cgroup = cgroups.for_container(spec, self.id, host)
+        user.set_home(spec.config.get("process") or {}, spec.root_path())
         plan = create_plan(spec, host, cgroup, _wiring(options, detached=detached))
         console = connect_console(options.console_socket) if options.console_socket else None
         self._dir.make()
@@ -131,6 +134,7 @@ class Container:
             return pid
         except BaseException:
             self._destroy(cgroup)
+            self._poststop(spec.bundle, spec.config)
             raise
         finally:
             if console:
@@ -163,22 +167,32 @@ class Container:
         """Answer init: record the pid, map ids, run the hooks that belong to the runtime's namespaces."""
         pid = 0
 
-        def on_event(kind: int, value: int, _name: str) -> str:
+        def on_event(kind: int, value: int, name: str) -> str:
             nonlocal pid
             if kind == PID:
                 pid = value
                 self._dir.record_pid(pid)
             elif kind == SYNC:
-                declared = spec.config.get("hooks") or {}
-                state = dump_json(self._state("creating", pid, spec.bundle, spec.config))
-                hooks.run_hooks(declared.get("prestart"), state)
-                hooks.run_hooks(declared.get("createRuntime"), state)
-                return dump_json(self._state("created", pid, spec.bundle, spec.config))
+                return self._runtime_hooks(name, spec, pid)
             else:
                 _map_ids(value, spec)
             return ""
 
         return on_event
+
+    def _runtime_hooks(self, name: str, spec: Spec, pid: int) -> str:
+        """Run what belongs to the runtime's namespaces; returns the state for the hooks that init runs next.
+
+        Those see the pid of the container's own pid namespace, as runc tells them.
+        """
+        inside = _pid_inside(pid)
+        if name == "startContainer":
+            return dump_json(self._state("created", inside, spec.bundle, spec.config))
+        declared = spec.config.get("hooks") or {}
+        state = dump_json(self._state("creating", pid, spec.bundle, spec.config))
+        hooks.run_hooks(declared.get("prestart"), state)
+        hooks.run_hooks(declared.get("createRuntime"), state)
+        return dump_json(self._state("creating", inside, spec.bundle, spec.config))
 
     def _poststart(self, config: "Json") -> None:
         """A failing poststart hook is logged and the rest go on (runtime.md, Lifecycle, step 9)."""
@@ -294,15 +308,14 @@ class Container:
                 raise StateError(f"cannot delete container {self.id!r}: it is {status}, not stopped", hint="use --force")
             self._destroy(_cgroup_of(record) if record else self._cgroup_without_record())
             if record:
-                self._poststop(record)
+                self._poststop(str(record["bundle"]), record["config"])  # type: ignore[arg-type]
         finally:
             self._dir.unlock()
 
-    def _poststop(self, record: "Json") -> None:
+    def _poststop(self, bundle: str, config: "Json") -> None:
         """Poststop hooks run after the container is gone; failures are logged (runtime.md, Lifecycle, step 13)."""
-        config: Json = record["config"]  # type: ignore[assignment]
         declared: dict[str, list[Json]] = config.get("hooks") or {}  # type: ignore[assignment]
-        state = dump_json(self._state("stopped", 0, str(record["bundle"]), config))
+        state = dump_json(self._state("stopped", 0, bundle, config))
         for hook in declared.get("poststop") or []:
             try:
                 hooks.run_hooks([hook], state)
@@ -381,6 +394,7 @@ class Container:
 
     def _exec_plan(self, record: "Json", process: "Json", options: Options, pid: int) -> LaunchPlan:
         spec = Spec(record["config"], str(record["bundle"]))  # type: ignore[arg-type]
+        user.set_home(process, spec.root_path())
         return exec_plan(
             spec, Host.probe(), _cgroup_of(record), process, _foreign_namespaces(pid), _wiring(options, detached=False)
         )
@@ -443,6 +457,14 @@ def _map_ids(helper: int, spec: Spec) -> None:
         pid = posix.posix_spawn(program, [program, str(helper), *triples], posix.environ)
         if posix.waitpid(pid, 0)[1]:
             raise WarrenError(f"{program} refused the {key}", hint="are the ids in /etc/subuid and /etc/subgid?")
+
+
+def _pid_inside(pid: int) -> int:
+    """A process's pid in its own pid namespace (proc(5), NSpid)."""
+    for line in read_file(f"/proc/{pid}/status").splitlines():
+        if line.startswith(b"NSpid:"):
+            return int(line.split()[-1])
+    return pid
 
 
 def _foreign_namespaces(pid: int) -> int:

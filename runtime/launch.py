@@ -198,6 +198,8 @@ def _hint(op: str, errno: int) -> str:
         return "are unprivileged user namespaces allowed here?"
     if errno == ENOENT and op == "open_tree":
         return "the source of a mount does not exist"
+    if errno == EACCES and op == "oom_score_adj":
+        return "lowering it needs CAP_SYS_RESOURCE"
     if errno == ENOENT and op == "chdir":
         return "does the working directory exist in the container?"
     return ""

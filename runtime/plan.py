@@ -68,6 +68,7 @@ def create_plan(spec: "Spec", host: "Host", cgroup: "Cgroup", wiring: Wiring) ->
     nodes = devices.Devices(spec, mounts)
 
     # Outside: everything that needs the host's paths and privileges.
+    _adjust_oom_score(plan, process)
     cgroup_slot = _join_cgroup(plan, cgroup)
     if host.privileged:
         root = _clone_sources(plan, spec, host, mounts, nodes)
@@ -100,6 +101,8 @@ def create_plan(spec: "Spec", host: "Host", cgroup: "Cgroup", wiring: Wiring) ->
     rootfs.finish(plan, root, spec)
 
     _become_user(plan, spec, host, process, MAKE_DIR)
+    if (spec.config.get("hooks") or {}).get("startContainer"):
+        plan.add("sync", "startContainer")
     if wiring.detached:
         plan.add("wait_start", FIFO_SLOT, REPORT_SLOT)
     _hooks(plan, spec, "startContainer")
@@ -116,6 +119,7 @@ def exec_plan(
     at once through a pidfd of the container's init (setns(2)), so that no pid can be mistaken.
     """
     plan = LaunchPlan()
+    _adjust_oom_score(plan, process)
     cgroup_slot = _join_cgroup(plan, cgroup)
     plan.add("undumpable")
     if types:
@@ -131,6 +135,12 @@ def exec_plan(
     _become_user(plan, spec, host, process, MUST_EXIST)
     _execute(plan, process, wiring)
     return plan
+
+
+def _adjust_oom_score(plan: LaunchPlan, process: "Json") -> None:
+    """Set outside, where /proc is the host's and our own file in it is ours; children inherit it (proc(5))."""
+    if process.get("oomScoreAdj") is not None:
+        plan.add("oom_score_adj", process["oomScoreAdj"])  # type: ignore[arg-type]
 
 
 def _clone_sources(
@@ -205,8 +215,7 @@ def _execute(plan: LaunchPlan, process: "Json", wiring: Wiring) -> None:
 def _create_hooks(plan: LaunchPlan, spec: "Spec") -> None:
     """prestart and createRuntime run in the runtime's namespaces, by Python; createContainer in the container's."""
     hooks = spec.config.get("hooks") or {}
-    inside = [kind for kind in ("createContainer", "startContainer") if hooks.get(kind)]
-    if inside or hooks.get("prestart") or hooks.get("createRuntime"):
+    if any(hooks.get(kind) for kind in ("prestart", "createRuntime", "createContainer")):
         plan.add("sync", "createRuntime")
     _hooks(plan, spec, "createContainer")
 
@@ -269,7 +278,7 @@ def _refuse_unsupported(spec: "Spec", host: "Host") -> None:
     for key in ("seccomp", "intelRdt", "timeOffsets", "personality", "netDevices", "memoryPolicy"):
         if linux.get(key):
             raise UnsupportedError(f"linux.{key} is not supported yet", hint="it comes with a later release")
-    for key in ("apparmorProfile", "selinuxLabel", "scheduler", "ioPriority", "execCPUAffinity", "oomScoreAdj"):
+    for key in ("apparmorProfile", "selinuxLabel", "scheduler", "ioPriority", "execCPUAffinity"):
         if process.get(key):
             raise UnsupportedError(f"process.{key} is not supported yet", hint="it comes with a later release")
     if linux.get("mountLabel"):

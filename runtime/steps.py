@@ -59,8 +59,8 @@ MAX_MESSAGE = 65536
 SYNC_SLOT, CONSOLE_SLOT, FIFO_SLOT, REPORT_SLOT, PIDFD_SLOT, FIRST_SLOT = 0, 1, 2, 3, 4, 5
 
 # How a target inside the root is resolved (openat2(2), always RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS).
-MUST_EXIST, MAKE_DIR, MAKE_FILE, NO_SYMLINKS, ON_KERNEL_FS = 0, 1, 2, 4, 8
-"""ON_KERNEL_FS: the target may lie on procfs or sysfs (CVE-2019-16884: nothing else ever may)."""
+MUST_EXIST, MAKE_DIR, MAKE_FILE, NO_SYMLINKS, ON_KERNEL_FS, COPY_UP = 0, 1, 2, 4, 8, 16
+"""COPY_UP: what the target holds is copied into the new file system first.  ON_KERNEL_FS: the target may lie on procfs or sysfs (CVE-2019-16884: nothing else ever may)."""
 
 
 class Op:
@@ -110,7 +110,7 @@ VOCABULARY = {
         "overlay #{slot} of {lowers:slots} with changes in {base:base}{options:options}",
     ),
     "tmpfs": Op(17, "fl", "slot options", "tmpfs #{slot}{options:options}"),
-    "root": Op(18, "f", "slot", "use #{slot} as the container's root"),
+    "root": Op(18, "fs", "slot path", "use #{slot} as the container's root{path:at}"),
     "mount": Op(
         19,
         "sslii",
@@ -151,6 +151,7 @@ VOCABULARY = {
     "wait_start": Op(44, "ff", "fifo report", "wait for start"),
     "reap": Op(45, "", "", "fork, reap and pass on signals as process 1"),
     "exec": Op(46, "lli", "argv env preserve_fds", "execute {argv:command}"),
+    "oom_score_adj": Op(47, "i", "score", "set oom_score_adj {score}"),
 }
 
 
@@ -313,6 +314,7 @@ def _limit(value: int) -> str:
 
 _STYLES = {
     "": lambda v: _quote(v) if isinstance(v, str) else str(v),
+    "at": lambda v: f" at {_quote(v)}" if v else "",
     "recursive": lambda v: " recursively" if v else "",
     "attr": _attr,
     "unattr": lambda v: " without" + _attr(v) if v else "",

@@ -29,7 +29,7 @@
     X(15, scratch, "l")              \
     X(16, overlay, "ffll")           \
     X(17, tmpfs, "fl")               \
-    X(18, root, "f")                 \
+    X(18, root, "fs")                \
     X(19, mount, "sslii")            \
     X(20, bind, "fsi")               \
     X(21, mkdir, "si")               \
@@ -57,7 +57,8 @@
     X(43, find, "ss")                \
     X(44, wait_start, "ff")          \
     X(45, reap, "")                  \
-    X(46, exec, "lli")
+    X(46, exec, "lli")               \
+    X(47, oom_score_adj, "i")
 
 #define DETAIL_SIZE 320
 
@@ -125,7 +126,7 @@ void reset_signals(void);
 
 /* ---- resolve.c: paths inside the container's root ---- */
 
-enum { MUST_EXIST = 0, MAKE_DIR = 1, MAKE_FILE = 2, NO_SYMLINKS = 4, ON_KERNEL_FS = 8 };
+enum { MUST_EXIST = 0, MAKE_DIR = 1, MAKE_FILE = 2, NO_SYMLINKS = 4, ON_KERNEL_FS = 8, COPY_UP = 16 };
 
 /* The container's root, O_PATH. */
 int in_root(struct run *run);
@@ -157,6 +158,11 @@ int attach(struct run *run, int mount, int target);
 int clone_mount(int fd, unsigned flags);
 /* A procfs of our own, detached and verified (CVE-2025-52881). */
 int private_proc(struct run *run);
+
+/* ---- copy.c ---- */
+
+/* Copies what is in one directory into another, with owners, modes and links; -1 with errno. */
+int copy_tree(int from, int to);
 
 /* ---- steps_overlay.c ---- */
 

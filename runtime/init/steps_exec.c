@@ -78,7 +78,9 @@ static int search(const char *program, const char *path, char *found)
             int error = cannot_execute(found);
             if (!error)
                 return 0;
-            if (error == EACCES || (error == EISDIR && worst == ENOENT))
+            /* A directory that we may not search says nothing about the program. */
+            bool exists = access(found, F_OK) == 0;
+            if (exists && (error == EACCES || (error == EISDIR && worst == ENOENT)))
                 worst = error;
         }
         path += size;

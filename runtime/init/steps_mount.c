@@ -19,8 +19,12 @@ int do_mount(struct run *run, const struct arg *arg)
     autoclose int mount = new_mount(run, arg[0].s, &arg[2], arg[3].i);
     if (mount < 0)
         return -1;
-    autoclose int target = resolve_target(run, arg[1].s, target_flags(arg[4].i, true));
-    return target < 0 ? -1 : attach(run, mount, target);
+    autoclose int target = resolve_target(run, arg[1].s, target_flags(arg[4].i & ~COPY_UP, true));
+    if (target < 0)
+        return -1;
+    if (arg[4].i & COPY_UP && copy_tree(target, mount) < 0)
+        return fail(run, "copy");
+    return attach(run, mount, target);
 }
 
 int do_bind(struct run *run, const struct arg *arg)
@@ -106,7 +110,7 @@ static int open_covered(struct run *run, const char *path, int *fd)
  * Linux 6.15, so the first directory gets the mount itself, and the others clones of it. */
 static int hide_directory(struct run *run, int target)
 {
-    static const char options[] = "mode=755\0nr_blocks=1\0nr_inodes=1";
+    static const char options[] = "source=tmpfs\0mode=755\0nr_blocks=1\0nr_inodes=1";
     static const struct arg list = {.s = options, .n = sizeof options};
     const uint64_t attr = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
     if (run->empty < 0) {
@@ -149,6 +153,9 @@ int do_readonly(struct run *run, const struct arg *arg)
     int found = open_covered(run, arg[0].s, &target);
     if (found <= 0)
         return found;
+    /* What is the root of a mount needs no other one on top. */
+    if (sys_mount_setattr(target, "", AT_EMPTY_PATH | AT_RECURSIVE, &attr) == 0)
+        return 0;
     autoclose int copy = clone_mount(target, AT_RECURSIVE);
     if (copy < 0)
         return fail(run, "open_tree");

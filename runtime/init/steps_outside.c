@@ -181,6 +181,20 @@ static const char *wrong_kind(int64_t type)
     return "not a namespace of that type";
 }
 
+/* Ours, and so that of all that we start.  Written outside, where /proc is the host's and our file in it belongs to us. */
+int do_oom_score_adj(struct run *run, const struct arg *arg)
+{
+    struct digits digits;
+    const char *text = number_text(&digits, arg[0].i);
+    autoclose int process = open_process(getpid());
+    if (process < 0)
+        return fail(run, "/proc");
+    autoclose int fd = open_beneath(process, "oom_score_adj", O_WRONLY);
+    if (fd < 0)
+        return fail(run, "open");
+    return write(fd, text, strlen(text)) < 0 ? fail(run, "write") : 0;
+}
+
 int do_open_ns(struct run *run, const struct arg *arg)
 {
     struct statfs fs;

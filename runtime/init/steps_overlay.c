@@ -178,6 +178,8 @@ static int mount_layers(struct run *run, const struct layers *layers, const stru
         if (older < 0 || pass_names(run, older, layers) < 0)
             return -1;
     }
+    if (set_string(run, fs, "source", "overlay") < 0)
+        return -1;
     for_each(option, options)
         if (set_option(run, fs, option) < 0)
             return -1;

@@ -42,12 +42,27 @@ int do_tmpfs(struct run *run, const struct arg *arg)
     return mount < 0 ? -1 : set_slot(run, arg[0].i, mount);
 }
 
+/* Hooks look for the container's mounts at the path of its root, so it is attached there (runc does too).  A path that
+ * the container's own root may not walk, in a user namespace, is as good as none: then it is stacked on "/". */
+static int attach_root(struct run *run, int mount, const char *path)
+{
+    if (!*path)
+        return stack(run, mount);
+    if (run->old_root < 0)
+        run->old_root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (run->old_root < 0)
+        return fail(run, "/");
+    if (sys_move_mount(mount, "", AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH) == 0)
+        return 0;
+    return errno == EACCES ? stack(run, mount) : fail(run, "move_mount");
+}
+
 int do_root(struct run *run, const struct arg *arg)
 {
     int fd = slot_fd(run, arg[0].i);
     if (fd < 0)
         return fail(run, "slot");
-    if (stack(run, fd) < 0)
+    if (attach_root(run, fd, arg[1].s) < 0)
         return -1;
     run->root = fd;
     return fchdir(fd) < 0 ? fail(run, "chdir") : 0;
@@ -101,13 +116,18 @@ int do_pivot_root(struct run *run, const struct arg *arg)
     return enter_new_root(run);
 }
 
-/* For roots that cannot be pivoted, such as an initramfs: the container's root, already stacked on "/", becomes ours;
+/* For roots that cannot be pivoted, such as an initramfs: the container's root is moved on top of "/" and becomes ours;
  * the host's mounts remain below it. */
 int do_chroot(struct run *run, const struct arg *arg)
 {
     (void)arg;
     prepare_proc(run);
-    if (in_root(run) < 0 || fchdir(run->root) < 0 || chroot(".") < 0)
+    if (in_root(run) < 0 || fchdir(run->root) < 0)
+        return fail(run, "chdir");
+    /* EINVAL, ELOOP: it is on "/" already. */
+    if (sys_move_mount(run->root, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH) < 0 && errno != EINVAL && errno != ELOOP)
+        return fail(run, "move_mount");
+    if (chroot(".") < 0)
         return fail(run, "chroot");
     return enter_new_root(run);
 }

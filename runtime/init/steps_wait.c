@@ -78,8 +78,7 @@ int do_wait_start(struct run *run, const struct arg *arg)
         return fail(run, "fifo");
     reset_signals();
     signal(SIGPIPE, SIG_IGN);
-    close(fifo); /* An open fifo means "created". */
-    run->slots[arg[0].i] = 0;
+    /* The fifo stays open until execve closes it: `start` waits for that. */
     return 0;
 }
 

@@ -5,7 +5,7 @@ the new namespaces otherwise.  Everything is attached by descriptor to targets r
 """
 
 from ..errors import SpecError, UnsupportedError
-from ..steps import MAKE_DIR, MAKE_FILE, NO_SYMLINKS, ON_KERNEL_FS, LaunchPlan
+from ..steps import COPY_UP, MAKE_DIR, MAKE_FILE, NO_SYMLINKS, ON_KERNEL_FS, LaunchPlan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,11 +29,10 @@ SLAVE = _PROPAGATION["slave"]
 _SUPERBLOCK = ("sync", "dirsync", "lazytime", "mand", "async", "nolazytime", "nomand")
 _IGNORED = ("defaults", "silent", "loud", "iversion", "noiversion", "acl", "noacl")
 _BIND = {"bind": 0, "rbind": 1}
-_OWN = ("O", "copy-symlink")
-_LATER = ("remount", "tmpcopyup", "ridmap")
+_LATER = ("remount", "ridmap")
 
 MOUNT_OPTIONS = sorted(
-    [*_SET, *_CLEAR, *_PROPAGATION, *_SUPERBLOCK, *_BIND, "defaults", "idmap"]
+    [*_SET, *_CLEAR, *_PROPAGATION, *_SUPERBLOCK, *_BIND, "defaults", "idmap", "tmpcopyup"]
     + ["r" + word for word in [*_SET, *_CLEAR, *_PROPAGATION] if word not in ("strictatime", "nostrictatime")]
     + ["rstrictatime", "rnostrictatime"]
 )
@@ -49,7 +48,10 @@ _BELOW_PROC = (
 class Options:
     """A mount's option words, sorted by what they are."""
 
-    __slots__ = ("attr", "data", "idmap", "overlay", "propagation", "recursive_clear", "recursive_set", "symlink", "tree")
+    __slots__ = (
+        "attr", "copy_up", "data", "idmap", "overlay", "propagation", "recursive_clear", "recursive_set", "symlink",
+        "tree",
+    )  # fmt: skip
 
     def __init__(self, words: "list[str]", where: str) -> None:
         self.attr = 0
@@ -57,7 +59,7 @@ class Options:
         self.recursive_clear = 0
         self.propagation = 0
         self.tree = -1  # not a bind; 0 bind, 1 rbind
-        self.idmap = self.overlay = self.symlink = False
+        self.copy_up = self.idmap = self.overlay = self.symlink = False
         self.data: list[str] = []
         for word in words:
             self._take(word, where)
@@ -80,6 +82,8 @@ class Options:
             self.idmap = True
         elif word == "O":
             self.overlay = True
+        elif word == "tmpcopyup":
+            self.copy_up = True
         elif word == "copy-symlink":
             self.symlink = True
         elif word in _LATER:
@@ -205,7 +209,8 @@ def attach(plan: LaunchPlan, mounts: "list[Mount]", spec: "Spec", host: "Host", 
 
 def _mount_new(plan: LaunchPlan, mount: Mount) -> None:
     options = mount.options
-    plan.add("mount", mount.type, mount.destination, options.data, options.attr | options.recursive_set, mount.resolve)
+    resolve = mount.resolve | (COPY_UP if options.copy_up else 0)
+    plan.add("mount", mount.type, mount.destination, options.data, options.attr | options.recursive_set, resolve)
 
 
 def overlay_options(spec: "Spec", host: "Host") -> "list[str]":

@@ -39,9 +39,12 @@ def clone(plan: LaunchPlan, spec: "Spec") -> Root:
 
 
 def set_attributes(plan: LaunchPlan, root: Root, spec: "Spec", userns: int) -> None:
-    """Detach the clones from the host's propagation and idmap layers that the container's own ids shall own."""
+    """Detach the clones from the host's propagation and idmap layers that the container's own ids shall own.
+
+    rootfsPropagation waits until after the pivot: pivot_root(2) refuses shared mounts.
+    """
     if root.slot >= 0:
-        plan.add("mount_setattr", root.slot, 1, 0, 0, propagation(spec) or SLAVE, -1)
+        plan.add("mount_setattr", root.slot, 1, 0, 0, SLAVE, -1)
     idmap = userns if spec.layers is not None and spec.layers.idmap else -1
     for slot in [*root.lowers, root.keep]:
         if slot >= 0:
@@ -72,7 +75,7 @@ def build(plan: LaunchPlan, root: Root, spec: "Spec", host: "Host") -> None:
             plan.add("overlay", root.slot, root.keep, lowers, overlay_options(spec, host))
         else:
             plan.add("tmpfs", root.slot, ["mode=755"])
-    plan.add("root", root.slot)
+    plan.add("root", root.slot, spec.root_path() if spec.layers is None else "")
 
 
 def finish(plan: LaunchPlan, root: Root, spec: "Spec") -> None:

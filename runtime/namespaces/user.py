@@ -4,6 +4,8 @@ A namespace is made by a helper process of `init` before everything else, so tha
 while `init` still has the host's privileges (mount_setattr(2), MOUNT_ATTR_IDMAP).
 """
 
+import posix
+
 from ..errors import UnsupportedError
 from ..steps import LaunchPlan
 
@@ -12,7 +14,10 @@ if TYPE_CHECKING:
     from ..host import Host
     from ..spec import Spec
 
+    Json = dict[str, object]
     Mappings = list[dict[str, int]]
+
+_MAX_PASSWD = 1 << 20
 
 
 def create(plan: LaunchPlan, spec: "Spec", host: "Host") -> int:
@@ -70,3 +75,45 @@ def setup_ids(plan: LaunchPlan, spec: "Spec", host: "Host", user: "tuple[int, in
 
 def _maps(mappings: "Mappings", container_id: int) -> bool:
     return any(m["containerID"] <= container_id < m["containerID"] + m["size"] for m in mappings)
+
+
+def set_home(process: "Json", root: str) -> None:
+    """Add HOME to an environment that has none, from /etc/passwd below `root`, else / (as runc does).
+
+    `process` is a process object of the spec, and is changed.
+    """
+    env = [*(process.get("env") or [])]  # type: ignore[misc]
+    if any(entry.startswith("HOME=") for entry in env):
+        return
+    account: Json = process.get("user") or {}  # type: ignore[assignment]
+    process["env"] = [*env, "HOME=" + _home_of(str(account.get("uid") or 0), root)]
+
+
+def _home_of(uid: str, root: str) -> str:
+    for line in _passwd(root).split("\n"):
+        fields = line.split(":")
+        if len(fields) > 5 and fields[2] == uid and fields[5].startswith("/"):
+            return fields[5]
+    return "/"
+
+
+def _passwd(root: str) -> str:
+    """Contents of /etc/passwd below `root`: no link is followed, and nothing but a regular file of 1 MiB is read."""
+    try:
+        etc = posix.open(root + "/etc", posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        flags = posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_CLOEXEC
+        fd = posix.open("passwd", flags, dir_fd=etc)
+    except OSError:
+        return ""
+    finally:
+        posix.close(etc)
+    try:
+        info = posix.fstat(fd)
+        if info.st_mode & 0o170000 != 0o100000 or info.st_size > _MAX_PASSWD:
+            return ""
+        return posix.read(fd, _MAX_PASSWD).decode("utf-8", "replace")
+    finally:
+        posix.close(fd)
