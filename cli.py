@@ -66,13 +66,36 @@ RUN_OPTIONS = _options(
     click.option("--init", is_flag=True, help="Run a reaper as process 1."),
     click.option("--privileged", is_flag=True, help="All capabilities, no user namespace, nothing masked."),
     click.option("--entrypoint", default=None, metavar="COMMAND", help="Put a command before the given one."),
-    click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Kill it after this time."),
-    click.option("--plan", is_flag=False, flag_value="text", default=None, type=click.Choice(["text", "json"]),
-                 help="Print the steps and launch nothing."),
+    click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Kill it then."),
+    click.option("--plan", default=None, type=click.Choice(["text", "json"]), help="Print the steps, launch nothing."),
 )  # fmt: skip
 
 
-@commands.command(context_settings={"allow_interspersed_args": False, "help_option_names": ["--help"]})
+class RunCommand(click.Command):
+    """`run`, whose options end at the source, or for `host` at a "--" behind it; --plan may stand without a value."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        source = self._source(args)
+        if args[source : source + 1] == [HOST] and "--" in args[source:]:
+            end = args.index("--", source)
+            between = args[source + 1 : end]
+            if between and between[0].startswith("-"):
+                args = [*args[:source], *between, HOST, *args[end:]]
+                source += len(between)
+        args[:source] = ["--plan=text" if word == "--plan" else word for word in args[:source]]
+        return super().parse_args(ctx, args)
+
+    def _source(self, args: list[str]) -> int:
+        """Index of the first word that is neither an option nor the value of one."""
+        valued = {name for option in self.params if isinstance(option, click.Option) and not option.is_flag
+                  for name in option.opts} - {"--plan"}  # fmt: skip
+        index = 0
+        while index < len(args) and args[index].startswith("-") and args[index] not in ("-", "--"):
+            index += 2 if args[index] in valued else 1
+        return min(index, len(args))
+
+
+@commands.command(cls=RunCommand, context_settings={"allow_interspersed_args": False, "help_option_names": ["--help"]})
 @RUN_OPTIONS
 @click.argument("words", nargs=-1, metavar="[host] COMMAND...")
 def run(words: tuple[str, ...], **options: Any) -> None:

@@ -1,6 +1,6 @@
 """Compiles `init` and the launchers, and makes the wheel one for this architecture and every Python 3.
 
-Needs musl-gcc (musl-tools): `init` lives beside every container, and glibc makes a static program thirty times as large.
+Needs musl-gcc (musl-tools): `init` lives beside every container, and glibc makes static programs thirty times as large.
 """
 
 import os

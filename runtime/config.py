@@ -99,7 +99,7 @@ class ContainerConfig:
         timeout: "float | None" = None,
     ) -> None:
         for key, value in locals().items():
-            if key != "self":
+            if key in self.__slots__:
                 setattr(self, key, value)
 
     if TYPE_CHECKING:
@@ -290,17 +290,29 @@ class _Builder:
     def _linux(self, uid: int, gid: int) -> "Json":
         config = self.config
         linux: Json = {
-            "namespaces": [{"type": kind, **({"path": path} if path else {})} for kind, path in self.namespaces.items()],
+            "namespaces": [
+                {"type": kind, **({"path": path} if path else {})} for kind, path in self.namespaces.items()
+            ],
             "maskedPaths": [*([] if self._unmasked else self.security.masked), *map(_absolute, config.hide)],
             "readonlyPaths": [] if self._unmasked else self.security.readonly,
-            "devices": [_device(text) for text in config.devices],
+            "devices": [] if self.userns else [_device(text)[1] for text in config.devices],
         }
         if self.userns:
             linux["uidMappings"] = self._mappings("uid", uid)
             linux["gidMappings"] = self._mappings("gid", gid)
+        if not config.privileged and self.host.privileged:
+            linux["resources"] = {"devices": [{"allow": False, "access": "rwm"}, *self._device_rules()]}
         if config.sysctl:
             linux["sysctl"] = dict(_pair(text, "--sysctl") for text in config.sysctl)
         return linux
+
+    def _device_rules(self) -> "list[Json]":
+        if "devices" not in self.host.cgroup_legacy:
+            return []  # Not enforced there yet; the record of the container says so.
+        devices = [_device(text)[1] for text in self.config.devices]
+        return [
+            {"allow": True, "access": "rwm", **{key: d[key] for key in ("type", "major", "minor")}} for d in devices
+        ]
 
     @property
     def _unmasked(self) -> bool:
@@ -379,7 +391,9 @@ class _Builder:
         mounts = [mount for mount in self.host.mounts if _is_shown(mount)]
         if not self.host.privileged:
             return _unprivileged_root(mounts)
-        return [self._further(mount) for mount in sorted(mounts, key=lambda m: m.point.count("/")) if mount.point != "/"]
+        return [
+            self._further(mount) for mount in sorted(mounts, key=lambda m: m.point.count("/")) if mount.point != "/"
+        ]
 
     def _further(self, mount: Mount) -> "Json":
         """A further mount of the host: overlaid like the root, or read-only where that cannot be."""
@@ -393,6 +407,10 @@ class _Builder:
         mounts = [_volume(text, self.idmap) for text in config.volumes]
         mounts += [_mount_option(text, self.idmap) for text in config.mounts]
         mounts += [_tmpfs(text) for text in config.tmpfs]
+        if self.userns:
+            # mknod(2) makes no devices in a user namespace: the host's node is bound.
+            devices = [_device(text) for text in config.devices]
+            mounts += [_mount(device["path"], "bind", source, ["bind"]) for source, device in devices]
         return mounts
 
 
@@ -732,8 +750,8 @@ def _check_hard(kind: str, hard: int, host: Host) -> None:
         raise UsageError(f"--ulimit {kind}: the hard limit here is {own}", hint="raising it needs CAP_SYS_RESOURCE")
 
 
-def _device(text: str) -> "Json":
-    """--device HOST[:CONTAINER[:PERMISSIONS]]."""
+def _device(text: str) -> "tuple[str, Json]":
+    """--device HOST[:CONTAINER[:PERMISSIONS]]: the host's path and the container's node."""
     parts = text.split(":")
     if len(parts) == 2 and not parts[1].startswith("/"):
         parts.insert(1, parts[0])
@@ -752,7 +770,7 @@ def _device(text: str) -> "Json":
     device = info.st_rdev
     major = (device >> 8 & 0xFFF) | (device >> 32 & ~0xFFF)
     minor = (device & 0xFF) | (device >> 12 & ~0xFF)
-    return {
+    return source, {
         "path": target, "type": kind, "major": major, "minor": minor,
         "fileMode": info.st_mode & 0o777, "uid": info.st_uid, "gid": info.st_gid,
     }  # fmt: skip
@@ -794,16 +812,14 @@ def _make_source(source: str) -> None:
 
 def _mount_option(text: str, idmap: "list[str]") -> "Json":
     """--mount type=bind|tmpfs,source=...,target=...,..., as docker reads it."""
-    given = dict((part.partition("=")[0], part.partition("=")[2]) for part in text.split(","))
+    given = {part.partition("=")[0]: part.partition("=")[2] for part in text.split(",")}
     kind = given.pop("type", "volume")
     source = given.pop("source", given.pop("src", ""))
     target = given.pop("target", given.pop("destination", given.pop("dst", "")))
     if not target:
         raise UsageError(f"--mount {text!r} needs a target")
-    options = []
-    for name in ("readonly", "ro"):
-        if name in given and _boolean(given.pop(name) or "true", "--mount readonly"):
-            options.append("ro")
+    flags = [given.pop(name) or "true" for name in ("readonly", "ro") if name in given]
+    options = ["ro"] if any(_boolean(flag, "--mount readonly") for flag in flags) else []
     if kind == "tmpfs":
         options += [f"size={_size(given.pop('tmpfs-size'), '--mount tmpfs-size')}"] if "tmpfs-size" in given else []
         options += [f"mode={given.pop('tmpfs-mode')}"] if "tmpfs-mode" in given else []

@@ -163,7 +163,7 @@ def receive_master(sock: "_socket.socket") -> int:
 
 
 def raw_mode(mode: "list[Any]") -> "list[Any]":
-    """cfmakeraw(3) of a tcgetattr list, but for output: "\\n" that others print meanwhile still returns the carriage."""
+    """cfmakeraw(3) of a tcgetattr list, but for output: what others print meanwhile still returns the carriage."""
     iflag, oflag, cflag, lflag, ispeed, ospeed, cc = mode
     iflag &= ~(
         termios.IGNBRK | termios.BRKINT | termios.PARMRK | termios.ISTRIP | termios.INLCR | termios.IGNCR

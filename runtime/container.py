@@ -11,7 +11,7 @@ from errno import ESRCH
 
 from . import cgroups, hooks, namespaces
 from .cgroups import Cgroup
-from .errors import HookError, LaunchError, NotFoundError, StateError, WarrenError
+from .errors import HookError, NotFoundError, StateError, WarrenError
 from .host import Host
 from .launch import (
     Options,
@@ -22,9 +22,9 @@ from .launch import (
     poll_end,
     write_pid_file,
 )
+from .namespaces import user
 from .plan import Wiring, create_plan, exec_plan
 from .spec import Bundle, Spec, dump_json
-from .namespaces import user
 from .state import StateDir, container_ids, read_file
 from .steps import CONSOLE_SLOT, FIFO_SLOT, PID, PIDFD_SLOT, REPORT_SLOT, SYNC, LaunchPlan
 
@@ -120,8 +120,9 @@ class Container:
         self._dir.make()
         try:
             cgroup.made = cgroup.missing_parents()
+            resources = (spec.config.get("linux") or {}).get("resources") or {}
             self._dir.write_record(self._head(spec, cgroup, options), bundle.raw)
-            _make_cgroup(cgroup)
+            _make_cgroup(cgroup, resources)
             fds = self._descriptors(options, console.fileno() if console else options.console_fd, detached)
             try:
                 pid = launch(plan, fds, options, self._events(spec))
@@ -150,7 +151,7 @@ class Container:
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "owner": posix.geteuid(),
             "cgroup": {"unified": cgroup.unified, "legacy": cgroup.legacy, "made": cgroup.made},
-            "enforced": options.enforced,
+            "enforced": {**options.enforced, **cgroup.unenforced(spec.config)},
             "ephemeral": options.ephemeral,
         }
 
@@ -305,7 +306,9 @@ class Container:
             status = "running" if self._dir.process() else "stopped"
             if status != "stopped" and not force:
                 status = self._status(record) if record else status
-                raise StateError(f"cannot delete container {self.id!r}: it is {status}, not stopped", hint="use --force")
+                raise StateError(
+                    f"cannot delete container {self.id!r}: it is {status}, not stopped", hint="use --force"
+                )
             self._destroy(_cgroup_of(record) if record else self._cgroup_without_record())
             if record:
                 self._poststop(str(record["bundle"]), record["config"])  # type: ignore[arg-type]
@@ -340,7 +343,9 @@ class Container:
             return
         try:
             if self._send_by_pidfd(pid, 9) and not poll_end(fd, _KILL_SECONDS):
-                raise StateError(f"process {pid} of container {self.id!r} does not die", hint="is it stuck in the kernel?")
+                raise StateError(
+                    f"process {pid} of container {self.id!r} does not die", hint="is it stuck in the kernel?"
+                )
         finally:
             posix.close(fd)
 
@@ -441,9 +446,10 @@ def _cgroup_of(record: "Json") -> Cgroup:
     return Cgroup(str(saved.get("unified") or ""), saved.get("legacy") or {}, saved.get("made") or [])  # type: ignore[arg-type]
 
 
-def _make_cgroup(cgroup: Cgroup) -> None:
+def _make_cgroup(cgroup: Cgroup, resources: "Json") -> None:
     try:
         cgroup.create()
+        cgroup.apply(resources)
     except OSError as error:
         raise WarrenError(f"cgroup {error.filename}: {posix.strerror(error.errno or 0)}".lower()) from error
 

@@ -31,7 +31,7 @@ from .syscalls import wait
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from typing import IO, Any
 
     Stream = int | IO[Any] | None
@@ -45,7 +45,9 @@ _BUFFER = 1 << 16
 class Result:
     """What a finished container leaves: subprocess.CompletedProcess's fields, and what could not be enforced."""
 
-    def __init__(self, args: "list[str]", returncode: int, stdout: "Any", stderr: "Any", enforced: "dict[str, str]") -> None:
+    def __init__(
+        self, args: "list[str]", returncode: int, stdout: "Any", stderr: "Any", enforced: "dict[str, str]"
+    ) -> None:
         self.args = args
         self.returncode = returncode
         """The command's exit code, 128+n when signal n ended it."""
@@ -60,7 +62,9 @@ class Result:
             raise ProcessError(f"command {self.args[0]!r} ended with exit code {self.returncode}", self)
 
     def __repr__(self) -> str:
-        return f"Result(args={self.args!r}, returncode={self.returncode}, stdout={self.stdout!r}, stderr={self.stderr!r})"
+        return (
+            f"Result(args={self.args!r}, returncode={self.returncode}, stdout={self.stdout!r}, stderr={self.stderr!r})"
+        )
 
 
 def new_id() -> str:
@@ -84,7 +88,7 @@ def run_foreground(config: ContainerConfig) -> int:
     Raises TimeoutExpiredError after config.timeout seconds, and what a launch raises.  Main thread only.
     """
     with Foreground() as foreground:
-        with _input(config) as stdin:
+        with _Input(config) as stdin:
             options = Options(stdio=(stdin, 1, 2), size=terminal_size())
             ours, theirs = console_pair() if config.tty else (None, None)
             if theirs is not None:
@@ -259,7 +263,7 @@ def _rootfs(image: "str | os.PathLike[str]") -> str:
     raise UsageError(f"unknown image {text!r}: there are no images yet", hint='use "host" or a directory')
 
 
-class _input:
+class _Input:
     """Descriptor of the container's stdin: ours with -i, /dev/null without, as docker's."""
 
     def __init__(self, config: ContainerConfig) -> None:

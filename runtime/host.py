@@ -98,7 +98,7 @@ class Host:
         return self._fact("newgidmap", lambda: _program("newgidmap"))  # type: ignore[return-value]
 
     def subordinate(self, kind: str) -> "tuple[int, int]":
-        """First id and count of the caller's range in /etc/subuid or /etc/subgid (`kind`: uid or gid); (0, 0) without."""
+        """First id and count of the caller's range in /etc/subuid or /etc/subgid (`kind`: uid, gid); else (0, 0)."""
 
         def find() -> "tuple[int, int]":
             owners = {str(self.euid), self._user_name()}

@@ -12,8 +12,8 @@ import sys
 from errno import EACCES, EBADMSG, EINTR, EISDIR, ENOENT, ENOEXEC, ENOTDIR, EPERM
 
 from .errors import CommandNotExecutableError, CommandNotFoundError, LaunchError, WarrenError
-from .syscalls import wait
 from .steps import FAIL, MAP, MAX_MESSAGE, MESSAGE, OK, PID, READY, SYNC, SYNC_SLOT, LaunchPlan
+from .syscalls import wait
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -100,8 +100,7 @@ def _send_off(plan: LaunchPlan, fds: "dict[int, int]", options: Options) -> int:
     lowest = 3 + options.preserve_fds
     passed: list[int] = []
     try:
-        for fd in fds.values():
-            passed.append(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, lowest))
+        passed += [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, lowest) for fd in fds.values()]
         numbers = dict(zip(fds, passed, strict=True))
         passed.append(_memfd("plan", plan.encode(numbers), lowest, sealed=False))
         return _spawn(passed[-1], passed, options)

@@ -52,8 +52,39 @@ _LATER = ("pause", "resume", "update", "events", "checkpoint", "restore")
 _SIGNALS = {
     name: number + 1
     for number, name in enumerate(
-        "HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP TSTP TTIN TTOU URG "
-        "XCPU XFSZ VTALRM PROF WINCH IO PWR SYS".split()
+        [
+            "HUP",
+            "INT",
+            "QUIT",
+            "ILL",
+            "TRAP",
+            "ABRT",
+            "BUS",
+            "FPE",
+            "KILL",
+            "USR1",
+            "SEGV",
+            "USR2",
+            "PIPE",
+            "ALRM",
+            "TERM",
+            "STKFLT",
+            "CHLD",
+            "CONT",
+            "STOP",
+            "TSTP",
+            "TTIN",
+            "TTOU",
+            "URG",
+            "XCPU",
+            "XFSZ",
+            "VTALRM",
+            "PROF",
+            "WINCH",
+            "IO",
+            "PWR",
+            "SYS",
+        ]
     )
 } | {"IOT": 6, "POLL": 29, "RTMIN": 34, "RTMAX": 64}
 
@@ -634,4 +665,3 @@ def _help() -> str:
     lines = ["usage: warren-oci " + _option_words(_GLOBAL) + "COMMAND ...", "", "commands:"]
     lines += [f"  {name} {_option_words(known)}{words}".rstrip() for name, (words, known) in _COMMANDS.items()]
     return "\n".join(lines) + "\n"
-

@@ -5,6 +5,7 @@ what Host.probe() found alone determine the plan; nothing here opens, mounts or 
 """
 
 from . import capabilities, namespaces
+from .cgroups.devices import is_default
 from .errors import SpecError, UnsupportedError
 from .namespaces import devices, mount, network, rootfs, user, uts
 from .steps import (
@@ -294,15 +295,15 @@ def _refuse_unsupported(spec: "Spec", host: "Host") -> None:
         raise UnsupportedError(
             "an ordinary user needs a user namespace", hint="add it to linux.namespaces, or use spec --rootless"
         )
-    _refuse_limits(linux.get("resources") or {})
+    _refuse_limits(linux.get("resources") or {}, host)
 
 
-def _refuse_limits(resources: "Json") -> None:
+def _refuse_limits(resources: "Json", host: "Host") -> None:
     """Zero, null and unlimited values are no limit, and a lone deny-all is the default device set (runc spec)."""
     for name, value in resources.items():
         if name == "devices":
             rules: list[Json] = value or []  # type: ignore[assignment]
-            if any(rule.get("allow") or rule.get("type") not in (None, "", "a") for rule in rules):
+            if not is_default(rules) and "devices" not in host.cgroup_legacy:
                 raise UnsupportedError("linux.resources.devices is not supported yet", hint="limits come with cgroups")
         elif limit := _first_limit(value, f"linux.resources.{name}"):
             raise UnsupportedError(f"{limit} is not supported yet", hint="limits come with cgroups")

@@ -136,7 +136,7 @@ def dump_json(value: object, indent: int = 0) -> str:
         raise SpecError("JSON: nested too deeply") from None
 
 
-class _Wrong(Exception):  # noqa: N818 - never leaves this module
+class _Wrong(Exception):
     """Something is wrong with a value; the path to it is collected, innermost first, on the way out."""
 
     __slots__ = ("message", "path")
@@ -244,7 +244,7 @@ def _pretty(value: object, newline: str, step: str) -> str:
 
 
 def read_regular(path: str, what: str) -> bytes:
-    """A whole regular file of at most MAX_JSON bytes; SpecError for any other kind, which is not even opened for good."""
+    """A whole regular file of at most MAX_JSON bytes; SpecError for any other kind."""
     return _read_file(path, None, what)
 
 

@@ -214,7 +214,9 @@ def make_root(root: str) -> None:
             make_root(parent)
             make_root(root)
         elif error.errno != EEXIST:
-            raise StateError(f"state directory {root}: {posix.strerror(error.errno or 0)}".lower(), hint="use --root") from error
+            raise StateError(
+                f"state directory {root}: {posix.strerror(error.errno or 0)}".lower(), hint="use --root"
+            ) from error
 
 
 def container_ids(root: str) -> "Iterator[str]":

@@ -269,7 +269,7 @@ _ATTR = {0x1: "ro", 0x2: "nosuid", 0x4: "nodev", 0x8: "noexec", 0x80: "nodiratim
 _ATIME = {0x00: "relatime", 0x10: "noatime", 0x20: "strictatime"}
 _PROPAGATION = {1 << 17: "unbindable", 1 << 18: "private", 1 << 19: "slave", 1 << 20: "shared"}
 _RLIMITS = (
-    "cpu fsize data stack core rss nproc nofile memlock as locks sigpending msgqueue nice rtprio rttime".split()
+    ["cpu", "fsize", "data", "stack", "core", "rss", "nproc", "nofile", "memlock", "as", "locks", "sigpending", "msgqueue", "nice", "rtprio", "rttime"]
 )
 
 

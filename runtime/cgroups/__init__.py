@@ -10,10 +10,12 @@ import time
 from errno import EACCES, EBUSY, EEXIST, ENOENT, ENOTEMPTY, EPERM, EROFS
 
 from ..errors import StateError
+from . import devices
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Any
 
     from ..host import Host
     from ..spec import Spec
@@ -46,6 +48,20 @@ class Cgroup:
                 _inherit_cpuset(path)
         if self.unified:
             _make(self.unified)
+
+    def apply(self, resources: "dict[str, Any]") -> None:
+        """Set the device rules, the only resource so far, where a v1 hierarchy takes them."""
+        path = self.legacy.get("devices")
+        for file, line in devices.writes(resources.get("devices") or []) if path else ():
+            _write(f"{path}/{file}", line)
+
+    def unenforced(self, config: "dict[str, Any]") -> "dict[str, str]":
+        """What of a container's resources is not enforced, by name, with the reason."""
+        if not self.directories():
+            return {"cgroup": "none: the caller may not make one"}
+        if ((config.get("linux") or {}).get("resources") or {}).get("devices") and "devices" not in self.legacy:
+            return {"devices": "not enforced: needs a v1 devices hierarchy until device programs for v2 come"}
+        return {}
 
     def missing_parents(self) -> "list[str]":
         """Parents that create() will make, outermost first; recorded before it does."""
@@ -111,7 +127,7 @@ def for_container(spec: "Spec | None", container_id: str, host: "Host") -> Cgrou
 
 
 def of_process(pid: int, host: "Host") -> Cgroup:
-    """The cgroup that a process is in (cgroups(7), /proc/PID/cgroup); hierarchies where that is the root are left out."""
+    """The cgroup that a process is in (cgroups(7), /proc/PID/cgroup), but for hierarchies where that is the root."""
     unified, legacy = "", {}
     for line in _read(f"/proc/{pid}/cgroup").splitlines():
         _, name, path = line.split(":", 2)
@@ -265,6 +281,6 @@ def _write(path: str, value: str) -> None:
     try:
         posix.write(fd, value.encode())
     except OSError as error:
-        raise OSError(error.errno, posix.strerror(error.errno), path) from error
+        raise OSError(error.errno, posix.strerror(error.errno or 0), path) from error
     finally:
         posix.close(fd)

@@ -24,7 +24,19 @@ def test_a_directory_is_overlaid_unless_write(warren: Warren, base: list[str], r
 def test_environment(warren: Warren, base: list[str], directory: Path) -> None:
     file = directory / "env"
     file.write_text("# comment\nFROM_FILE=1\nTAKEN\n")
-    result = warren("run", *base, "--env", "A=1", "-e", "TAKEN", "--env-file", str(file), "/bin/probe", "env", env={"TAKEN": "caller"})
+    result = warren(
+        "run",
+        *base,
+        "--env",
+        "A=1",
+        "-e",
+        "TAKEN",
+        "--env-file",
+        str(file),
+        "/bin/probe",
+        "env",
+        env={"TAKEN": "caller"},
+    )
     lines = result.ok().out.split()
     assert {"A=1", "FROM_FILE=1", "TAKEN=caller"} <= set(lines)
     assert any(line.startswith("PATH=") for line in lines)
@@ -42,7 +54,9 @@ def test_unknown_and_malformed_users_are_refused(warren: Warren, base: list[str]
     result.fails(125)
 
 
-def test_a_passwd_that_is_a_fifo_or_a_link_to_the_host_is_not_read(warren: Warren, base: list[str], rootfs: Path) -> None:
+def test_a_passwd_that_is_a_fifo_or_a_link_to_the_host_is_not_read(
+    warren: Warren, base: list[str], rootfs: Path
+) -> None:
     (rootfs / "etc/passwd").unlink()
     os.mkfifo(rootfs / "etc/passwd")
     warren("run", *base, "--user", "bee", "/bin/probe", "id").fails(125)
@@ -64,14 +78,16 @@ def test_volumes(warren: Warren, base: list[str], directory: Path) -> None:
     assert (data / "new").exists()
     assert (data / "new").stat().st_uid == 0
     result = warren("run", *base, "-v", f"{data}:/data:ro", "/bin/probe", "write", "/data/other", "x")
-    assert result.code != 0
+    assert "EROFS" in result.out
     warren("run", *base, "-v", f"{data}:/data:O", "/bin/probe", "write", "/data/other", "x").ok()
     warren("run", *base, "--mount", f"type=bind,src={data},dst=/data,readonly", "/bin/probe", "cat", "/data/file").ok()
     assert not (data / "other").exists()
 
 
 def test_a_missing_source_is_one_line(warren: Warren, base: list[str]) -> None:
-    warren("run", *base, "--mount", "type=bind,src=/no/such/place,dst=/data", "/bin/probe", "true").fails(125, "/no/such/place")
+    warren("run", *base, "--mount", "type=bind,src=/no/such/place,dst=/data", "/bin/probe", "true").fails(
+        125, "/no/such/place"
+    )
 
 
 def test_tmpfs_shm_and_read_only(warren: Warren, base: list[str]) -> None:
@@ -83,13 +99,24 @@ def test_tmpfs_shm_and_read_only(warren: Warren, base: list[str]) -> None:
 
 
 def test_capabilities_are_added_and_dropped(warren: Warren, base: list[str]) -> None:
-    status = warren("run", *base, "--cap-drop", "all", "--cap-add", "net_admin", "/bin/probe", "status", "CapEff").ok().out
+    status = (
+        warren("run", *base, "--cap-drop", "all", "--cap-add", "net_admin", "/bin/probe", "status", "CapEff").ok().out
+    )
     assert f"{1 << 12:016x}" in status
     warren("run", *base, "--cap-add", "no_such", "/bin/probe", "true").fails(125, "no_such")
 
 
 def test_ulimit_and_sysctl(warren: Warren, base: list[str]) -> None:
-    answers = warren.ask(*base, "--ulimit", "nofile=100:200", "--sysctl", "net.ipv4.ip_forward=1", "--", "rlimits", "cat /proc/sys/net/ipv4/ip_forward")
+    answers = warren.ask(
+        *base,
+        "--ulimit",
+        "nofile=100:200",
+        "--sysctl",
+        "net.ipv4.ip_forward=1",
+        "--",
+        "rlimits",
+        "cat /proc/sys/net/ipv4/ip_forward",
+    )
     assert any("100" in line and "200" in line for line in answers["rlimits"])
     assert answers.one("cat /proc/sys/net/ipv4/ip_forward") == "1"
     warren("run", *base, "--sysctl", "vm.swappiness=1", "/bin/probe", "true").fails(125, "vm.swappiness")
