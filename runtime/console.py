@@ -6,7 +6,6 @@ between the launch and the wait, and no handler does anything.  Only the main th
 
 import _signal
 import _socket
-import array
 import fcntl
 import posix
 import select
@@ -151,15 +150,14 @@ def console_pair() -> "tuple[_socket.socket, _socket.socket]":
 
 def receive_master(sock: "_socket.socket") -> int:
     """The descriptor that comes over a console socket (SCM_RIGHTS)."""
-    numbers = array.array("i")
-    _, ancillary, _, _ = sock.recvmsg(64, _socket.CMSG_LEN(numbers.itemsize))
+    integer = struct.Struct("=i")
+    _, ancillary, _, _ = sock.recvmsg(64, _socket.CMSG_LEN(integer.size))
     for level, kind, data in ancillary:
         if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
-            numbers.frombytes(data[: numbers.itemsize])
-    if not numbers:
-        raise WarrenError("no terminal came from the container")
-    fcntl.fcntl(numbers[0], fcntl.F_SETFD, fcntl.FD_CLOEXEC)
-    return numbers[0]
+            (master,) = integer.unpack_from(data)
+            fcntl.fcntl(master, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
+            return int(master)
+    raise WarrenError("no terminal came from the container")
 
 
 def raw_mode(mode: "list[Any]") -> "list[Any]":

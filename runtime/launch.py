@@ -151,8 +151,10 @@ class _Conversation:
             return True
         if kind not in (SYNC, MAP):
             raise LaunchError(step, None, EBADMSG, f"unknown message {kind} from init")
-        answer = self.on_event(kind, value, text)
-        self.sock.send(MESSAGE.pack(OK, step, 0) + answer.encode())
+        answer = MESSAGE.pack(OK, step, 0) + self.on_event(kind, value, text).encode()
+        if len(answer) > MAX_MESSAGE:
+            raise WarrenError(f"state of the container is over {MAX_MESSAGE} bytes", hint="use smaller annotations")
+        self.sock.send(answer)
         return True
 
     def _finished(self) -> int:

@@ -89,7 +89,7 @@ def create_plan(spec: "Spec", host: "Host", cgroup: "Cgroup", wiring: Wiring) ->
         root = _clone_sources(plan, spec, host, mounts, nodes)
         _set_attributes(plan, spec, root, mounts, -1)
     rootfs.build(plan, root, spec, host)
-    mount.attach(plan, mounts, spec, host, cgroup)
+    mount.attach(plan, mounts, spec, host, cgroup.unified, cgroup.legacy)
     devices.build(plan, nodes)
     if process.get("terminal"):
         plan.add("console", CONSOLE_SLOT, 1, *_size(process, wiring))

@@ -9,7 +9,6 @@ from ..steps import COPY_UP, MAKE_DIR, MAKE_FILE, NO_SYMLINKS, ON_KERNEL_FS, Lau
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..cgroups import Cgroup
     from ..host import Host
     from ..spec import Spec
 
@@ -190,8 +189,13 @@ def set_attributes(plan: LaunchPlan, mounts: "list[Mount]", userns: int) -> None
             plan.add("mount_setattr", mount.slot, 1, options.recursive_set, options.recursive_clear, 0, -1)
 
 
-def attach(plan: LaunchPlan, mounts: "list[Mount]", spec: "Spec", host: "Host", cgroup: "Cgroup") -> None:
-    """Mount everything in the order of the spec."""
+def attach(
+    plan: LaunchPlan, mounts: "list[Mount]", spec: "Spec", host: "Host", unified: str, legacy: "dict[str, str]"
+) -> None:
+    """Mount everything in the order of the spec.
+
+    `unified` and `legacy` are the container's cgroup directories, the latter by the name of their v1 hierarchy.
+    """
     for mount in mounts:
         if mount.options.symlink:
             plan.add("symlink", _read_link(mount), mount.destination)
@@ -202,7 +206,7 @@ def attach(plan: LaunchPlan, mounts: "list[Mount]", spec: "Spec", host: "Host", 
         elif mount.is_bind:
             plan.add("bind", mount.slot, mount.destination, mount.resolve)
         elif mount.type == "cgroup":
-            _mount_cgroups(plan, mount, spec, host, cgroup)
+            _mount_cgroups(plan, mount, spec, host, unified, legacy)
         else:
             _mount_new(plan, mount)
 
@@ -228,7 +232,9 @@ def _read_link(mount: Mount) -> str:
         raise SpecError(f"mounts[{mount.index}]: {mount.source} is not a symbolic link") from error
 
 
-def _mount_cgroups(plan: LaunchPlan, mount: Mount, spec: "Spec", host: "Host", cgroup: "Cgroup") -> None:
+def _mount_cgroups(
+    plan: LaunchPlan, mount: Mount, spec: "Spec", host: "Host", unified: str, legacy: "dict[str, str]"
+) -> None:
     """The container's view of its cgroups: cgroup2 alone, or on a v1 or hybrid host each hierarchy as runc does it."""
     attr, target = mount.options.attr, mount.destination
     private = spec.namespaces().get("cgroup") == ""
@@ -236,12 +242,12 @@ def _mount_cgroups(plan: LaunchPlan, mount: Mount, spec: "Spec", host: "Host", c
         plan.add("mount", "cgroup2", target, [], attr, mount.resolve)
         return
     if not host.cgroup_legacy:
-        _bind_cgroup(plan, cgroup.unified, target, attr, mount.resolve)
+        _bind_cgroup(plan, unified, target, attr, mount.resolve)
         return
     plan.add("mount", "tmpfs", target, ["mode=755", "size=64k"], attr & ~0x1, mount.resolve)
-    hierarchies = dict(cgroup.legacy)
-    if cgroup.unified:
-        hierarchies["unified"] = cgroup.unified
+    hierarchies = dict(legacy)
+    if unified:
+        hierarchies["unified"] = unified
     for name, path in sorted(hierarchies.items()):
         below = f"{target}/{name.removeprefix('name=')}"
         if not private:
