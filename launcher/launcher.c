@@ -14,8 +14,10 @@
 #include <string.h>
 #include <unistd.h>
 
-/* sys.argv is "-c", the site directory, the command's name, and what the user gave. */
-#define STATEMENTS "import sys;sys.path.insert(0,sys.argv[1]);del sys.argv[:2];from %s import main;main()"
+/* sys.argv is "-c", the site directory, the command's name, and what the user gave.  A command makes little garbage and
+ * ends soon; collecting it while modules load costs 1 ms. */
+#define STATEMENTS                                                                                                     \
+	"import gc,sys;gc.disable();sys.path.insert(0,sys.argv[1]);del sys.argv[:2];from %s import main;main()"
 
 #define COUNT(array) (sizeof array / sizeof *array)
 

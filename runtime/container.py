@@ -32,6 +32,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .seccomp import Program
+
     Json = dict[str, object]
 
 DEFAULT_ROOT = "/run/warren"
@@ -73,7 +75,8 @@ class Container:
         host = Host.probe()
         cgroup = cgroups.for_container(bundle.spec, self.id, host)
         user.set_home(bundle.spec.config.get("process") or {}, bundle.spec.root_path())
-        return create_plan(bundle.spec, host, cgroup, _wiring(options, detached=detached))
+        filter = _filter(bundle.spec.config, cached=False)
+        return create_plan(bundle.spec, host, cgroup, _wiring(options, filter, detached=detached))
 
     def create(self, bundle: Bundle, options: Options) -> int:
         """Set the container up to the user's program and stop there; returns the pid of its init (host's view).
@@ -115,8 +118,10 @@ class Container:
         spec = bundle.spec
         cgroup = cgroups.for_container(spec, self.id, host)
         user.set_home(spec.config.get("process") or {}, spec.root_path())
-        plan = create_plan(spec, host, cgroup, _wiring(options, detached=detached))
+        filter = _filter(spec.config)
+        plan = create_plan(spec, host, cgroup, _wiring(options, filter, detached=detached))
         console = connect_console(options.console_socket) if options.console_socket else None
+        options.enforced.update(cgroup.unenforced(spec.config))
         self._dir.make()
         try:
             cgroup.made = cgroup.missing_parents()
@@ -125,7 +130,7 @@ class Container:
             _make_cgroup(cgroup, resources)
             fds = self._descriptors(options, console.fileno() if console else options.console_fd, detached)
             try:
-                pid = launch(plan, fds, options, self._events(spec))
+                pid = launch(plan, fds, options, self._events(spec, filter))
             finally:
                 for slot in (FIFO_SLOT, REPORT_SLOT):
                     if slot in fds:
@@ -151,7 +156,7 @@ class Container:
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "owner": posix.geteuid(),
             "cgroup": {"unified": cgroup.unified, "legacy": cgroup.legacy, "made": cgroup.made},
-            "enforced": {**options.enforced, **cgroup.unenforced(spec.config)},
+            "enforced": options.enforced,
             "ephemeral": options.ephemeral,
         }
 
@@ -164,7 +169,7 @@ class Container:
             fds[REPORT_SLOT] = self._dir.open_report()
         return fds
 
-    def _events(self, spec: Spec) -> "Callable[[int, int, str], str]":
+    def _events(self, spec: Spec, filter: "Program | None") -> "Callable[[int, int, str], str]":
         """Answer init: record the pid, map ids, run the hooks that belong to the runtime's namespaces."""
         pid = 0
 
@@ -173,6 +178,8 @@ class Container:
             if kind == PID:
                 pid = value
                 self._dir.record_pid(pid)
+            elif kind == SYNC and name == "seccomp" and filter:
+                self._hand_over(filter, pid, value, "creating", spec)
             elif kind == SYNC:
                 return self._runtime_hooks(name, spec, pid)
             else:
@@ -180,6 +187,13 @@ class Container:
             return ""
 
         return on_event
+
+    def _hand_over(self, filter: "Program", pid: int, listener: int, status: str, spec: Spec) -> None:
+        """Give the listener of SCMP_ACT_NOTIFY to its agent, with the state of the container (its init's pid)."""
+        from .seccomp import agent
+
+        state = dump_json(self._state(status, self._dir.process() or pid, spec.bundle, spec.config))
+        agent.hand_over(filter, pid, listener, state, OCI_VERSION)
 
     def _runtime_hooks(self, name: str, spec: Spec, pid: int) -> str:
         """Run what belongs to the runtime's namespaces; returns the state for the hooks that init runs next.
@@ -210,7 +224,7 @@ class Container:
             return
         number, errno, text = fail_text(data)
         spec = Spec(record["config"], str(record["bundle"]))  # type: ignore[arg-type]
-        plan = create_plan(spec, Host.probe(), _cgroup_of(record), Wiring(detached=True))
+        plan = create_plan(spec, Host.probe(), _cgroup_of(record), Wiring(detached=True, seccomp=_filter(spec.config)))
         raise failure(plan, number, errno, text)
 
     # ---- state
@@ -251,12 +265,12 @@ class Container:
         return dict(self.config().get("process") or {})  # type: ignore[call-overload, no-any-return]
 
     def processes(self) -> "list[int]":
-        """Host pids of the container's processes; StateError when it has no cgroup that tells."""
+        """Host pids of the container's processes: those of its cgroup, without one those of its pid namespace."""
         cgroup = _cgroup_of(self._record())
-        if not cgroup.directories():
-            pid = self._dir.process()
-            return [pid] if pid else []
-        return cgroup.processes()
+        if cgroup.directories():
+            return cgroup.processes()
+        pid = self._dir.process()
+        return _pid_namespace(pid) if pid else []
 
     # ---- kill, delete
 
@@ -265,11 +279,11 @@ class Container:
 
         Raises StateError "container not running", the words that containerd looks for.
         """
-        record = self._dir.read_record()
-        if all and record is not None:
-            for pid in _cgroup_of(record).processes():
+        if all:
+            for pid in self.processes():
                 _send(pid, signal)
             return
+        self._dir.read_record()  # NotFoundError for a container that there is not.
         pid = self._dir.process()
         if not pid or not self._send_by_pidfd(pid, signal):
             raise StateError(f"container not running: {self.id!r} is stopped")
@@ -372,7 +386,8 @@ class Container:
 
     def exec_plan(self, process: "Json", options: Options) -> LaunchPlan:
         record = self._record()
-        return self._exec_plan(record, process, options, self._running(record))
+        filter = _filter(record["config"], cached=False)  # type: ignore[arg-type]
+        return self._exec_plan(record, process, options, self._running(record), filter)
 
     def exec(self, process: "Json", options: Options) -> int:
         """Run another process in the container; returns its pid, a child of this process (of the host's view).
@@ -381,14 +396,15 @@ class Container:
         """
         record = self._record()
         pid = self._running(record)
-        plan = self._exec_plan(record, process, options, pid)
+        filter = _filter(record["config"])  # type: ignore[arg-type]
+        plan = self._exec_plan(record, process, options, pid, filter)
         console = connect_console(options.console_socket) if options.console_socket else None
         fds = {PIDFD_SLOT: posix.pidfd_open(pid)}
         try:
             self._running(record)
             if console or options.console_fd >= 0:
                 fds[CONSOLE_SLOT] = console.fileno() if console else options.console_fd
-            child = launch(plan, fds, options, lambda _kind, _value, _text: "")
+            child = launch(plan, fds, options, self._exec_events(record, filter))
             if options.pid_file:
                 write_pid_file(options.pid_file, child)
             return child
@@ -397,11 +413,32 @@ class Container:
             if console:
                 console.close()
 
-    def _exec_plan(self, record: "Json", process: "Json", options: Options, pid: int) -> LaunchPlan:
+    def _exec_events(self, record: "Json", filter: "Program | None") -> "Callable[[int, int, str], str]":
+        pid = 0
+
+        def on_event(kind: int, value: int, name: str) -> str:
+            nonlocal pid
+            if kind == PID:
+                pid = value
+            elif kind == SYNC and filter:
+                spec = Spec(record["config"], str(record["bundle"]))  # type: ignore[arg-type]
+                self._hand_over(filter, pid, value, self._status(record), spec)
+            return ""
+
+        return on_event
+
+    def _exec_plan(
+        self, record: "Json", process: "Json", options: Options, pid: int, filter: "Program | None"
+    ) -> LaunchPlan:
         spec = Spec(record["config"], str(record["bundle"]))  # type: ignore[arg-type]
         user.set_home(process, spec.root_path())
         return exec_plan(
-            spec, Host.probe(), _cgroup_of(record), process, _foreign_namespaces(pid), _wiring(options, detached=False)
+            spec,
+            Host.probe(),
+            _cgroup_of(record),
+            process,
+            _foreign_namespaces(pid),
+            _wiring(options, filter, detached=False),
         )
 
     def _running(self, record: "Json") -> int:
@@ -430,7 +467,21 @@ def sweep(root: str) -> None:
             container.delete(force=True)
 
 
-def _wiring(options: Options, *, detached: bool) -> Wiring:
+def _filter(config: "Json", *, cached: bool = True) -> "Program | None":
+    """linux.seccomp, compiled, or from the cache beside the default state root."""
+    linux: Json = config.get("linux") or {}  # type: ignore[assignment]
+    if not linux.get("seccomp"):
+        return None
+    from . import seccomp
+
+    try:
+        directory = default_root() + "-seccomp" if cached else ""
+    except StateError:
+        directory = ""
+    return seccomp.load(linux["seccomp"], posix.uname().machine, directory)  # type: ignore[arg-type]
+
+
+def _wiring(options: Options, filter: "Program | None", *, detached: bool) -> Wiring:
     return Wiring(
         detached=detached,
         no_pivot=options.no_pivot,
@@ -438,6 +489,7 @@ def _wiring(options: Options, *, detached: bool) -> Wiring:
         pdeathsig=options.pdeathsig,
         init=options.init,
         size=options.size,
+        seccomp=filter,
     )
 
 
@@ -465,6 +517,23 @@ def _map_ids(helper: int, spec: Spec) -> None:
             raise WarrenError(f"{program} refused the {key}", hint="are the ids in /etc/subuid and /etc/subgid?")
 
 
+def _pid_namespace(pid: int) -> "list[int]":
+    """Every process in the pid namespace of `pid`; only itself if that is our own namespace."""
+    namespace = _inode(f"/proc/{pid}/ns/pid")
+    if namespace in (None, _inode("/proc/self/ns/pid")):
+        return [pid]
+    pids = [int(name) for name in posix.listdir("/proc") if name.isdecimal()]
+    return sorted(other for other in pids if _inode(f"/proc/{other}/ns/pid") == namespace)
+
+
+def _inode(path: str) -> "tuple[int, int] | None":
+    try:
+        info = posix.stat(path)
+    except OSError:
+        return None
+    return info.st_dev, info.st_ino
+
+
 def _pid_inside(pid: int) -> int:
     """A process's pid in its own pid namespace (proc(5), NSpid)."""
     for line in read_file(f"/proc/{pid}/status").splitlines():
@@ -477,11 +546,7 @@ def _foreign_namespaces(pid: int) -> int:
     """CLONE_NEW flags of the namespaces in which `pid` differs from us."""
     flags = 0
     for flag, name in namespaces.TYPES.values():
-        try:
-            theirs, ours = posix.stat(f"/proc/{pid}/ns/{name}"), posix.stat(f"/proc/self/ns/{name}")
-        except FileNotFoundError:
-            continue
-        if (theirs.st_dev, theirs.st_ino) != (ours.st_dev, ours.st_ino):
+        if _inode(f"/proc/{pid}/ns/{name}") != _inode(f"/proc/self/ns/{name}"):
             flags |= flag
     return flags
 

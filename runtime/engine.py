@@ -10,16 +10,8 @@ import select
 import time
 from errno import EINVAL, EPERM
 
-from .config import (
-    HOST,
-    ContainerConfig,
-    lease_ids,
-    make_spec,
-    raw_config,
-    reclaim_ids,
-    release_ids,
-    wants_userns,
-)
+from .config import HOST, ContainerConfig, make_spec, raw_config, wants_userns
+from .config.ids import lease_ids, reclaim_ids, release_ids
 from .console import Foreground, console_pair, terminal_size
 from .container import Container, default_root, sweep
 from .errors import LaunchError, ProcessError, TimeoutExpiredError, UsageError

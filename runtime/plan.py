@@ -22,6 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .cgroups import Cgroup
     from .host import Host
+    from .seccomp import Program
     from .spec import Spec
 
     Json = dict[str, object]
@@ -37,7 +38,7 @@ _RLIMITS = {
 class Wiring:
     """What a plan must know of how its launch is wired, beyond the spec."""
 
-    __slots__ = ("detached", "init", "no_pivot", "pdeathsig", "preserve_fds", "size")
+    __slots__ = ("detached", "init", "no_pivot", "pdeathsig", "preserve_fds", "seccomp", "size")
 
     def __init__(
         self,
@@ -48,6 +49,7 @@ class Wiring:
         pdeathsig: int = 0,
         init: bool = False,
         size: "tuple[int, int]" = (0, 0),
+        seccomp: "Program | None" = None,
     ) -> None:
         self.detached = detached  # create: wait for start between set-up and the user's program
         self.no_pivot = no_pivot
@@ -55,6 +57,7 @@ class Wiring:
         self.pdeathsig = pdeathsig
         self.init = init
         self.size = size
+        self.seccomp = seccomp  # linux.seccomp, compiled
 
 
 def create_plan(spec: "Spec", host: "Host", cgroup: "Cgroup", wiring: Wiring) -> LaunchPlan:
@@ -101,7 +104,7 @@ def create_plan(spec: "Spec", host: "Host", cgroup: "Cgroup", wiring: Wiring) ->
         plan.add("sysctl", _sysctl_path(key), value)
     rootfs.finish(plan, root, spec)
 
-    _become_user(plan, spec, host, process, MAKE_DIR)
+    _become_user(plan, spec, host, process, wiring, MAKE_DIR)
     if (spec.config.get("hooks") or {}).get("startContainer"):
         plan.add("sync", "startContainer")
     if wiring.detached:
@@ -111,9 +114,7 @@ def create_plan(spec: "Spec", host: "Host", cgroup: "Cgroup", wiring: Wiring) ->
     return plan
 
 
-def exec_plan(
-    spec: "Spec", host: "Host", cgroup: "Cgroup", process: "Json", types: int, wiring: Wiring
-) -> LaunchPlan:
+def exec_plan(spec: "Spec", host: "Host", cgroup: "Cgroup", process: "Json", types: int, wiring: Wiring) -> LaunchPlan:
     """Order what another process in a running container needs.
 
     `types` are the CLONE_NEW flags of the namespaces in which the container differs from the caller; they are joined
@@ -133,7 +134,7 @@ def exec_plan(
     plan.add("setsid")
     if process.get("terminal"):
         plan.add("console", CONSOLE_SLOT, 0, *_size(process, wiring))
-    _become_user(plan, spec, host, process, MUST_EXIST)
+    _become_user(plan, spec, host, process, wiring, MUST_EXIST)
     _execute(plan, process, wiring)
     return plan
 
@@ -171,7 +172,7 @@ def _join_cgroup(plan: LaunchPlan, cgroup: "Cgroup") -> int:
     return slot
 
 
-def _become_user(plan: LaunchPlan, spec: "Spec", host: "Host", process: "Json", cwd: int) -> None:
+def _become_user(plan: LaunchPlan, spec: "Spec", host: "Host", process: "Json", wiring: Wiring, cwd: int) -> None:
     """Limits, working directory and privileges, the ones that give up power last."""
     uid, gid = _ids(process)
     account: Json = process.get("user") or {}  # type: ignore[assignment]
@@ -191,6 +192,10 @@ def _become_user(plan: LaunchPlan, spec: "Spec", host: "Host", process: "Json", 
             "process.user.additionalGids: supplementary groups cannot be set with a single-id map",
             hint="give the user subordinate ids in /etc/subgid",
         )
+    filter = wiring.seccomp
+    if filter and not process.get("noNewPrivileges"):
+        # It takes CAP_SYS_ADMIN, which is about to go; what follows is bound by the filter (RULES 15; runc does so).
+        plan.add("seccomp", filter.program, filter.flags, 0)
     plan.add("user", uid, gid, int(can_set), groups)
     if account.get("umask") is not None:
         plan.add("umask", account["umask"])  # type: ignore[arg-type]
@@ -203,9 +208,16 @@ def _become_user(plan: LaunchPlan, spec: "Spec", host: "Host", process: "Json", 
         plan.add("no_new_privs")
     args: list[str] = process["args"]  # type: ignore[assignment]
     plan.add("find", args[0], _search_path(process))
+    if filter and filter.notify and process.get("noNewPrivileges"):
+        # The agent must get the listener while somebody is here to pass it on: before the wait for start.
+        plan.add("seccomp", filter.program, filter.flags, 0)
 
 
 def _execute(plan: LaunchPlan, process: "Json", wiring: Wiring) -> None:
+    filter = wiring.seccomp
+    if filter and not filter.notify and process.get("noNewPrivileges"):
+        # As late as can be; but the reaper, whom the container's processes may attack, is bound by it, too.
+        plan.add("seccomp", filter.program, filter.flags, int(not wiring.init))
     if wiring.init:
         plan.add("reap")
     args: list[str] = process["args"]  # type: ignore[assignment]
@@ -223,7 +235,8 @@ def _create_hooks(plan: LaunchPlan, spec: "Spec") -> None:
 
 def _hooks(plan: LaunchPlan, spec: "Spec", kind: str) -> None:
     for hook in (spec.config.get("hooks") or {}).get(kind) or []:
-        plan.add("hook", hook["path"], hook.get("args") or [hook["path"]], hook.get("env") or [], hook.get("timeout") or 0)
+        args = hook.get("args") or [hook["path"]]
+        plan.add("hook", hook["path"], args, hook.get("env") or [], hook.get("timeout") or 0)
 
 
 def _process(spec: "Spec") -> "Json":
@@ -276,7 +289,7 @@ def _refuse_unsupported(spec: "Spec", host: "Host") -> None:
     linux = config.get("linux") or {}
     process = config.get("process") or {}
     kinds = spec.namespaces()
-    for key in ("seccomp", "intelRdt", "timeOffsets", "personality", "netDevices", "memoryPolicy"):
+    for key in ("intelRdt", "timeOffsets", "personality", "netDevices", "memoryPolicy"):
         if linux.get(key):
             raise UnsupportedError(f"linux.{key} is not supported yet", hint="it comes with a later release")
     for key in ("apparmorProfile", "selinuxLabel", "scheduler", "ioPriority", "execCPUAffinity"):

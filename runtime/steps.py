@@ -8,10 +8,11 @@ The wire format, all integers native-endian (the plan never leaves the machine):
     plan    magic u32 "WRNP" | version u32 | bytes u32 (whole plan) | steps u32
     step    op u16 | arguments u16 | bytes u32 (of the arguments that follow)
     argument
-            type u32 ('i', 's' or 'l') | bytes u32 | data, padded with NUL to a multiple of eight
+            type u32 ('i', 's', 'l' or 'b') | bytes u32 | data, padded with NUL to a multiple of eight
             i   one int64
             s   a string; bytes counts it without the NUL that ends it
             l   strings, each ended by a NUL; bytes counts all of them
+            b   any bytes
 
 A slot ('f' in a signature, an int64 on the wire) is an index into init's table of file descriptors; -1 is none.
 
@@ -24,6 +25,8 @@ The conversation over the sync socket (SOCK_SEQPACKET), one struct a message: ki
     init, inside
         SYNC  text=name                --->   does what the name says (runs the runtime's hooks)
                                        <---   OK  text=state of the container, the input of later `hook` steps
+        SYNC  text=seccomp value=fd    --->   takes init's descriptor fd, and sends it to the agent of SCMP_ACT_NOTIFY
+                                       <---   OK
         READY                          --->   `create` returns; init waits for a byte from the fifo
         FAIL  step, value=errno, text  --->   LaunchError naming the step
         (end of file)                  --->   the user's program has been executed, or init is dead
@@ -37,9 +40,10 @@ from .errors import PlanError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
+    from typing import Any
 
-    Argument = int | str | Sequence[str]
+    Argument = int | str | bytes | Sequence[str]
 
 MAGIC = 0x504E5257
 VERSION = 1
@@ -60,7 +64,8 @@ SYNC_SLOT, CONSOLE_SLOT, FIFO_SLOT, REPORT_SLOT, PIDFD_SLOT, FIRST_SLOT = 0, 1, 
 
 # How a target inside the root is resolved (openat2(2), always RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS).
 MUST_EXIST, MAKE_DIR, MAKE_FILE, NO_SYMLINKS, ON_KERNEL_FS, COPY_UP = 0, 1, 2, 4, 8, 16
-"""COPY_UP: what the target holds is copied into the new file system first.  ON_KERNEL_FS: the target may lie on procfs or sysfs (CVE-2019-16884: nothing else ever may)."""
+"""COPY_UP: what the target holds is copied into the new file system first.  ON_KERNEL_FS: the target may lie on procfs
+or sysfs (CVE-2019-16884: nothing else ever may)."""
 
 
 class Op:
@@ -129,9 +134,7 @@ VOCABULARY = {
     "domainname": Op(29, "s", "name", "set domainname {name}"),
     "sysctl": Op(30, "ss", "key value", "set sysctl {key} = {value}"),
     "loopback": Op(31, "", "", "bring loopback up"),
-    "console": Op(
-        32, "fiii", "socket bind rows columns", "open a terminal, send it over #{socket}{bind:console}"
-    ),
+    "console": Op(32, "fiii", "socket bind rows columns", "open a terminal, send it over #{socket}{bind:console}"),
     "sync": Op(33, "s", "name", "wait for {name}"),
     "hook": Op(34, "slli", "path argv env timeout", "run hook {path}"),
     "rlimit": Op(35, "iii", "resource soft hard", "set rlimit {resource:rlimit} {soft:limit}:{hard:limit}"),
@@ -152,6 +155,12 @@ VOCABULARY = {
     "reap": Op(45, "", "", "fork, reap and pass on signals as process 1"),
     "exec": Op(46, "lli", "argv env preserve_fds", "execute {argv:command}"),
     "oom_score_adj": Op(47, "i", "score", "set oom_score_adj {score}"),
+    "seccomp": Op(
+        48,
+        "bii",
+        "program flags at_exec",
+        "load seccomp filter of {program:instructions} instructions{at_exec:at_exec}",
+    ),
 }
 
 
@@ -222,7 +231,11 @@ class LaunchPlan:
 
     def to_list(self) -> "list[dict[str, object]]":
         """The plan as JSON-able data: one object a step with its op and its fields."""
-        return [{"op": step.op, **step.fields()} for step in self.steps]
+        return [{"op": step.op, **{key: _jsonable(step.fields()[key]) for key in step.fields()}} for step in self.steps]
+
+
+def _jsonable(value: "Argument") -> object:
+    return value.hex() if isinstance(value, bytes) else value
 
 
 def _encode_int(value: "Argument") -> bytes:
@@ -241,6 +254,12 @@ def _encode_list(value: "Argument") -> bytes:
     return struct.pack("=II", ord("l"), len(data)) + data + bytes(-len(data) % 8)
 
 
+def _encode_bytes(value: "Argument") -> bytes:
+    if not isinstance(value, bytes):
+        raise PlanError(f"{value!r} is not bytes")
+    return struct.pack("=II", ord("b"), len(value)) + value + bytes(-len(value) % 8)
+
+
 def _bytes_of(value: object) -> bytes:
     if not isinstance(value, str):
         raise PlanError(f"{value!r} is not a string")
@@ -250,7 +269,7 @@ def _bytes_of(value: object) -> bytes:
     return data
 
 
-_ENCODERS = {"i": _encode_int, "f": _encode_int, "s": _encode_string, "l": _encode_list}
+_ENCODERS = {"i": _encode_int, "f": _encode_int, "s": _encode_string, "l": _encode_list, "b": _encode_bytes}
 
 
 # ---- text for people: only --plan and error messages come here ----------------------------------------------------
@@ -268,9 +287,10 @@ _NS = {
 _ATTR = {0x1: "ro", 0x2: "nosuid", 0x4: "nodev", 0x8: "noexec", 0x80: "nodiratime", 0x200000: "nosymfollow"}
 _ATIME = {0x00: "relatime", 0x10: "noatime", 0x20: "strictatime"}
 _PROPAGATION = {1 << 17: "unbindable", 1 << 18: "private", 1 << 19: "slave", 1 << 20: "shared"}
-_RLIMITS = (
-    ["cpu", "fsize", "data", "stack", "core", "rss", "nproc", "nofile", "memlock", "as", "locks", "sigpending", "msgqueue", "nice", "rtprio", "rttime"]
-)
+_RLIMITS = [
+    "cpu", "fsize", "data", "stack", "core", "rss", "nproc", "nofile", "memlock", "as", "locks", "sigpending",
+    "msgqueue", "nice", "rtprio", "rttime",
+]  # fmt: skip
 
 
 def _render(text: str, fields: "dict[str, Argument]") -> str:
@@ -312,7 +332,7 @@ def _limit(value: int) -> str:
     return "unlimited" if value == -1 else str(value)
 
 
-_STYLES = {
+_STYLES: "dict[str, Callable[[Any], str]]" = {
     "": lambda v: _quote(v) if isinstance(v, str) else str(v),
     "at": lambda v: f" at {_quote(v)}" if v else "",
     "recursive": lambda v: " recursively" if v else "",
@@ -334,6 +354,8 @@ _STYLES = {
     "limit": _limit,
     "capabilities": _capabilities,
     "groups": lambda v: " groups " + ",".join(v) if v else "",
+    "instructions": lambda v: str(len(v) // 8),
+    "at_exec": lambda v: " at execve" if v else "",
     "command": lambda v: " ".join([_quote(item) for item in v]),
 }
 

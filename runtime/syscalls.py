@@ -11,6 +11,7 @@ RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_IN_ROOT = 0x10
 # The same number on every architecture that Linux has gained openat2 on (5.6).
 _NR_OPENAT2 = 437
+_NR_PIDFD_GETFD = 438
 
 
 def exit_code(status: int) -> int:
@@ -45,3 +46,14 @@ def openat2_in_root(root: int, path: str, flags: int) -> int:
             break
     number = ctypes.get_errno()
     raise OSError(number, posix.strerror(number), path)
+
+
+def pidfd_getfd(pidfd: int, number: int) -> int:
+    """A duplicate, close-on-exec, of another process's descriptor (pidfd_getfd(2), Linux 5.6)."""
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    fd = libc.syscall(ctypes.c_long(_NR_PIDFD_GETFD), ctypes.c_int(pidfd), ctypes.c_int(number), ctypes.c_uint(0))
+    if fd < 0:
+        raise OSError(ctypes.get_errno(), "pidfd_getfd: " + posix.strerror(ctypes.get_errno()))
+    return int(fd)

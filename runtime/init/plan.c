@@ -127,6 +127,16 @@ static const char *decode_list(const unsigned char *data, size_t size, size_t ro
     return NULL;
 }
 
+static const char *decode_bytes(const unsigned char *data, size_t size, size_t room, struct arg *arg)
+{
+    size_t padded = ALIGNED(size);
+    if (padded > room || !all_zero(data + size, padded - size))
+        return "bytes are longer than their step";
+    arg->s = (const char *)data;
+    arg->n = size;
+    return NULL;
+}
+
 /* Decodes one argument of at most *room bytes at *at, and moves both past it. */
 static const char *decode_argument(char letter, const unsigned char **at, size_t *room, struct arg *arg)
 {
@@ -146,6 +156,8 @@ static const char *decode_argument(char letter, const unsigned char **at, size_t
         wrong = decode_string(data, size, left, arg);
     } else if (letter == 'l') {
         wrong = decode_list(data, size, left, arg);
+    } else if (letter == 'b') {
+        wrong = decode_bytes(data, size, left, arg);
     } else {
         wrong = decode_integer(letter, data, size, arg);
     }

@@ -17,15 +17,15 @@
 /* One argument of a step. */
 struct arg {
     int64_t i;     /* 'i' and 'f': the number, or the slot */
-    const char *s; /* 's': a string; 'l': the first of the strings, each ended by a NUL */
-    size_t n;      /* 'l': bytes of all strings with their NULs; 's': bytes without the NUL */
+    const char *s; /* 's': a string; 'l': the first of the strings, each ended by a NUL; 'b': bytes, aligned to eight */
+    size_t n;      /* 'l': bytes of all strings with their NULs; 's': bytes without the NUL; 'b': bytes */
 };
 
 /* One word of the vocabulary, and what does it. */
 struct run;
 struct word {
     const char *name;      /* as in runtime/steps.py */
-    const char *signature; /* a letter an argument: i integer, f slot, s string, l list of strings */
+    const char *signature; /* a letter an argument: i integer, f slot, s string, l list of strings, b bytes */
     int (*act)(struct run *run, const struct arg *arg); /* 0, or -1 after fail() */
     uint16_t number;       /* the op on the wire */
 };

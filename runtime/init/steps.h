@@ -2,6 +2,7 @@
 #ifndef WARREN_STEPS_H
 #define WARREN_STEPS_H
 
+#include <linux/filter.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
@@ -58,7 +59,8 @@
     X(44, wait_start, "ff")          \
     X(45, reap, "")                  \
     X(46, exec, "lli")               \
-    X(47, oom_score_adj, "i")
+    X(47, oom_score_adj, "i")        \
+    X(48, seccomp, "bii")
 
 #define DETAIL_SIZE 320
 
@@ -87,6 +89,8 @@ struct run {
     bool own_console;         /* the standard streams are a terminal that `console` opened */
     char *state;              /* text of the last OK to a `sync`: the input of hooks */
     char *program;            /* what `find` found */
+    struct sock_fprog filter; /* the program that load_filter() is to load; empty if there is none */
+    unsigned filter_flags;    /* flags of seccomp(2) for it */
     int slots[MAX_SLOTS];     /* descriptor + 1; 0 is an empty slot, so that unused pages are never touched */
 };
 
@@ -114,6 +118,8 @@ void report_failure(struct run *run);
  * runtime a container is not to be. */
 void tell(struct run *run, uint32_t kind, int64_t value, const char *text);
 char *wait_for_ok(struct run *run);
+/* Sends a SYNC by write(2), which is the one call that SCMP_ACT_NOTIFY never holds back. */
+void sync_by_write(struct run *run, const char *name, int64_t value);
 
 /* ---- init.c ---- */
 
@@ -174,6 +180,11 @@ int set_layer_option(struct run *run, int fs, const char *option);
 
 /* Waits for the helper of `userns`, which has been told to end. */
 void reap_helper(struct run *run);
+
+/* ---- steps_seccomp.c ---- */
+
+/* Loads the filter that the `seccomp` step left for the end, if any. */
+int load_filter(struct run *run);
 
 /* ---- steps_process.c ---- */
 

@@ -752,6 +752,19 @@ static int q_exec(int argc, char **argv)
 	return outcome(-1);
 }
 
+/* syscall NUMBER ARGUMENT...: "= RESULT" or the errno's name; arguments are numbers, or text after a colon. */
+static int q_syscall(int argc, char **argv)
+{
+	long a[7] = {0};
+	for (int i = 1; i < argc && i < 8; i++)
+		a[i - 1] = *argv[i] == ':' ? (long)(argv[i] + 1) : strtol(argv[i], NULL, 0);
+	long result = syscall(a[0], a[1], a[2], a[3], a[4], a[5], a[6]);
+	if (result < 0)
+		return outcome(-1);
+	printf("= %ld\n", result);
+	return 0;
+}
+
 static const struct question {
 	const char *name;
 	int arguments; /* at least so many */
@@ -772,6 +785,7 @@ static const struct question {
 	{"chroot", 1, q_chroot}, {"kill-self", 1, q_kill_self}, {"kill", 2, q_kill}, {"fork", 1, q_fork},
 	{"fork-orphan", 1, q_fork_orphan}, {"trap", 0, q_trap}, {"wait-winch", 0, q_wait_winch},
 	{"zombies", 0, q_zombies}, {"clock", 0, q_clock}, {"exec", 1, q_exec},
+	{"syscall", 1, q_syscall},
 };
 
 static int ask(int argc, char **argv)

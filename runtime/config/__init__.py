@@ -1,0 +1,443 @@
+"""ContainerConfig: what a user asked for, in docker's words; and make_spec(), which turns it into a Spec.
+
+Everything that a person may get wrong is found here, before anything is made: UsageError for words that are off,
+UnsupportedError for what this host or version cannot do.
+"""
+
+import posix
+
+from .. import capabilities
+from ..errors import UnsupportedError, UsageError
+from ..host import Host, Mount
+from ..plan import DEFAULT_PATH
+from ..seccomp import default_profile
+from ..seccomp.docker import plain
+from ..spec import Layers, Spec, dump_json, parse_json, read_regular, validate
+from .accounts import Accounts
+from .ids import RANGE
+from .sources import (
+    NO_IDMAP,
+    OWN_IN_CONTAINER,
+    has_mqueue,
+    is_below,
+    is_directory,
+    is_shown,
+    need_directory,
+    root_of,
+    unprivileged_root,
+)
+from .words import (
+    absolute,
+    absolute_path,
+    device,
+    mount_entry,
+    mount_option,
+    pair,
+    rlimits,
+    security_options,
+    size,
+    tmpfs,
+    volume,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    Json = dict[str, Any]
+
+HOST = "host"
+_SAFE = ["nosuid", "noexec", "nodev"]
+
+
+class ContainerConfig:
+    """One container as a user describes it; the names are docker's options, the defaults DESIGN's.
+
+    source      "host", or with `rootfs` anything
+    rootfs      a directory to use as the root, "" for the host's own
+    argv        the command and its arguments
+    env         NAME=VALUE entries, later ones win
+    user        NAME|UID[:NAME|GID] as the root file system's /etc/passwd and /etc/group know them
+    volumes     SRC:DST[:OPTIONS]; mounts: type=bind|tmpfs,src=,dst=,...; tmpfs: DST[:OPTIONS]
+    userns      "" (the default for the caller), host, private
+    pid, ipc, uts, network  "" or private, host, ns:PATH
+    timeout     seconds, None for ever
+    """
+
+    __slots__ = (
+        "argv", "cap_add", "cap_drop", "devices", "entrypoint", "env", "hide", "hostname", "id", "init", "interactive",
+        "ipc", "keep_changes", "mounts", "name", "network", "pid", "privileged", "read_only", "rootfs", "security_opt",
+        "shm_size", "sysctl", "timeout", "tmpfs", "tty", "ulimits", "user", "userns", "uts", "volumes", "workdir",
+        "write",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        argv: "Sequence[str]",
+        *,
+        id: str,
+        rootfs: str = "",
+        write: bool = False,
+        keep_changes: str = "",
+        hide: "Sequence[str]" = (),
+        name: str = "",
+        env: "Sequence[str]" = (),
+        workdir: str = "",
+        user: "str | None" = None,
+        hostname: str = "",
+        read_only: bool = False,
+        volumes: "Sequence[str]" = (),
+        mounts: "Sequence[str]" = (),
+        tmpfs: "Sequence[str]" = (),
+        cap_add: "Sequence[str]" = (),
+        cap_drop: "Sequence[str]" = (),
+        security_opt: "Sequence[str]" = (),
+        ulimits: "Sequence[str]" = (),
+        sysctl: "Sequence[str]" = (),
+        devices: "Sequence[str]" = (),
+        shm_size: str = "64m",
+        pid: str = "",
+        ipc: str = "",
+        uts: str = "",
+        network: str = "none",
+        userns: str = "",
+        init: bool = False,
+        privileged: bool = False,
+        entrypoint: "str | None" = None,
+        interactive: bool = False,
+        tty: bool = False,
+        timeout: "float | None" = None,
+    ) -> None:
+        for key, value in locals().items():
+            if key in self.__slots__:
+                setattr(self, key, value)
+
+    if TYPE_CHECKING:
+        argv: Sequence[str]
+        id: str
+        rootfs: str
+        write: bool
+        keep_changes: str
+        hide: Sequence[str]
+        name: str
+        env: Sequence[str]
+        workdir: str
+        user: str | None
+        hostname: str
+        read_only: bool
+        volumes: Sequence[str]
+        mounts: Sequence[str]
+        tmpfs: Sequence[str]
+        cap_add: Sequence[str]
+        cap_drop: Sequence[str]
+        security_opt: Sequence[str]
+        ulimits: Sequence[str]
+        sysctl: Sequence[str]
+        devices: Sequence[str]
+        shm_size: str
+        pid: str
+        ipc: str
+        uts: str
+        network: str
+        userns: str
+        init: bool
+        privileged: bool
+        entrypoint: str | None
+        interactive: bool
+        tty: bool
+        timeout: float | None
+
+
+def make_spec(config: ContainerConfig, host: Host, first_id: int, enforced: "dict[str, str]") -> Spec:
+    """The Spec of a container.  `first_id` begins its range of the host's ids when root gives it one (lease_ids).
+
+    Notes what is weaker than the default, with the reason, in `enforced`.
+    """
+    builder = _Builder(config, host, first_id, enforced)
+    spec = builder.build()
+    validate(spec.config)
+    return spec
+
+
+def wants_userns(config: ContainerConfig, host: Host) -> bool:
+    """Whether the container gets a user namespace of its own."""
+    if config.userns not in ("", "host", "private", "auto"):
+        raise UsageError(f"--userns {config.userns!r} is unknown", hint="host or private")
+    if not host.privileged:
+        if config.userns == "host":
+            raise UnsupportedError("--userns host: an ordinary user cannot do without a user namespace")
+        if reason := host.no_user_namespaces:
+            raise UnsupportedError(f"user namespaces are not allowed here: {reason}", hint="ask the administrator")
+        return True
+    return config.userns in ("private", "auto") or (config.userns == "" and not config.privileged and not config.write)
+
+
+class _Builder:
+    """Collects a spec; one method per part of it."""
+
+    def __init__(self, config: ContainerConfig, host: Host, first_id: int, enforced: "dict[str, str]") -> None:
+        self.config = config
+        self.host = host
+        self.first_id = first_id
+        self.enforced = enforced
+        self.userns = wants_userns(config, host)
+        # Where ids are mapped by root, the file systems below are idmapped instead of chowned.
+        self.idmap = ["idmap"] if self.userns and host.privileged else []
+        self.root = root_of(config.rootfs, config.write)
+        self.namespaces = self._namespaces()
+        self.security = security_options(config.security_opt)
+        self.accounts = Accounts(self.root)
+
+    def build(self) -> Spec:
+        config = self.config
+        uid, gid, groups, home = self._user()
+        spec: Json = {
+            "ociVersion": "1.2.0",
+            "process": {
+                "terminal": config.tty,
+                "user": {"uid": uid, "gid": gid, "additionalGids": groups},
+                "args": self._args(),
+                "env": self._env(home),
+                "cwd": self._cwd(),
+                "capabilities": self._capabilities(),
+                "rlimits": rlimits(config.ulimits, self.host),
+                "noNewPrivileges": self.security.no_new_privileges,
+            },
+            "root": {"path": self.root, "readonly": config.read_only},
+            "mounts": [*self._kernel_mounts(), *self._source_mounts(), *self._user_mounts()],
+            "linux": self._linux(uid, gid),
+            "annotations": {"org.warren.name": config.name or config.id[:12]},
+        }
+        if "uts" in self.namespaces:
+            spec["hostname"] = self._hostname()
+        elif config.hostname:
+            raise UsageError("--hostname cannot be set in somebody else's UTS namespace")
+        return Spec(spec, "/", self._layers())
+
+    # ---- process
+
+    def _args(self) -> "list[str]":
+        args = list(self.config.argv)
+        if self.config.entrypoint:
+            args.insert(0, self.config.entrypoint)
+        if not args:
+            raise UsageError("no command is given", hint="warren run SOURCE COMMAND...")
+        return args
+
+    def _env(self, home: str) -> "list[str]":
+        values = {"PATH": DEFAULT_PATH, "HOSTNAME": self._hostname(), "HOME": home}
+        if self.config.tty:
+            values["TERM"] = posix.environ.get(b"TERM", b"xterm").decode("utf-8", "replace")
+        for entry in self.config.env:
+            name, _, value = entry.partition("=")
+            values[name] = value
+        return [f"{name}={value}" for name, value in values.items()]
+
+    def _hostname(self) -> str:
+        if self.config.uts == "host":
+            return posix.uname().nodename
+        return self.config.hostname or self.config.id[:12]
+
+    def _cwd(self) -> str:
+        """--workdir; for the host's own root the caller's directory, if it exists in the container."""
+        if self.config.workdir:
+            if not self.config.workdir.startswith("/"):
+                raise UsageError(f"--workdir {self.config.workdir!r} is not an absolute path")
+            return self.config.workdir
+        if self.config.rootfs:
+            return "/"
+        try:
+            here = posix.getcwd()
+        except FileNotFoundError:
+            return "/"
+        hidden = (*OWN_IN_CONTAINER, *self.config.hide)
+        return "/" if not here.startswith("/") or any(is_below(here, path) for path in hidden) else here
+
+    def _user(self) -> "tuple[int, int, list[int], str]":
+        """Uid, gid, supplementary gids and home directory."""
+        user = self.accounts.find(self.config.user if self.config.user is not None else "0")
+        groups = user.groups if self.config.user is not None and ":" not in self.config.user else []
+        if not self.host.privileged and not self.host.subordinate("gid")[1]:
+            # A single-id map denies setgroups(2) (user_namespaces(7)).
+            if groups:
+                self.enforced["supplementary_groups"] = "none: no subordinate ids in /etc/subgid"
+            groups = []
+        return user.uid, user.gid, groups, user.home
+
+    def _capabilities(self) -> "Json":
+        config = self.config
+        base = capabilities.DEFAULT
+        add = list(config.cap_add)
+        if config.privileged:
+            add.append("ALL")
+        kept = capabilities.adjust(base, add, config.cap_drop)
+        if any(word.upper() == "ALL" for word in add) and not self.userns:
+            # All that there are here: nobody can give more than he has.
+            kept = [name for name in kept if name in capabilities.names(self.host.capabilities)]
+        root = self.accounts.find(config.user if config.user is not None else "0").uid == 0
+        own = kept if root else []
+        return {"bounding": kept, "permitted": own, "effective": own, "inheritable": [], "ambient": []}
+
+    # ---- namespaces, ids, paths
+
+    def _namespaces(self) -> "dict[str, str]":
+        config, found = self.config, {"mount": "", "cgroup": ""}
+        for kind, word in (("pid", config.pid), ("ipc", config.ipc), ("uts", config.uts), ("network", config.network)):
+            if word in ("", "private") or (kind == "network" and word == "none"):
+                found[kind] = ""
+            elif word.startswith("ns:/"):
+                found[kind] = word[3:]
+            elif word.startswith("container:"):
+                raise UnsupportedError(f"--{kind} {word}: containers cannot be joined yet", hint="use ns:PATH")
+            elif kind == "network" and word != "host":
+                raise UnsupportedError(f"--network {word}: there are no networks yet", hint="none or host")
+            elif word != "host":
+                raise UsageError(f"--{kind} {word!r} is unknown", hint="host, private or ns:PATH")
+        if self.userns:
+            found["user"] = ""
+        return found
+
+    def _linux(self, uid: int, gid: int) -> "Json":
+        config = self.config
+        linux: Json = {
+            "namespaces": [
+                {"type": kind, **({"path": path} if path else {})} for kind, path in self.namespaces.items()
+            ],
+            "maskedPaths": [*([] if self._unmasked else self.security.masked), *map(absolute, config.hide)],
+            "readonlyPaths": [] if self._unmasked else self.security.readonly,
+            "devices": [] if self.userns else [device(text)[1] for text in config.devices],
+        }
+        if self.userns:
+            linux["uidMappings"] = self._mappings("uid", uid)
+            linux["gidMappings"] = self._mappings("gid", gid)
+        if not config.privileged and self.host.privileged:
+            linux["resources"] = {"devices": [{"allow": False, "access": "rwm"}, *self._device_rules()]}
+        if profile := self._seccomp():
+            linux["seccomp"] = profile
+        if config.sysctl:
+            linux["sysctl"] = dict(pair(text, "--sysctl") for text in config.sysctl)
+        return linux
+
+    def _seccomp(self) -> "Json | None":
+        """The default profile, made for the container's capabilities; a file's; or none."""
+        choice = self.security.seccomp
+        if choice == "unconfined" or (choice == "builtin" and self.config.privileged):
+            return None
+        arch, bounding = posix.uname().machine, set(self._capabilities()["bounding"])
+        if choice == "builtin":
+            return default_profile(bounding, arch)
+        path = absolute_path(choice)
+        return plain(parse_json(read_regular(path, path), path), bounding, arch, self.host.kernel)
+
+    def _device_rules(self) -> "list[Json]":
+        if "devices" not in self.host.cgroup_legacy:
+            return []  # Not enforced there yet; the record of the container says so.
+        devices = [device(text)[1] for text in self.config.devices]
+        return [
+            {"allow": True, "access": "rwm", **{key: d[key] for key in ("type", "major", "minor")}} for d in devices
+        ]
+
+    @property
+    def _unmasked(self) -> bool:
+        return self.config.privileged or self.security.unconfined_paths
+
+    def _mappings(self, kind: str, wanted: int) -> "list[dict[str, int]]":
+        if self.host.privileged:
+            return [{"containerID": 0, "hostID": self.first_id, "size": RANGE}]
+        own = self.host.euid if kind == "uid" else self.host.egid
+        first, count = self.host.subordinate(kind)
+        if count and self.host.newuidmap and self.host.newgidmap:
+            return [
+                {"containerID": 0, "hostID": own, "size": 1},
+                {"containerID": 1, "hostID": first, "size": min(count, RANGE)},
+            ]
+        self.enforced[f"{kind}_map"] = f"a single id: no subordinate ids in /etc/sub{kind}, or no newuidmap"
+        return [{"containerID": wanted, "hostID": own, "size": 1}]
+
+    # ---- root and mounts
+
+    def _layers(self) -> "Layers | None":
+        config = self.config
+        if config.rootfs and config.write:
+            if self.host.privileged and config.userns == "":
+                self.enforced["user_namespace"] = "off: --write gives the container the directory with its own ids"
+            return None
+        keep = absolute_path(config.keep_changes) if config.keep_changes else ""
+        if keep and not self.host.privileged:
+            raise UnsupportedError("--keep-changes needs root", hint="mount a directory with -v instead")
+        if keep:
+            need_directory(keep, "--keep-changes")
+        if not config.rootfs and not self.host.privileged:
+            return Layers([])
+        return Layers([self.root], keep, bool(self.idmap))
+
+    def _kernel_mounts(self) -> "list[Json]":
+        # Group 5 owns terminals, where it is mapped (devpts.rst, gid).
+        tty_group = ["gid=5"] if self.host.privileged or self.host.subordinate("gid")[1] > 5 else []
+        pts = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", *tty_group]
+        shm_size = size(self.config.shm_size, "--shm-size")
+        readonly = [] if self.config.privileged else ["ro"]
+        mounts = [
+            mount_entry("/proc", "proc", "proc", _SAFE),
+            mount_entry("/dev", "tmpfs", "tmpfs", ["nosuid", "strictatime", "mode=755", "size=65536k"]),
+            mount_entry("/dev/pts", "devpts", "devpts", pts),
+            self._shm(shm_size),
+            mount_entry("/dev/mqueue", "mqueue", "mqueue", _SAFE),
+            self._sys(readonly),
+            mount_entry("/sys/fs/cgroup", "cgroup", "cgroup", [*_SAFE, "relatime", *readonly]),
+        ]
+        if self.namespaces.get("pid") is None:
+            # A procfs shows the namespace it was mounted from; the host's is bound, as a user namespace demands.
+            mounts[0] = mount_entry("/proc", "bind", "/proc", ["rbind", *_SAFE])
+        if self.namespaces.get("ipc") is None:
+            mounts[4] = mount_entry("/dev/mqueue", "bind", "/dev/mqueue", ["rbind", *_SAFE])
+        if not self.config.rootfs:
+            mounts.append(mount_entry("/run", "tmpfs", "tmpfs", ["nosuid", "nodev", "mode=755"]))
+            mounts.append(mount_entry("/tmp", "tmpfs", "tmpfs", ["nosuid", "nodev", "mode=1777"]))
+        return mounts if has_mqueue(self.host) else [m for m in mounts if m["destination"] != "/dev/mqueue"]
+
+    def _shm(self, bytes: int) -> "Json":
+        if self.namespaces.get("ipc") is None:
+            return mount_entry("/dev/shm", "bind", "/dev/shm", ["rbind", *_SAFE])
+        return mount_entry("/dev/shm", "tmpfs", "shm", [*_SAFE, "mode=1777", f"size={bytes}"])
+
+    def _sys(self, readonly: "list[str]") -> "Json":
+        """A new sysfs belongs to the owner of the network namespace; with another's the host's is bound."""
+        if self.namespaces.get("network") == "" or not self.userns:
+            return mount_entry("/sys", "sysfs", "sysfs", [*_SAFE, *readonly])
+        return mount_entry("/sys", "bind", "/sys", ["rbind", *_SAFE, *["r" + word for word in readonly]])
+
+    def _source_mounts(self) -> "list[Json]":
+        """What the root is completed by: for the host's own, everything that is mounted below it."""
+        if self.config.rootfs:
+            return []
+        mounts = [mount for mount in self.host.mounts if is_shown(mount)]
+        if not self.host.privileged:
+            return unprivileged_root(mounts)
+        return [
+            self._further(mount) for mount in sorted(mounts, key=lambda m: m.point.count("/")) if mount.point != "/"
+        ]
+
+    def _further(self, mount: Mount) -> "Json":
+        """A further mount of the host: overlaid like the root, or read-only where that cannot be."""
+        point = mount.point
+        if mount.type in NO_IDMAP or not is_directory(point):
+            return mount_entry(point, "bind", point, ["bind", "ro"])
+        return mount_entry(point, "bind", point, ["bind", "O", *self.idmap])
+
+    def _user_mounts(self) -> "list[Json]":
+        config = self.config
+        mounts = [volume(text, self.idmap) for text in config.volumes]
+        mounts += [mount_option(text, self.idmap) for text in config.mounts]
+        mounts += [tmpfs(text) for text in config.tmpfs]
+        if self.userns:
+            # mknod(2) makes no devices in a user namespace: the host's node is bound.
+            devices = [device(text) for text in config.devices]
+            mounts += [mount_entry(node["path"], "bind", source, ["bind"]) for source, node in devices]
+        return mounts
+
+
+def raw_config(spec: Spec) -> bytes:
+    """A spec's config as bytes, for the intent record."""
+    return dump_json(spec.config).encode()

@@ -1,0 +1,100 @@
+"""Users of a root file system: its /etc/passwd and /etc/group, read without leaving it and without waiting."""
+
+import posix
+from errno import ENOENT, ENOTDIR
+
+from ..errors import UsageError
+from ..syscalls import O_PATH, openat2_in_root
+
+_MAX_DATABASE = 1 << 20
+
+
+class Account:
+    """A user of the container's root file system."""
+
+    __slots__ = ("gid", "groups", "home", "uid")
+
+    def __init__(self, uid: int, gid: int, home: str, groups: "list[int]") -> None:
+        self.uid = uid
+        self.gid = gid
+        self.home = home
+        self.groups = groups
+
+
+class Accounts:
+    """/etc/passwd and /etc/group below a root, read without leaving it and without waiting (RULES 11)."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self._lines: dict[str, list[list[str]]] = {}
+
+    def find(self, text: str) -> Account:
+        """NAME|UID[:NAME|GID].  Digits are numbers, never names; UsageError for anything unknown or malformed."""
+        user, colon, group = text.partition(":")
+        if not user or (colon and not group) or ":" in group:
+            raise UsageError(f"--user {text!r} is malformed", hint="NAME|UID[:NAME|GID]")
+        entry = self._passwd(user)
+        uid = _number(user, "uid") if user.isdecimal() else _field(entry, 2, f"user {user!r}")
+        gid = int(entry[3]) if entry and len(entry) > 3 and entry[3].isdecimal() else 0
+        if group:
+            gid = self._gid(group)
+        home = entry[5] if entry and len(entry) > 5 and entry[5].startswith("/") else "/"
+        return Account(uid, gid, home, self._groups(entry[0], gid) if entry else [])
+
+    def _passwd(self, user: str) -> "list[str] | None":
+        column = 2 if user.isdecimal() else 0
+        return next((row for row in self._rows("passwd") if len(row) > 3 and row[column] == user), None)
+
+    def _gid(self, group: str) -> int:
+        if group.isdecimal():
+            return _number(group, "gid")
+        entry = next((row for row in self._rows("group") if len(row) > 2 and row[0] == group), None)
+        return _field(entry, 2, f"group {group!r}")
+
+    def _groups(self, user: str, gid: int) -> "list[int]":
+        """Supplementary groups of a user, by /etc/group."""
+        rows = [row for row in self._rows("group") if len(row) > 3 and user in row[3].split(",")]
+        return sorted({int(row[2]) for row in rows if row[2].isdecimal()} - {gid})
+
+    def _rows(self, name: str) -> "list[list[str]]":
+        if name not in self._lines:
+            text = read_inside(self._root, f"etc/{name}")
+            self._lines[name] = [line.split(":") for line in text.splitlines()]
+        return self._lines[name]
+
+
+def read_inside(root: str, path: str) -> str:
+    """A small regular file below `root`, no link out of it followed; "" when there is none.
+
+    UsageError for another kind of file or one over 1 MiB: an image must not make us wait on a FIFO.
+    """
+    top = posix.open(root, O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
+    try:
+        fd = openat2_in_root(top, path, posix.O_RDONLY | posix.O_NONBLOCK)
+    except OSError as error:
+        if error.errno in (ENOENT, ENOTDIR):
+            return ""
+        raise UsageError(f"{path} in the root file system: {posix.strerror(error.errno or 0)}".lower()) from error
+    finally:
+        posix.close(top)
+    try:
+        info = posix.fstat(fd)
+        if info.st_mode & 0o170000 != 0o100000 or info.st_size > _MAX_DATABASE:
+            raise UsageError(f"{path} in the root file system is not a regular file of at most 1 MiB")
+        return posix.read(fd, _MAX_DATABASE).decode("utf-8", "replace")
+    finally:
+        posix.close(fd)
+
+
+def _number(text: str, kind: str) -> int:
+    if not text.isascii() or len(text) > 10 or int(text) > 0xFFFFFFFE:
+        raise UsageError(f"{kind} {text} is out of range", hint="0 to 4294967294")
+    return int(text)
+
+
+def _field(entry: "list[str] | None", column: int, what: str) -> int:
+    if entry is None:
+        raise UsageError(f"{what} is unknown in the root file system", hint="use a number")
+    if not entry[column].isdecimal():
+        raise UsageError(f"{what} has no number in the root file system")
+    return _number(entry[column], what)

@@ -1,0 +1,241 @@
+"""Options in docker's words, taken apart: --security-opt, --ulimit, --device, --volume, --mount, --tmpfs."""
+
+import posix
+
+from ..errors import UnsupportedError, UsageError
+from ..host import Host
+from ..spec import MASKED_PATHS, READONLY_PATHS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import Any
+
+    Json = dict[str, Any]
+
+_SIZES = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+_RLIMITS = ("core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio",
+            "rttime", "sigpending", "stack", "as")  # fmt: skip
+_RESOURCE_NUMBERS = {"cpu": 0, "fsize": 1, "data": 2, "stack": 3, "core": 4, "rss": 5, "nproc": 6, "nofile": 7,
+                     "memlock": 8, "as": 9, "locks": 10, "sigpending": 11, "msgqueue": 12, "nice": 13, "rtprio": 14,
+                     "rttime": 15}  # fmt: skip
+
+
+def mount_entry(destination: str, kind: str, source: str, options: "list[str]") -> "Json":
+    return {"destination": destination, "type": kind, "source": source, "options": list(options)}
+
+
+def absolute_path(path: str) -> str:
+    """Absolute, from the caller's directory."""
+    return path if path.startswith("/") else f"{posix.getcwd().rstrip('/')}/{path}"
+
+
+class Security:
+    """--security-opt, taken apart."""
+
+    __slots__ = ("masked", "no_new_privileges", "readonly", "seccomp", "unconfined_paths")
+
+    def __init__(self) -> None:
+        self.no_new_privileges = True
+        self.seccomp = "builtin"  # or unconfined, or a file
+        self.unconfined_paths = False
+        self.masked = list(MASKED_PATHS)
+        self.readonly = list(READONLY_PATHS)
+
+
+def security_options(texts: "Sequence[str]") -> Security:
+    """--security-opt KEY=VALUE; UsageError for an unknown one."""
+    security = Security()
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals:
+            key, _, value = text.partition(":")
+        if key == "no-new-privileges":
+            security.no_new_privileges = _boolean(value or "true", "--security-opt no-new-privileges")
+        elif key == "systempaths" and value == "unconfined":
+            security.unconfined_paths = True
+        elif key == "mask" and value:
+            security.masked += [absolute(path) for path in value.split(":")]
+        elif key == "unmask" and value:
+            _unmask(security, value)
+        elif key == "seccomp" and value:
+            security.seccomp = value
+        elif key in ("apparmor", "label") and value in ("unconfined", "disable"):
+            pass
+        elif key in ("apparmor", "label"):
+            raise UnsupportedError(f"--security-opt {key} is not supported yet", hint="it comes with a later release")
+        else:
+            raise UsageError(f"--security-opt {text!r} is unknown")
+    return security
+
+
+def _unmask(security: Security, value: str) -> None:
+    if value.upper() == "ALL":
+        security.unconfined_paths = True
+        return
+    paths = value.split(":")
+    security.masked = [path for path in security.masked if path not in paths]
+    security.readonly = [path for path in security.readonly if path not in paths]
+
+
+def _boolean(text: str, option: str) -> bool:
+    if text.lower() not in ("true", "false", "1", "0"):
+        raise UsageError(f"{option} is true or false, not {text!r}")
+    return text.lower() in ("true", "1")
+
+
+def pair(text: str, option: str) -> "tuple[str, str]":
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise UsageError(f"{option} {text!r} is not KEY=VALUE")
+    return key, value
+
+
+def absolute(path: str) -> str:
+    if not path.startswith("/"):
+        raise UsageError(f"{path!r} is not an absolute path")
+    return path
+
+
+def size(text: str, option: str) -> int:
+    """Bytes of docker's sizes: 64m, 1g, 512k, 100b, 1024."""
+    unit = text[-1:].lower() if not text[-1:].isdecimal() else ""
+    number = text[: len(text) - len(unit)]
+    if unit not in _SIZES or not number.isdecimal() or len(number) > 15 or int(number) == 0:
+        raise UsageError(f"{option} {text!r} is not a size", hint="a number with b, k, m or g")
+    return int(number) * _SIZES[unit]
+
+
+def rlimits(texts: "Iterable[str]", host: Host) -> "list[Json]":
+    """--ulimit TYPE=SOFT[:HARD]; -1 is unlimited.  One above our own hard limit needs CAP_SYS_RESOURCE."""
+    limits = {}
+    for text in texts:
+        kind, value = pair(text, "--ulimit")
+        soft, _, hard = value.partition(":")
+        if kind not in _RLIMITS:
+            raise UsageError(f"--ulimit {kind!r} is unknown", hint=", ".join(_RLIMITS))
+        numbers = [_limit(part, text) for part in (soft, hard or soft)]
+        if numbers[0] > numbers[1]:
+            raise UsageError(f"--ulimit {text}: the soft limit is above the hard one")
+        _check_hard(kind, numbers[1], host)
+        limits[kind] = {"type": f"RLIMIT_{kind.upper()}", "soft": numbers[0], "hard": numbers[1]}
+    return list(limits.values())
+
+
+def _limit(text: str, whole: str) -> int:
+    if text == "-1":
+        return (1 << 64) - 1
+    if not text.isdecimal() or len(text) > 19:
+        raise UsageError(f"--ulimit {whole!r} is malformed", hint="TYPE=SOFT[:HARD]")
+    return int(text)
+
+
+def _check_hard(kind: str, hard: int, host: Host) -> None:
+    import resource
+
+    own = resource.getrlimit(_RESOURCE_NUMBERS[kind])[1]
+    if own != resource.RLIM_INFINITY and hard > own and not host.has_resource:
+        raise UsageError(f"--ulimit {kind}: the hard limit here is {own}", hint="raising it needs CAP_SYS_RESOURCE")
+
+
+def device(text: str) -> "tuple[str, Json]":
+    """--device HOST[:CONTAINER[:PERMISSIONS]]: the host's path and the container's node."""
+    parts = text.split(":")
+    if len(parts) == 2 and not parts[1].startswith("/"):
+        parts.insert(1, parts[0])
+    source, target = parts[0], parts[1] if len(parts) > 1 else parts[0]
+    if len(parts) > 3 or not source.startswith("/") or not target.startswith("/"):
+        raise UsageError(f"--device {text!r} is malformed", hint="HOST[:CONTAINER[:PERMISSIONS]]")
+    if len(parts) == 3 and (not parts[2] or set(parts[2]) - set("rwm")):
+        raise UsageError(f"--device {text!r}: permissions are made of r, w and m")
+    try:
+        info = posix.stat(source)
+    except OSError as error:
+        raise UsageError(f"--device {source}: {posix.strerror(error.errno or 0)}".lower()) from error
+    kind = {0o020000: "c", 0o060000: "b"}.get(info.st_mode & 0o170000)
+    if not kind:
+        raise UsageError(f"--device {source} is not a device")
+    device = info.st_rdev
+    major = (device >> 8 & 0xFFF) | (device >> 32 & ~0xFFF)
+    minor = (device & 0xFF) | (device >> 12 & ~0xFF)
+    return source, {
+        "path": target, "type": kind, "major": major, "minor": minor,
+        "fileMode": info.st_mode & 0o777, "uid": info.st_uid, "gid": info.st_gid,
+    }  # fmt: skip
+
+
+def volume(text: str, idmap: "list[str]") -> "Json":
+    """-v SRC:DST[:OPTIONS] with docker's and podman's options; named volumes do not exist yet."""
+    parts = text.split(":")
+    if len(parts) not in (2, 3):
+        raise UsageError(f"--volume {text!r} is malformed", hint="SRC:DST[:OPTIONS]")
+    source, target = parts[0], absolute(parts[1])
+    if not source.startswith(("/", ".")):
+        raise UnsupportedError(f"--volume {text!r}: there are no named volumes yet", hint="give a path")
+    words = [word for word in (parts[2].split(",") if len(parts) == 3 else []) if word not in ("z", "Z", "nocopy", "")]
+    known = ("ro", "rw", "O", "nosuid", "nodev", "noexec", "suid", "dev", "exec", "bind", "rbind")
+    for word in words:
+        if word not in known and word.removeprefix("r") not in ("shared", "slave", "private", "unbindable"):
+            raise UsageError(f"--volume {text!r}: unknown option {word!r}")
+    source = absolute_path(source)
+    _make_source(source)
+    tree = [] if "bind" in words or "O" in words else ["rbind"]
+    return mount_entry(target, "bind", source, [*tree, *words, *idmap])
+
+
+def _make_source(source: str) -> None:
+    """docker makes a missing source of -v a directory; --mount refuses it."""
+    try:
+        posix.stat(source)
+    except FileNotFoundError:
+        try:
+            posix.mkdir(source, 0o755)
+        except OSError as error:
+            raise UsageError(f"--volume {source}: {posix.strerror(error.errno or 0)}".lower()) from error
+
+
+def mount_option(text: str, idmap: "list[str]") -> "Json":
+    """--mount type=bind|tmpfs,source=...,target=...,..., as docker reads it."""
+    given = {part.partition("=")[0]: part.partition("=")[2] for part in text.split(",")}
+    kind = given.pop("type", "volume")
+    source = given.pop("source", given.pop("src", ""))
+    target = given.pop("target", given.pop("destination", given.pop("dst", "")))
+    if not target:
+        raise UsageError(f"--mount {text!r} needs a target")
+    flags = [given.pop(name) or "true" for name in ("readonly", "ro") if name in given]
+    options = ["ro"] if any(_boolean(flag, "--mount readonly") for flag in flags) else []
+    if kind == "tmpfs":
+        options += [f"size={size(given.pop('tmpfs-size'), '--mount tmpfs-size')}"] if "tmpfs-size" in given else []
+        options += [f"mode={given.pop('tmpfs-mode')}"] if "tmpfs-mode" in given else []
+        _refuse_rest(text, given)
+        return mount_entry(absolute(target), "tmpfs", "tmpfs", ["nosuid", "nodev", "noexec", *options])
+    if kind != "bind":
+        raise UsageError(f"--mount {text!r}: type {kind!r} is unknown", hint="bind or tmpfs; volumes come later")
+    if "bind-propagation" in given:
+        options.append(given.pop("bind-propagation"))
+    recursive = not _boolean(given.pop("bind-nonrecursive", "false") or "true", "--mount bind-nonrecursive")
+    _refuse_rest(text, given)
+    source = absolute_path(_filled(source, text))
+    try:
+        posix.stat(source)
+    except OSError as error:
+        raise UsageError(f"--mount source {source}: {posix.strerror(error.errno or 0)}".lower()) from error
+    return mount_entry(absolute(target), "bind", source, ["rbind" if recursive else "bind", *options, *idmap])
+
+
+def _filled(source: str, text: str) -> str:
+    if not source:
+        raise UsageError(f"--mount {text!r} needs a source")
+    return source
+
+
+def _refuse_rest(text: str, given: "dict[str, str]") -> None:
+    if given:
+        raise UsageError(f"--mount {text!r}: unknown option {next(iter(given))!r}")
+
+
+def tmpfs(text: str) -> "Json":
+    """--tmpfs DST[:OPTIONS]."""
+    target, _, options = text.partition(":")
+    words = [word for word in options.split(",") if word]
+    return mount_entry(absolute(target), "tmpfs", "tmpfs", ["nosuid", "nodev", "noexec", *words])
