@@ -25,7 +25,7 @@ from .launch import (
 from .namespaces import user
 from .plan import Wiring, create_plan, exec_plan
 from .spec import Bundle, Spec, dump_json
-from .state import StateDir, container_ids, read_file
+from .state import StateDir, container_ids, read_file, start_time
 from .steps import CONSOLE_SLOT, FIFO_SLOT, PID, PIDFD_SLOT, REPORT_SLOT, SYNC, LaunchPlan
 
 TYPE_CHECKING = False
@@ -157,7 +157,7 @@ class Container:
             "owner": posix.geteuid(),
             "cgroup": {"unified": cgroup.unified, "legacy": cgroup.legacy, "made": cgroup.made},
             "enforced": options.enforced,
-            "ephemeral": options.ephemeral,
+            "lives_with": f"{posix.getpid()} {start_time(posix.getpid())}" if options.ephemeral else "",
         }
 
     def _descriptors(self, options: Options, console: int, detached: bool) -> "dict[int, int]":
@@ -370,15 +370,21 @@ class Container:
         return cgroups.of_process(pid, host) if pid else cgroups.for_container(None, self.id, host)
 
     def abandoned(self) -> bool:
-        """Whether nobody will delete it: its process is gone, nobody holds it, and it was to live with its caller."""
+        """Whether nobody will delete it: no command holds it, and the process that it was to live with is gone.
+
+        One whose record is lost is abandoned when its own process is gone.
+        """
         try:
-            if self._dir.process() or not self._dir.lock(wait=False):
+            if not self._dir.lock(wait=False):
                 return False
         except NotFoundError:
             return False
         try:
             record = self._dir.read_record()
-            return not self._dir.process() and (record is None or bool(record.get("ephemeral")))
+            if record is None:
+                return not self._dir.process()
+            owner, _, started = str(record.get("lives_with") or "").partition(" ")
+            return bool(owner) and start_time(int(owner)) != started
         finally:
             self._dir.unlock()
 
@@ -460,7 +466,7 @@ def list_containers(root: str) -> "list[Json]":
 
 
 def sweep(root: str) -> None:
-    """Remove what killed Warren processes left: ephemeral containers whose process is gone and that nobody holds."""
+    """Remove what killed Warren processes left: containers that were to live with a process that is gone."""
     for container_id in container_ids(root):
         container = Container(container_id, root)
         if container.abandoned():

@@ -40,6 +40,7 @@ class Options:
     init            a reaper as process 1
     size            rows and columns of the terminal
     enforced        notes on what could not be enforced; kept in the container's state
+    ephemeral       the container lives with this process: if it is killed, the next sweep() removes the container
     """
 
     __slots__ = (
@@ -72,7 +73,7 @@ class Options:
         self.init = init
         self.size = size
         self.enforced = enforced or {}
-        self.ephemeral = ephemeral  # nobody will delete it if we die: sweep() does, once its process is gone
+        self.ephemeral = ephemeral
 
 
 def launch(plan: LaunchPlan, fds: "dict[int, int]", options: Options, on_event: "OnEvent") -> int:

@@ -289,7 +289,7 @@ def _refuse_unsupported(spec: "Spec", host: "Host") -> None:
     linux = config.get("linux") or {}
     process = config.get("process") or {}
     kinds = spec.namespaces()
-    for key in ("intelRdt", "timeOffsets", "personality", "netDevices", "memoryPolicy"):
+    for key in ("intelRdt", "netDevices", "memoryPolicy"):
         if linux.get(key):
             raise UnsupportedError(f"linux.{key} is not supported yet", hint="it comes with a later release")
     for key in ("apparmorProfile", "selinuxLabel", "scheduler", "ioPriority", "execCPUAffinity"):
@@ -300,8 +300,6 @@ def _refuse_unsupported(spec: "Spec", host: "Host") -> None:
     for index, entry in enumerate(config.get("mounts") or []):
         if entry.get("uidMappings") or entry.get("gidMappings"):
             raise UnsupportedError(f"mounts[{index}].uidMappings is not supported yet", hint="use the option idmap")
-    if kinds.get("time") is not None:
-        raise UnsupportedError("a time namespace is not supported yet", hint="it comes with a later release")
     if "mount" not in kinds:
         raise SpecError("linux.namespaces: a container needs a mount namespace")
     if not host.privileged and kinds.get("user") is None:

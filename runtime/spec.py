@@ -109,7 +109,7 @@ def parse_json(data: bytes, what: str) -> object:
     start = len(text) - len(text.lstrip(_BLANK))
     try:
         value, end = _scan(text, start)
-    except _Wrong as wrong:
+    except _WrongError as wrong:
         raise SpecError(f"{what}: {wrong.message}") from None
     except RecursionError:
         raise SpecError(f"{what}: nested too deeply") from None
@@ -136,7 +136,7 @@ def dump_json(value: object, indent: int = 0) -> str:
         raise SpecError("JSON: nested too deeply") from None
 
 
-class _Wrong(Exception):
+class _WrongError(Exception):
     """Something is wrong with a value; the path to it is collected, innermost first, on the way out."""
 
     __slots__ = ("message", "path")
@@ -148,19 +148,19 @@ class _Wrong(Exception):
 
 def _parse_int(text: str) -> int:
     if len(text) > _MAX_DIGITS and len(text.lstrip("-")) > _MAX_DIGITS:
-        raise _Wrong(f"number of more than {_MAX_DIGITS} digits")
+        raise _WrongError(f"number of more than {_MAX_DIGITS} digits")
     return int(text)
 
 
 def _parse_float(text: str) -> float:
     value = float(text) if len(text) <= 64 else 0.0
     if len(text) > 64 or value in (float("inf"), float("-inf")):
-        raise _Wrong("number that no double can hold")
+        raise _WrongError("number that no double can hold")
     return value
 
 
 def _refuse_constant(word: str) -> None:
-    raise _Wrong(f"{word} is not JSON")
+    raise _WrongError(f"{word} is not JSON")
 
 
 class _Context:
@@ -319,32 +319,32 @@ def _anything(value: "Any") -> None:
 
 def _bool(value: "Any") -> None:
     if value is not True and value is not False:
-        raise _Wrong(f"must be a bool, not {_kind(value)}")
+        raise _WrongError(f"must be a bool, not {_kind(value)}")
 
 
 def _string(value: "Any") -> None:
     if not isinstance(value, str):
-        raise _Wrong(f"must be a string, not {_kind(value)}")
+        raise _WrongError(f"must be a string, not {_kind(value)}")
     if "\0" in value or not (value.isascii() or _is_clean(value)):
-        raise _Wrong("must not hold a NUL or a lone surrogate")
+        raise _WrongError("must not hold a NUL or a lone surrogate")
 
 
 def _filled(value: "Any") -> None:
     _string(value)
     if not value:
-        raise _Wrong("must not be empty")
+        raise _WrongError("must not be empty")
 
 
 def _absolute(value: "Any") -> None:
     _string(value)
     if not value.startswith("/"):
-        raise _Wrong(f"must be an absolute path, not {_show(value)}")
+        raise _WrongError(f"must be an absolute path, not {_show(value)}")
 
 
 def _strings(value: "Any") -> None:
     """A list of strings; joining them checks types at the speed of C, and the slow way finds the culprit."""
     if type(value) is not list:
-        raise _Wrong(f"must be a list, not {_kind(value)}")
+        raise _WrongError(f"must be a list, not {_kind(value)}")
     try:
         joined = "".join(value)
     except TypeError:
@@ -359,7 +359,7 @@ def _each(check: "Check", value: "Any") -> None:
         for item in value:
             check(item)
             index += 1
-    except _Wrong as wrong:
+    except _WrongError as wrong:
         wrong.path.append(index)
         raise
 
@@ -369,7 +369,7 @@ def _list(check: "Check", also: "Check | None" = None) -> "Check":
 
     def checked(value: "Any") -> None:
         if type(value) is not list:
-            raise _Wrong(f"must be a list, not {_kind(value)}")
+            raise _WrongError(f"must be a list, not {_kind(value)}")
         _each(check, value)
         if also is not None:
             also(value)
@@ -382,14 +382,14 @@ def _map(check: "Check", also: "Check | None" = None) -> "Check":
 
     def checked(value: "Any") -> None:
         if type(value) is not dict:
-            raise _Wrong(f"must be an object, not {_kind(value)}")
+            raise _WrongError(f"must be an object, not {_kind(value)}")
         for key, item in value.items():
             if not key:
-                raise _Wrong("must not have an empty key")
+                raise _WrongError("must not have an empty key")
             try:
                 _string(key)
                 check(item)
-            except _Wrong as wrong:
+            except _WrongError as wrong:
                 wrong.path.append(key)
                 raise
         if also is not None:
@@ -409,7 +409,7 @@ def _object(fields: "dict[str, Check]", required: "Iterable[str]" = (), also: "C
 
     def checked(value: "Any") -> None:
         if type(value) is not dict:
-            raise _Wrong(f"must be an object, not {_kind(value)}")
+            raise _WrongError(f"must be an object, not {_kind(value)}")
         nulls: tuple[str, ...] = ()
         key = ""
         try:
@@ -421,14 +421,14 @@ def _object(fields: "dict[str, Check]", required: "Iterable[str]" = (), also: "C
                     nulls += (key,)
                 else:
                     check(item)
-        except _Wrong as wrong:
+        except _WrongError as wrong:
             wrong.path.append(key)
             raise
         for key in nulls:
             del value[key]
         for key in required:
             if key not in value:
-                raise _Wrong("required", key)
+                raise _WrongError("required", key)
         if also is not None:
             also(value)
 
@@ -438,9 +438,9 @@ def _object(fields: "dict[str, Check]", required: "Iterable[str]" = (), also: "C
 def _integer(low: int, high: int) -> "Check":
     def checked(value: "Any") -> None:
         if type(value) is not int:
-            raise _Wrong(f"must be an integer, not {_kind(value)}")
+            raise _WrongError(f"must be an integer, not {_kind(value)}")
         if not low <= value <= high:
-            raise _Wrong(f"must be {low} to {high}, not {_number(value)}")
+            raise _WrongError(f"must be {low} to {high}, not {_number(value)}")
 
     return checked
 
@@ -455,9 +455,9 @@ def _one_of(*words: str) -> "Check":
 
     def checked(value: "Any") -> None:
         if not isinstance(value, str):
-            raise _Wrong(f"must be a string, not {_kind(value)}")
+            raise _WrongError(f"must be a string, not {_kind(value)}")
         if value not in known:
-            raise _Wrong(f"unknown: {_show(value)}")
+            raise _WrongError(f"unknown: {_show(value)}")
 
     return checked
 
@@ -477,15 +477,15 @@ _MAX_EXTENTS = 340
 
 def _mappings_fit(value: "Any") -> None:
     if not 1 <= len(value) <= _MAX_EXTENTS:
-        raise _Wrong(f"must hold 1 to {_MAX_EXTENTS} mappings, not {len(value)}")
+        raise _WrongError(f"must hold 1 to {_MAX_EXTENTS} mappings, not {len(value)}")
     for side in ("containerID", "hostID"):
         end = 0
         for first, size in sorted([(entry[side], entry["size"]) for entry in value]):
             if first < end:
-                raise _Wrong(f"mappings overlap at {side} {first}")
+                raise _WrongError(f"mappings overlap at {side} {first}")
             end = first + size
             if end > (1 << 32) - 1:
-                raise _Wrong(f"mapping of {side} {first} runs past the last id")
+                raise _WrongError(f"mapping of {side} {first} runs past the last id")
 
 
 _MAPPING = _object(
@@ -505,25 +505,25 @@ def _no_empty_name(value: "Any") -> None:
     _strings(value)
     for index, entry in enumerate(value):
         if entry[:1] in ("", "="):
-            raise _Wrong(f"has no name: {_show(entry)}", index)
+            raise _WrongError(f"has no name: {_show(entry)}", index)
 
 
 def _argv(value: "Any") -> None:
     _strings(value)
     if not value:
-        raise _Wrong("must not be empty")
+        raise _WrongError("must not be empty")
 
 
 def _limit_fits(value: "Any") -> None:
     if value["soft"] > value["hard"]:
-        raise _Wrong(f"soft limit {value['soft']} is above the hard limit {value['hard']}")
+        raise _WrongError(f"soft limit {value['soft']} is above the hard limit {value['hard']}")
 
 
 def _distinct_types(value: "Any") -> None:
     seen: set[str] = set()
     for index, entry in enumerate(value):
         if entry["type"] in seen:
-            raise _Wrong(f"duplicate of {entry['type']}", index)
+            raise _WrongError(f"duplicate of {entry['type']}", index)
         seen.add(entry["type"])
 
 
@@ -557,10 +557,10 @@ _POLICY = _one_of("SCHED_OTHER", "SCHED_FIFO", "SCHED_RR", "SCHED_BATCH", "SCHED
 def _schedule_fits(value: "Any") -> None:
     policy = value["policy"]
     if value.get("priority") and policy not in ("SCHED_FIFO", "SCHED_RR"):
-        raise _Wrong("only for SCHED_FIFO and SCHED_RR", "priority")
+        raise _WrongError("only for SCHED_FIFO and SCHED_RR", "priority")
     for key in ("runtime", "deadline", "period"):
         if value.get(key) and policy != "SCHED_DEADLINE":
-            raise _Wrong("only for SCHED_DEADLINE", key)
+            raise _WrongError("only for SCHED_DEADLINE", key)
 
 
 _USER = _object(
@@ -621,10 +621,10 @@ def _mount_maps(value: "Any") -> None:
     if not uids and not gids:
         return
     if not uids or not gids:
-        raise _Wrong("required beside the other mappings", "gidMappings" if uids else "uidMappings")
+        raise _WrongError("required beside the other mappings", "gidMappings" if uids else "uidMappings")
     options = value.get("options") or []
     if value.get("type") != "bind" and "bind" not in options and "rbind" not in options:
-        raise _Wrong("only for bind mounts", "uidMappings")
+        raise _WrongError("only for bind mounts", "uidMappings")
 
 
 _MOUNT = _object(
@@ -669,7 +669,7 @@ def _device_has_number(value: "Any") -> None:
     if value["type"] != "p":
         for key in ("major", "minor"):
             if key not in value:
-                raise _Wrong("required", key)
+                raise _WrongError("required", key)
 
 
 _DEVICE = _object(
@@ -691,18 +691,18 @@ _DEVICE = _object(
 def _access(value: "Any") -> None:
     _string(value)
     if value.strip("rwm"):
-        raise _Wrong(f"must be of r, w and m, not {_show(value)}")
+        raise _WrongError(f"must be of r, w and m, not {_show(value)}")
 
 
 def _file_names(value: "Any") -> None:
     for key in value:
         if "/" in key or key in (".", ".."):
-            raise _Wrong("must be a file name", key)
+            raise _WrongError("must be a file name", key)
 
 
 def _hugepage_fits(value: "Any") -> None:
     if "/" in value["pageSize"]:
-        raise _Wrong(f"must be a size, not {_show(value['pageSize'])}", "pageSize")
+        raise _WrongError(f"must be a size, not {_show(value['pageSize'])}", "pageSize")
 
 
 _NUMBERS: "dict[str, Check]" = {"major": _INT64, "minor": _INT64}
@@ -787,14 +787,14 @@ def _stays_below(value: "Any") -> None:
     """A cgroup path never climbs; a systemd "slice:prefix:name" has no components to climb with."""
     _string(value)
     if ".." in value and ".." in value.split("/"):
-        raise _Wrong(f"must not climb with '..': {_show(value)}")
+        raise _WrongError(f"must not climb with '..': {_show(value)}")
 
 
 def _absolute_paths(value: "Any") -> None:
     _strings(value)
     for index, path in enumerate(value):
         if not path.startswith("/"):
-            raise _Wrong(f"must be an absolute path, not {_show(path)}", index)
+            raise _WrongError(f"must be an absolute path, not {_show(path)}", index)
 
 
 _SYSCTL_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./"
@@ -813,19 +813,19 @@ def _sysctl_names(value: "Any") -> None:
     for key in value:
         parts = [part.replace("/", ".") for part in _dotted(key).split(".")]
         if key.strip(_SYSCTL_LETTERS) or not set(parts).isdisjoint(("", ".", "..")):
-            raise _Wrong("is no name of a sysctl", key)
+            raise _WrongError("is no name of a sysctl", key)
 
 
 def _closid(value: "Any") -> None:
     _string(value)
     if value in (".", "..") or "/" in value:
-        raise _Wrong(f"must be a directory's name, not {_show(value)}")
+        raise _WrongError(f"must be a directory's name, not {_show(value)}")
 
 
 def _known_clocks(value: "Any") -> None:
     for clock in value:
         if clock not in ("monotonic", "boottime"):
-            raise _Wrong("unknown clock", clock)
+            raise _WrongError("unknown clock", clock)
 
 
 _LINUX = _object(
@@ -870,15 +870,15 @@ def _version(value: "Any") -> None:
     numbers = core.split(".")
     proper = [part.isascii() and part.isdigit() and (part == "0" or part[0] != "0") for part in numbers]
     if len(numbers) != 3 or not all(proper) or value.endswith(("-", "+")) or not (label + "a").isascii():
-        raise _Wrong(f"must be a semantic version, not {_show(value)}")
+        raise _WrongError(f"must be a semantic version, not {_show(value)}")
     if numbers[0] != "1":
-        raise _Wrong(f"unsupported version {_show(value)}")
+        raise _WrongError(f"unsupported version {_show(value)}")
 
 
 def _host_name(value: "Any") -> None:
     _string(value)
     if len(value.encode()) > 64:
-        raise _Wrong("must not be longer than 64 bytes")
+        raise _WrongError("must not be longer than 64 bytes")
 
 
 _CONFIG = _object(
@@ -908,15 +908,15 @@ def _check_whole(config: "Config") -> None:
     namespaces = {entry["type"]: entry.get("path") or "" for entry in linux.get("namespaces") or ()}
     for key in ("hostname", "domainname"):
         if config.get(key) and "uts" not in namespaces:
-            raise _Wrong("needs a uts namespace", key)
+            raise _WrongError("needs a uts namespace", key)
     for key, kind in _NEEDS.items():
         if linux.get(key) and kind not in namespaces:
-            raise _Wrong(f"needs a {kind} namespace", key, "linux")
+            raise _WrongError(f"needs a {kind} namespace", key, "linux")
     _check_ids(config, linux, namespaces)
     for key in linux.get("sysctl") or ():
         problem = _sysctl_problem(_dotted(key), namespaces)
         if problem:
-            raise _Wrong(problem, key, "sysctl", "linux")
+            raise _WrongError(problem, key, "sysctl", "linux")
 
 
 def _check_ids(config: "Config", linux: "Config", namespaces: dict[str, str]) -> None:
@@ -925,18 +925,18 @@ def _check_ids(config: "Config", linux: "Config", namespaces: dict[str, str]) ->
     for key, id_key in (("uidMappings", "uid"), ("gidMappings", "gid")):
         mappings = linux.get(key)
         if mappings and "user" not in namespaces:
-            raise _Wrong("needs a user namespace", key, "linux")
+            raise _WrongError("needs a user namespace", key, "linux")
         if namespaces.get("user") == "":
             if not mappings:
-                raise _Wrong("required by a new user namespace", key, "linux")
+                raise _WrongError("required by a new user namespace", key, "linux")
             number = user.get(id_key, 0)
             if config.get("process") and not _is_mapped(mappings, number):
-                raise _Wrong(f"{number} is not in linux.{key}", id_key, "user", "process")
+                raise _WrongError(f"{number} is not in linux.{key}", id_key, "user", "process")
     if "user" not in namespaces:
         for index, mount in enumerate(config.get("mounts") or ()):
             options = mount.get("options") or ()
             if ("idmap" in options or "ridmap" in options) and not mount.get("uidMappings"):
-                raise _Wrong("idmap needs a user namespace or mappings of its own", "options", index, "mounts")
+                raise _WrongError("idmap needs a user namespace or mappings of its own", "options", index, "mounts")
 
 
 def _is_mapped(mappings: "list[dict[str, int]]", number: int) -> bool:
@@ -981,9 +981,9 @@ def validate(config: object, need_process: bool = False) -> "Config":
         _CONFIG(config)
         assert isinstance(config, dict)
         if need_process and "process" not in config:
-            raise _Wrong("required", "process")
+            raise _WrongError("required", "process")
         _check_whole(config)
-    except _Wrong as wrong:
+    except _WrongError as wrong:
         raise SpecError(f"{_where(wrong.path) or 'config'}: {wrong.message}") from None
     return config
 
@@ -995,7 +995,7 @@ def validate_process(process: object, where: str = "process") -> "Config":
     """
     try:
         _PROCESS(process)
-    except _Wrong as wrong:
+    except _WrongError as wrong:
         raise SpecError(f"{_where(wrong.path, where)}: {wrong.message}") from None
     assert isinstance(process, dict)
     return process

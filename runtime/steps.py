@@ -161,6 +161,18 @@ VOCABULARY = {
         "program flags at_exec",
         "load seccomp filter of {program:instructions} instructions{at_exec:at_exec}",
     ),
+    "time_offsets": Op(49, "s", "offsets", "create time namespace{offsets:clocks}"),
+    "scheduler": Op(
+        50,
+        "iiiiiii",
+        "policy nice priority flags runtime deadline period",
+        "set scheduling policy {policy} nice {nice} priority {priority}",
+    ),
+    "io_priority": Op(51, "i", "priority", "set I/O priority {priority:io}"),
+    "affinity": Op(52, "b", "processors", "run on processors {processors:processors}"),
+    "personality": Op(53, "i", "domain", "set personality {domain}"),
+    "keyring": Op(54, "si", "name permissions", "start session keyring {name}"),
+    "exec_label": Op(55, "ss", "attribute label", "set {attribute} to {label}"),
 }
 
 
@@ -356,6 +368,9 @@ _STYLES: "dict[str, Callable[[Any], str]]" = {
     "groups": lambda v: " groups " + ",".join(v) if v else "",
     "instructions": lambda v: str(len(v) // 8),
     "at_exec": lambda v: " at execve" if v else "",
+    "clocks": lambda v: "".join([" " + "+".join(line.split()[:2]) for line in v.splitlines()]),
+    "io": lambda v: f"class {v >> 13} level {v & 0x1FFF}",
+    "processors": lambda v: ",".join([str(n) for n in range(len(v) * 8) if v[n // 8] >> n % 8 & 1]),
     "command": lambda v: " ".join([_quote(item) for item in v]),
 }
 

@@ -118,7 +118,7 @@ static int check_plan(struct run *run)
             return fail_as(run, EBADMSG, wrong);
         if (prefix && step.args[0].i == 0 && step.args[1].i > 2 && step.args[1].i < INT32_MAX)
             run->sync = step.args[1].i; /* So that what is wrong with the rest can be told. */
-        run->uses_sysctl |= step.word->act == do_sysctl;
+        run->uses_proc |= step.word->act == do_sysctl || step.word->act == do_exec_label;
         if (step.word->act == do_exec)
             run->preserved = step.args[2].i;
     }

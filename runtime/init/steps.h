@@ -60,7 +60,14 @@
     X(45, reap, "")                  \
     X(46, exec, "lli")               \
     X(47, oom_score_adj, "i")        \
-    X(48, seccomp, "bii")
+    X(48, seccomp, "bii")            \
+    X(49, time_offsets, "s")         \
+    X(50, scheduler, "iiiiiii")      \
+    X(51, io_priority, "i")          \
+    X(52, affinity, "b")             \
+    X(53, personality, "i")          \
+    X(54, keyring, "si")             \
+    X(55, exec_label, "ss")
 
 #define DETAIL_SIZE 320
 
@@ -79,13 +86,13 @@ struct run {
     int old_root;             /* the root before anything was stacked on it, O_PATH */
     int scratch;              /* the scratch tmpfs */
     int empty;                /* the read-only tmpfs that hides directories, once it is attached */
-    int proc;                 /* a private procfs for `sysctl` */
+    int proc;                 /* a private procfs for `sysctl` and `exec_label` */
     int death_signal;         /* PR_SET_PDEATHSIG, which changes of credentials clear; 0 none */
     pid_t helper;             /* the helper of `userns`, until reap_helper(); 0 none */
     int64_t preserved;        /* descriptors from 3 on that the `exec` step leaves to the user's program */
     int used_slots;           /* slots from this one on have never been used */
     bool undumpable;          /* PR_SET_DUMPABLE 0, which changes of credentials undo */
-    bool uses_sysctl;         /* the plan has a `sysctl` step */
+    bool uses_proc;           /* the plan has a step that needs `proc` */
     bool own_console;         /* the standard streams are a terminal that `console` opened */
     char *state;              /* text of the last OK to a `sync`: the input of hooks */
     char *program;            /* what `find` found */
@@ -178,6 +185,8 @@ int set_layer_option(struct run *run, int fs, const char *option);
 
 /* ---- steps_outside.c ---- */
 
+/* Writes /proc/PID/NAME of ourselves, in a /proc that has been verified; outside only. */
+int write_own(struct run *run, const char *name, const char *text);
 /* Waits for the helper of `userns`, which has been told to end. */
 void reap_helper(struct run *run);
 

@@ -170,7 +170,7 @@ static const struct {
     {CLONE_NEWNS, "not a mount namespace"},  {CLONE_NEWCGROUP, "not a cgroup namespace"},
     {CLONE_NEWUTS, "not a uts namespace"},   {CLONE_NEWIPC, "not an ipc namespace"},
     {CLONE_NEWUSER, "not a user namespace"}, {CLONE_NEWPID, "not a pid namespace"},
-    {CLONE_NEWNET, "not a network namespace"},
+    {CLONE_NEWNET, "not a network namespace"}, {CLONE_NEWTIME, "not a time namespace"},
 };
 
 static const char *wrong_kind(int64_t type)
@@ -181,18 +181,30 @@ static const char *wrong_kind(int64_t type)
     return "not a namespace of that type";
 }
 
+int write_own(struct run *run, const char *name, const char *text)
+{
+    autoclose int process = open_process(getpid());
+    if (process < 0)
+        return fail(run, "/proc");
+    autoclose int fd = open_beneath(process, name, O_WRONLY);
+    if (fd < 0)
+        return fail(run, "open");
+    return write(fd, text, strlen(text)) < 0 ? fail(run, "write") : 0;
+}
+
 /* Ours, and so that of all that we start.  Written outside, where /proc is the host's and our file in it belongs to us. */
 int do_oom_score_adj(struct run *run, const struct arg *arg)
 {
     struct digits digits;
-    const char *text = number_text(&digits, arg[0].i);
-    autoclose int process = open_process(getpid());
-    if (process < 0)
-        return fail(run, "/proc");
-    autoclose int fd = open_beneath(process, "oom_score_adj", O_WRONLY);
-    if (fd < 0)
-        return fail(run, "open");
-    return write(fd, text, strlen(text)) < 0 ? fail(run, "write") : 0;
+    return write_own(run, "oom_score_adj", number_text(&digits, arg[0].i));
+}
+
+/* A time namespace takes offsets until somebody is in it.  We do not enter it ourselves, but our child will. */
+int do_time_offsets(struct run *run, const struct arg *arg)
+{
+    if (unshare(CLONE_NEWTIME) < 0)
+        return fail(run, "unshare");
+    return arg[0].n ? write_own(run, "timens_offsets", arg[0].s) : 0;
 }
 
 int do_open_ns(struct run *run, const struct arg *arg)

@@ -69,10 +69,10 @@ int do_root(struct run *run, const struct arg *arg)
 }
 
 /* The kernel lets a procfs be mounted in a user namespace only while another one can be seen in full, which may be
- * over after the pivot; what cannot be had now is reported by the `sysctl` step that needs it. */
+ * over after the pivot; what cannot be had now is reported by the step that needs it. */
 static void prepare_proc(struct run *run)
 {
-    if (run->uses_sysctl)
+    if (run->uses_proc)
         private_proc(run);
 }
 

@@ -4,6 +4,7 @@ One file per namespace that has work to do, with the steps that run inside and t
 """
 
 from ..steps import LaunchPlan
+from . import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,10 +25,10 @@ NEWUSER = TYPES["user"][0]
 
 
 def new_flags(spec: "Spec") -> int:
-    """The CLONE_NEW flags of namespaces to create, but for the user namespace, which is made beforehand."""
+    """The CLONE_NEW flags of namespaces to create, but for user and time namespaces, which are made beforehand."""
     flags = 0
     for kind, path in spec.namespaces().items():
-        if not path and kind != "user":
+        if not path and kind not in ("user", "time"):
             flags |= TYPES[kind][0]
     return flags
 
@@ -52,7 +53,14 @@ def enter(plan: LaunchPlan, spec: "Spec", userns: int, privileged: bool) -> None
         slots.append((slot, flag))
     if userns >= 0:
         slots.append((userns, NEWUSER))
+    own = userns >= 0 and not privileged
+    if own:
+        # Nobody is in it yet.  An ordinary user can write /proc/self/timens_offsets only while he is dumpable.
+        plan.add("setns", *slots.pop())
+        time.create(plan, spec)
     plan.add("undumpable")
     slots.sort(key=lambda item: (item[1] == NEWUSER) == privileged)
     for slot, flag in slots:
         plan.add("setns", slot, flag)
+    if not own:
+        time.create(plan, spec)

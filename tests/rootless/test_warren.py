@@ -1,0 +1,140 @@
+"""`warren` and `warren-oci` as an ordinary user, with and without subordinate ids."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import probe
+from tests.helpers.oci import Bundle
+from tests.helpers.probe import Answers
+from tests.helpers.users import User
+from tests.helpers.warren import PROGRAM
+
+OCI = PROGRAM.with_name("warren-oci")
+Done = subprocess.CompletedProcess[str]
+
+
+def host(user: User, script: str, *flags: str) -> Done:
+    return user.run(PROGRAM, "run", *flags, "host", "--", "sh", "-c", script)
+
+
+def ok(done: Done) -> str:
+    assert done.returncode == 0, f"{done.args}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def test_the_host_as_root_of_a_namespace(user: User) -> None:
+    out = ok(host(user, "echo $$; id -u; head -1 /proc/self/uid_map"))
+    pid, uid, uid_map = out.splitlines()
+    assert (pid, uid) == ("1", "0")
+    assert uid_map.split() == ["0", str(user.uid), "1"]
+
+
+def test_subordinate_ids_are_mapped_where_there_are_some(user_with_ids: User, plain_user: User) -> None:
+    assert len(ok(host(user_with_ids, "cat /proc/self/uid_map")).splitlines()) == 2
+    assert len(ok(host(plain_user, "cat /proc/self/uid_map")).splitlines()) == 1
+
+
+def test_another_user_inside(user_with_ids: User, plain_user: User) -> None:
+    assert ok(host(user_with_ids, "id -u; id -g", "--user", "1000:1000")).split() == ["1000", "1000"]
+    assert ok(host(plain_user, "id -u", "--user", "1000:1000")).split() == ["1000"]
+
+
+def test_writes_are_thrown_away(user: User) -> None:
+    out = ok(host(user, "echo mine > /usr/warren-test && cat /usr/warren-test"))
+    assert out == "mine\n"
+    assert not Path("/usr/warren-test").exists()
+
+
+def test_even_the_users_own_files_are_protected(user: User) -> None:
+    mine = Path("/var/tmp/warren-test-own")
+    mine.write_text("before")
+    user.give(mine)
+    try:
+        host(user, f"echo after > {mine}")
+        assert mine.read_text() == "before"
+    finally:
+        mine.unlink()
+
+
+def test_kernel_file_systems_are_its_own(user: User) -> None:
+    out = ok(
+        host(user, "ls -A /tmp /run | grep -v : | wc -w; tail -n +3 /proc/net/dev | cut -d: -f1; echo x >/dev/null")
+    )
+    assert out.split() == ["0", "lo"]
+
+
+def test_exit_codes(user: User) -> None:
+    assert host(user, "exit 7").returncode == 7
+    assert user.run(PROGRAM, "run", "host", "--", "no-such-command").returncode == 127
+    assert user.run(PROGRAM, "run", "host", "--", "/etc/passwd").returncode == 126
+
+
+def test_what_an_ordinary_user_cannot_have_is_said(user: User) -> None:
+    for flags in (["--userns", "host"], ["--keep-changes", "."]):
+        done = host(user, "true", *flags)
+        assert done.returncode == 125
+        assert done.stderr.startswith("warren: ")
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_no_place_for_state_is_one_line(user: User) -> None:
+    done = user.run(PROGRAM, "run", "host", "--", "true", env={"HOME": "/nonexistent", "XDG_RUNTIME_DIR": ""})
+    assert done.returncode == 125
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_directory_as_root(user: User, rootfs: Path) -> None:
+    user.give(rootfs)
+    done = user.run(PROGRAM, "run", "--rootfs", rootfs, *probe.command("id", "write /new x", "hostname"), cwd=rootfs)
+    answers = Answers(ok(done))
+    assert "uid 0 0 0" in "\n".join(answers["id"])
+    assert not (rootfs / "new").exists()
+
+
+def test_the_bundle_of_spec_rootless_runs(user: User, rootfs: Path, directory: Path) -> None:
+    bundle = directory / "bundle"
+    bundle.mkdir()
+    rootfs.rename(bundle / "rootfs")
+    user.give(bundle)
+    ok(user.run(OCI, "spec", "--rootless", "--bundle", bundle))
+    config = bundle / "config.json"
+    config.write_text(
+        config.read_text().replace('"terminal": true', '"terminal": false').replace('"sh"', '"/bin/probe", "id"')
+    )
+    assert "uid 0 0 0" in ok(user.run(OCI, "run", "--bundle", bundle, "wrn-rootless"))
+
+
+def test_the_whole_lifecycle(user: User, user_bundle: Bundle, token: str) -> None:
+    user_bundle.save()
+    name = f"wrn-{token}-rootless"
+    out = user.home / "created"
+    create = f"{OCI} create --bundle {user_bundle.path} {name} </dev/null >{out} 2>&1"
+    try:
+        assert user.run("sh", "-c", create).returncode == 0, out.read_text()
+        assert '"status": "created"' in ok(user.run(OCI, "state", name))
+        ok(user.run(OCI, "start", name))
+        assert '"status": "running"' in ok(user.run(OCI, "state", name))
+        assert "uid 0 0 0" in ok(user.run(OCI, "exec", name, "/bin/probe", "id"))
+        assert len(ok(user.run(OCI, "ps", "--format", "json", name)).split(",")) == 1
+        ok(user.run(OCI, "kill", name, "KILL"))
+    finally:
+        ok(user.run(OCI, "delete", "--force", name))
+    assert user.run(OCI, "state", name).returncode == 1
+
+
+def test_a_bundle_without_a_user_namespace_is_refused(user: User, new_bundle: object, bundle: Bundle) -> None:
+    bundle.save()
+    user.give(bundle.path)
+    done = user.run(OCI, "create", "--bundle", bundle.path, "wrn-refused")
+    assert done.returncode == 1
+    assert "user namespace" in done.stderr
+
+
+@pytest.mark.parametrize("command", [["list"], ["state", "none"], ["delete", "--force", "none"]])
+def test_looking_makes_nothing(user: User, command: list[str]) -> None:
+    state = user.runtime_dir / "warren"
+    before = state.exists()
+    user.run(OCI, *command)
+    assert state.exists() == before
