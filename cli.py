@@ -36,7 +36,8 @@ def _many(*names: str, help: str, metavar: str) -> Callable[[Any], Any]:
 RUN_OPTIONS = _options(
     click.option("--rootfs", default="", metavar="DIR", help="Use this directory as the root, below an overlay."),
     click.option("--write", is_flag=True, help="Let the container write to the directory of --rootfs."),
-    click.option("--keep-changes", default="", metavar="DIR", help="Keep what is written in DIR/upper."),
+    click.option("--keep-changes", default="", metavar="DIR",
+                 help="Keep what is written to the root (not to further mounts) in DIR/upper."),
     _many("--hide", metavar="PATH", help="Cover a path of the root."),
     click.option("-i", "--interactive", is_flag=True, help="Give the container this command's standard input."),
     click.option("-t", "--tty", is_flag=True, help="Give it a terminal."),
@@ -56,12 +57,12 @@ RUN_OPTIONS = _options(
     _many("--security-opt", metavar="OPTION", help="no-new-privileges=false, systempaths=unconfined, mask=, unmask="),
     _many("--ulimit", metavar="TYPE=SOFT[:HARD]", help="Set a resource limit."),
     _many("--sysctl", metavar="KEY=VALUE", help="Set a parameter of one of the container's namespaces."),
-    _many("--device", metavar="HOST[:CONTAINER]", help="Give it a device."),
+    _many("--device", metavar="HOST[:CONTAINER[:rwm]]", help="Give it a device."),
     click.option("--shm-size", default="64m", metavar="SIZE", help="Size of /dev/shm."),
-    click.option("--pid", default="", metavar="NS", help="host, private or ns:PATH."),
-    click.option("--ipc", default="", metavar="NS", help="host, private or ns:PATH."),
-    click.option("--uts", default="", metavar="NS", help="host, private or ns:PATH."),
-    click.option("--network", "--net", default="none", metavar="NET", help="none, host or ns:PATH."),
+    click.option("--pid", default="", metavar="NS", help="host, private, container:NAME or ns:PATH."),
+    click.option("--ipc", default="", metavar="NS", help="host, private, container:NAME or ns:PATH."),
+    click.option("--uts", default="", metavar="NS", help="host, private, container:NAME or ns:PATH."),
+    click.option("--network", "--net", default="none", metavar="NET", help="none, host, container:NAME or ns:PATH."),
     click.option("--userns", default="", metavar="NS", help="host or private (the default)."),
     click.option("--init", is_flag=True, help="Run a reaper as process 1."),
     click.option("--privileged", is_flag=True, help="All capabilities, no user namespace, nothing masked."),
@@ -76,7 +77,8 @@ class RunCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         source = self._source(args)
-        if args[source : source + 1] == [HOST] and "--" in args[source:]:
+        is_host = args[source : source + 1] == [HOST] and not any(_is_rootfs(word) for word in args[:source])
+        if is_host and "--" in args[source:]:
             end = args.index("--", source)
             between = args[source + 1 : end]
             if between and between[0].startswith("-"):
@@ -91,8 +93,21 @@ class RunCommand(click.Command):
                   for name in option.opts} - {"--plan"}  # fmt: skip
         index = 0
         while index < len(args) and args[index].startswith("-") and args[index] not in ("-", "--"):
-            index += 2 if args[index] in valued else 1
+            index += 2 if _takes_next(args[index], valued) else 1
         return min(index, len(args))
+
+
+def _is_rootfs(word: str) -> bool:
+    return word == "--rootfs" or word.startswith("--rootfs=")
+
+
+def _takes_next(word: str, valued: set[str]) -> bool:
+    """Whether the value of an option is the next word; short options may stand together, as in -itw DIR."""
+    if word.startswith("--"):
+        return word in valued
+    letters = word[1:]
+    first = next((n for n, letter in enumerate(letters) if f"-{letter}" in valued), len(letters))
+    return first == len(letters) - 1
 
 
 @commands.command(cls=RunCommand, context_settings={"allow_interspersed_args": False, "help_option_names": ["--help"]})
@@ -166,7 +181,8 @@ def main() -> NoReturn:
     """Entry point of the launcher: one line for every error, and docker's exit codes."""
     try:
         _warn_of_writable_code()
-        commands.main(sys.argv[1:], prog_name="warren", standalone_mode=False)
+        commands.main(sys.argv[1:] or ["--help"], prog_name="warren", standalone_mode=False)
+        sys.stdout.flush()
         code = 0
     except WarrenError as error:
         code = _fail(str(error), error.exit_code)
@@ -177,15 +193,18 @@ def main() -> NoReturn:
     except (KeyboardInterrupt, click.Abort):
         code = 130
     except BrokenPipeError:
+        # Nobody reads on; the interpreter would complain when it flushes at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = 1
     except OSError as error:
-        code = _fail(f"{f'{error.filename}: ' if error.filename else ''}{error.strerror}", 125)
+        code = _fail(f"{f'{error.filename}: ' if error.filename else ''}{error.strerror or error}", 125)
     except Exception as error:  # A fault of ours is one line too.
         code = _fail(f"internal error: {type(error).__name__}: {error}", 125)
     sys.exit(code)
 
 
 def _fail(message: str, code: int) -> int:
+    message = " ".join(message.split("\n"))
     click.echo(f"warren: {message[:1].lower()}{message[1:]}", err=True)
     return code
 

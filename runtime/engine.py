@@ -12,9 +12,10 @@ from errno import EINVAL, EPERM
 
 from .config import HOST, ContainerConfig, make_spec, raw_config, wants_userns
 from .config.ids import lease_ids, reclaim_ids, release_ids
+from .config.words import make_sources
 from .console import Foreground, console_pair, terminal_size
-from .container import Container, default_root, sweep
-from .errors import LaunchError, ProcessError, TimeoutExpiredError, UsageError
+from .container import Container, default_root, list_containers, sweep
+from .errors import ExistsError, LaunchError, NotFoundError, ProcessError, StateError, TimeoutExpiredError, UsageError
 from .host import Host
 from .launch import Options
 from .spec import Bundle
@@ -32,6 +33,20 @@ PIPE, STDOUT, DEVNULL = -1, -2, -3
 """As subprocess's."""
 _SIGKILL = 9
 _BUFFER = 1 << 16
+_NAME = "org.warren.name"
+_NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
+_NAMESPACES = {"pid": "pid", "ipc": "ipc", "uts": "uts", "network": "net"}
+"""Option: its name under /proc/PID/ns."""
+_ADJECTIVES = (
+    "agile", "bold", "brisk", "calm", "clever", "eager", "frank", "gentle", "happy", "hardy", "keen", "kind", "lively",
+    "lucid", "merry", "nimble", "patient", "proud", "quick", "quiet", "sharp", "steady", "sunny", "swift", "tidy",
+    "upbeat", "vivid", "warm", "wise", "witty", "young", "zealous",
+)  # fmt: skip
+_SURNAMES = (
+    "allen", "babbage", "backus", "bartik", "boole", "church", "curie", "dijkstra", "engelbart", "floyd", "goldberg",
+    "hamilton", "hopper", "johnson", "kay", "kernighan", "knuth", "lamport", "liskov", "lovelace", "mccarthy",
+    "mcilroy", "milner", "naur", "perlman", "ritchie", "shannon", "stallman", "tarjan", "thompson", "turing", "wirth",
+)  # fmt: skip
 
 
 class Result:
@@ -64,14 +79,21 @@ def new_id() -> str:
     return os.urandom(32).hex()
 
 
+def new_name() -> str:
+    """A name in docker's manner, such as keen_hopper."""
+    first, second = os.urandom(2)
+    return f"{_ADJECTIVES[first % len(_ADJECTIVES)]}_{_SURNAMES[second % len(_SURNAMES)]}"
+
+
 def plan(config: ContainerConfig) -> LaunchPlan:
     """What running `config` would execute; launches nothing and takes nothing.
 
     The range of ids shown is the first one, since a real one is only taken by a launch.
     """
+    run = _Run(config, Options())
+    run.prepare()
     spec = make_spec(config, Host.probe(), 0x70000000, {})
-    bundle = Bundle("/", spec, raw_config(spec))
-    return Container(config.id, default_root()).plan(bundle, Options(init=config.init), detached=False)
+    return run.container.plan(Bundle("/", spec, raw_config(spec)), run.options, detached=False)
 
 
 def run_foreground(config: ContainerConfig) -> int:
@@ -92,10 +114,10 @@ def run_foreground(config: ContainerConfig) -> int:
                     foreground.take_terminal(ours)
                 code = foreground.wait(pid, config.timeout)
                 if code is None:
-                    run.container.kill(_SIGKILL)
-                    wait(pid)
+                    run.kill()
                     foreground.restore_mode()
                     raise _timed_out(config)
+                run.pid = 0
                 return code
             finally:
                 run.end()
@@ -171,6 +193,8 @@ def run(
         stdin = PIPE
     decode = text or bool(encoding) or bool(errors)
     data = input.encode(encoding or "utf-8", errors or "strict") if isinstance(input, str) else input
+    if STDOUT in (stdin, stdout):
+        raise UsageError("STDOUT is for stderr only")
     streams = _Streams(stdin, stdout, stderr)
     run = _Run(config, Options(stdio=streams.child))
     try:
@@ -178,12 +202,19 @@ def run(
     finally:
         run.end()
         streams.close()
-    if decode:
-        out, err = (s.decode(encoding or "utf-8", errors or "strict") if s is not None else None for s in (out, err))  # type: ignore[assignment]
     result = Result(list(config.argv), code, out, err, run.options.enforced)
+    if decode:
+        result.stdout, result.stderr = (_text(data, encoding or "utf-8", errors or "strict") for data in (out, err))
     if check:
         result.check_returncode()
     return result
+
+
+def _text(data: "bytes | None", encoding: str, errors: str) -> "str | None":
+    """Decode with universal newlines, as subprocess does."""
+    if data is None:
+        return None
+    return data.decode(encoding, errors).replace("\r\n", "\n").replace("\r", "\n")
 
 
 class _Run:
@@ -194,27 +225,58 @@ class _Run:
         self.options = options
         self.root = default_root()
         self.container = Container(config.id, self.root)
+        self.pid = 0
+        """The container's process from its launch until it is waited for."""
         options.ephemeral = True
         options.init = config.init
         options.pdeathsig = _SIGKILL
 
+    def prepare(self) -> None:
+        """Settle what depends on the other containers: the name, and the namespaces of a container to join."""
+        config = self.config
+        taken = list_containers(self.root) if config.name or _joins_container(config) else []
+        _check_name(config.name, taken)
+        config.name = config.name or new_name()
+        joined = _join_containers(config, taken)
+        if joined and not config.userns and Host.probe().privileged:
+            # procfs and mqueue can be mounted by the user namespace only that owns the pid or ipc namespace.
+            config.userns = "host"
+            self.options.enforced["user_namespace"] = f"off: the container joins a namespace (--{joined})"
+
     def launch(self) -> int:
         """Start it; falls back to no user namespace where a file system cannot be idmapped and nobody insists."""
         clean_up(self.root)
+        self.prepare()
         try:
-            return self._try()
+            self.pid = self._try()
         except LaunchError as error:
             if self.config.userns or not _is_idmap_failure(error):
                 raise
             self.config.userns = "host"
-            self.options.enforced = {"user_namespace": f"off: {error}"}
-            return self._try()
+            self.options.enforced = {**self.options.enforced, "user_namespace": f"off: {error}"}
+            self.pid = self._try()
+        return self.pid
+
+    def wait(self) -> int:
+        """Wait for the container's process; its exit code."""
+        code = wait(self.pid)
+        self.pid = 0
+        return code
+
+    def kill(self) -> int:
+        """Kill the container's process, which may have ended by itself meanwhile; its exit code."""
+        try:
+            self.container.kill(_SIGKILL)
+        except StateError:
+            pass
+        return self.wait()
 
     def _try(self) -> int:
         host, config = Host.probe(), self.config
         try:
             leased = wants_userns(config, host) and host.privileged
             first = lease_ids(self.root, config.id) if leased else 0
+            make_sources(config.volumes)
             spec = make_spec(config, host, first, self.options.enforced)
             return self.container.run(Bundle("/", spec, raw_config(spec)), self.options)
         except BaseException:
@@ -222,8 +284,10 @@ class _Run:
             raise
 
     def end(self) -> None:
-        """Delete it, if it is still there; idempotent."""
+        """Delete it, if it is still there, and leave no zombie of it; idempotent."""
         self.container.delete(force=True)
+        if self.pid:
+            self.wait()
         release_ids(self.root, self.config.id)
 
 
@@ -231,6 +295,51 @@ def clean_up(root: str) -> None:
     """Remove what killed Warren processes left behind."""
     sweep(root)
     reclaim_ids(root)
+
+
+def _check_name(name: str, taken: "list[dict[str, object]]") -> None:
+    """docker's rule for names; ExistsError for one that another container has."""
+    if name and (len(name) < 2 or not name[0].isalnum() or not _NAME_CHARACTERS.issuperset(name)):
+        raise UsageError(f"invalid container name {name!r}", hint="letters, digits and _.- after a letter or digit")
+    if name and any(_name_of(state) == name for state in taken):
+        raise ExistsError(f"container name {name!r} is in use", hint="choose another --name")
+
+
+def _name_of(state: "dict[str, object]") -> str:
+    annotations: dict[str, str] = state.get("annotations") or {}  # type: ignore[assignment]
+    return annotations.get(_NAME, "")
+
+
+def _joins_container(config: ContainerConfig) -> bool:
+    return any(getattr(config, option).startswith("container:") for option in _NAMESPACES)
+
+
+def _join_containers(config: ContainerConfig, known: "list[dict[str, object]]") -> str:
+    """Turn container:NAME into the namespace of that container's process; the options that join a namespace of
+    which the owner matters, "" when there is none.  A network or a host name can be joined from any user namespace."""
+    joined = []
+    for option, name in _NAMESPACES.items():
+        value: str = getattr(config, option)
+        if value.startswith("container:"):
+            value = f"ns:/proc/{_pid_of(value[10:], known)}/ns/{name}"
+            setattr(config, option, value)
+        if value.startswith("ns:") and option in ("pid", "ipc"):
+            joined.append(option)
+    return ", --".join(joined)
+
+
+def _pid_of(text: str, known: "list[dict[str, object]]") -> int:
+    """Process of a running container, by its name, its id or an unambiguous beginning of the id."""
+    found = [state for state in known if text and text in (state["id"], _name_of(state))]
+    found = found or [state for state in known if text and str(state["id"]).startswith(text)]
+    if not found:
+        raise NotFoundError(f"no such container: {text!r}")
+    if len(found) > 1:
+        raise UsageError(f"container {text!r} is ambiguous", hint="give more of the id")
+    pid = found[0].get("pid")
+    if not isinstance(pid, int) or not pid:
+        raise StateError(f"container {text!r} is not running")
+    return pid
 
 
 def _is_idmap_failure(error: LaunchError) -> bool:
@@ -247,9 +356,9 @@ def _timed_out(config: ContainerConfig) -> TimeoutExpiredError:
 
 
 def _rootfs(image: "str | os.PathLike[str]") -> str:
-    text = os.fspath(image)
-    if text == HOST:
+    if image == HOST:
         return ""
+    text = os.fsdecode(image)
     if not isinstance(image, str) or text.startswith(("/", ".")):
         return text
     raise UsageError(f"unknown image {text!r}: there are no images yet", hint='use "host" or a directory')
@@ -337,9 +446,7 @@ def _communicate(
     collected: dict[int, list[bytes]] = {fd: [] for fd in (streams.out, streams.err) if fd >= 0}
     try:
         in_time = _pump(streams, collected, data, ended, timeout)
-        if not in_time:
-            run.container.kill(_SIGKILL)
-        code = wait(pid)
+        code = run.wait() if in_time else run.kill()
     finally:
         posix.close(ended)
     # Killing the cgroup ends orphans that could hold the pipes open.

@@ -158,6 +158,24 @@ class Host:
 
         return self._fact("kernel", find)  # type: ignore[return-value]
 
+    # ---- reasons
+
+    @property
+    def reasons(self) -> "dict[str, str]":
+        """Why each thing that this machine or caller cannot do is impossible, by name; only what is missing."""
+        found = {
+            "privileged": "" if self.privileged else "this process lacks CAP_SYS_ADMIN",
+            "raise_limits": "" if self.has_resource else "this process lacks CAP_SYS_RESOURCE",
+            "device_nodes": "" if self.initial_userns else "this process runs in a user namespace",
+            "user_namespaces": self.no_user_namespaces,
+            "subordinate_uids": "" if self.subordinate("uid")[1] else "/etc/subuid has no range for this user",
+            "subordinate_gids": "" if self.subordinate("gid")[1] else "/etc/subgid has no range for this user",
+            "newuidmap": "" if self.newuidmap else "newuidmap is not installed",
+            "newgidmap": "" if self.newgidmap else "newgidmap is not installed",
+            "cgroup_v2": "" if self.cgroup_unified else "no cgroup2 file system is mounted",
+        }
+        return {name: reason for name, reason in found.items() if reason}
+
     # ---- user namespaces
 
     @property
@@ -205,5 +223,7 @@ def _read(path: str) -> str:
         while part := posix.read(fd, 1 << 16):
             parts.append(part)
         return b"".join(parts).decode("utf-8", "surrogateescape")
+    except OSError:
+        return ""
     finally:
         posix.close(fd)

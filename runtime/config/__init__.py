@@ -9,6 +9,7 @@ import posix
 from .. import capabilities
 from ..errors import UnsupportedError, UsageError
 from ..host import Host, Mount
+from ..namespaces.mount import normal
 from ..plan import DEFAULT_PATH
 from ..seccomp import default_profile
 from ..seccomp.docker import plain
@@ -19,6 +20,7 @@ from .sources import (
     NO_IDMAP,
     OWN_IN_CONTAINER,
     has_mqueue,
+    host_devices,
     is_below,
     is_directory,
     is_shown,
@@ -30,6 +32,7 @@ from .words import (
     absolute,
     absolute_path,
     device,
+    device_node,
     mount_entry,
     mount_option,
     pair,
@@ -161,7 +164,10 @@ def make_spec(config: ContainerConfig, host: Host, first_id: int, enforced: "dic
 
 
 def wants_userns(config: ContainerConfig, host: Host) -> bool:
-    """Whether the container gets a user namespace of its own."""
+    """Whether the container gets a user namespace of its own.
+
+    Root's default is one where nothing speaks against it (no_default_userns); UsageError and UnsupportedError.
+    """
     if config.userns not in ("", "host", "private", "auto"):
         raise UsageError(f"--userns {config.userns!r} is unknown", hint="host or private")
     if not host.privileged:
@@ -170,7 +176,20 @@ def wants_userns(config: ContainerConfig, host: Host) -> bool:
         if reason := host.no_user_namespaces:
             raise UnsupportedError(f"user namespaces are not allowed here: {reason}", hint="ask the administrator")
         return True
-    return config.userns in ("private", "auto") or (config.userns == "" and not config.privileged and not config.write)
+    if config.userns:
+        return config.userns != "host"
+    return not config.privileged and not no_default_userns(config, host)
+
+
+def no_default_userns(config: ContainerConfig, host: Host) -> str:
+    """Why root's default of a user namespace cannot be had here; "" when it can."""
+    if config.write:
+        return "--write gives the container the directory with its own ids"
+    if not host.initial_userns:
+        return "this process runs in a user namespace itself, without the ids"
+    if host.kernel < (5, 19):
+        return "layers of an overlay can be idmapped since Linux 5.19"
+    return ""
 
 
 class _Builder:
@@ -209,7 +228,7 @@ class _Builder:
             "linux": self._linux(uid, gid),
             "annotations": {"org.warren.name": config.name or config.id[:12]},
         }
-        if "uts" in self.namespaces:
+        if self.namespaces.get("uts") == "":
             spec["hostname"] = self._hostname()
         elif config.hostname:
             raise UsageError("--hostname cannot be set in somebody else's UTS namespace")
@@ -227,6 +246,8 @@ class _Builder:
 
     def _env(self, home: str) -> "list[str]":
         values = {"PATH": DEFAULT_PATH, "HOSTNAME": self._hostname(), "HOME": home}
+        if self.namespaces.get("uts"):
+            del values["HOSTNAME"]  # Somebody else's, and it may change.
         if self.config.tty:
             values["TERM"] = posix.environ.get(b"TERM", b"xterm").decode("utf-8", "replace")
         for entry in self.config.env:
@@ -235,7 +256,8 @@ class _Builder:
         return [f"{name}={value}" for name, value in values.items()]
 
     def _hostname(self) -> str:
-        if self.config.uts == "host":
+        """docker's default: the id's beginning, but the host's own name on the host's network."""
+        if self.config.uts == "host" or (self.config.network == "host" and not self.config.hostname):
             return posix.uname().nodename
         return self.config.hostname or self.config.id[:12]
 
@@ -251,13 +273,13 @@ class _Builder:
             here = posix.getcwd()
         except FileNotFoundError:
             return "/"
-        hidden = (*OWN_IN_CONTAINER, *self.config.hide)
+        hidden = (*OWN_IN_CONTAINER, *self._hidden())
         return "/" if not here.startswith("/") or any(is_below(here, path) for path in hidden) else here
 
     def _user(self) -> "tuple[int, int, list[int], str]":
         """Uid, gid, supplementary gids and home directory."""
         user = self.accounts.find(self.config.user if self.config.user is not None else "0")
-        groups = user.groups if self.config.user is not None and ":" not in self.config.user else []
+        groups = user.groups if ":" not in (self.config.user or "") else []
         if not self.host.privileged and not self.host.subordinate("gid")[1]:
             # A single-id map denies setgroups(2) (user_namespaces(7)).
             if groups:
@@ -272,12 +294,22 @@ class _Builder:
         if config.privileged:
             add.append("ALL")
         kept = capabilities.adjust(base, add, config.cap_drop)
-        if any(word.upper() == "ALL" for word in add) and not self.userns:
-            # All that there are here: nobody can give more than he has.
-            kept = [name for name in kept if name in capabilities.names(self.host.capabilities)]
+        if not self.userns:
+            kept = self._own_capabilities(kept)
         root = self.accounts.find(config.user if config.user is not None else "0").uid == 0
         own = kept if root else []
         return {"bounding": kept, "permitted": own, "effective": own, "inheritable": [], "ambient": []}
+
+    def _own_capabilities(self, wanted: "list[str]") -> "list[str]":
+        """Nobody can give more than he has: ALL and the default mean what there is, a name is meant as it is."""
+        own = capabilities.names(self.host.capabilities)
+        named = [word for word in self.config.cap_add if word.upper() not in ("ALL", "CAP_ALL")]
+        for name in capabilities.adjust((), named, ()):
+            if name in wanted and name not in own:
+                raise UnsupportedError(f"--cap-add {name}: this process does not have it", hint="run as full root")
+        if lacking := [name for name in capabilities.DEFAULT if name in wanted and name not in own]:
+            self.enforced["capabilities"] = f"without {', '.join(lacking)}: this process does not have them"
+        return [name for name in wanted if name in own]
 
     # ---- namespaces, ids, paths
 
@@ -289,7 +321,7 @@ class _Builder:
             elif word.startswith("ns:/"):
                 found[kind] = word[3:]
             elif word.startswith("container:"):
-                raise UnsupportedError(f"--{kind} {word}: containers cannot be joined yet", hint="use ns:PATH")
+                raise UnsupportedError(f"--{kind} {word} is not resolved", hint="use ns:PATH")
             elif kind == "network" and word != "host":
                 raise UnsupportedError(f"--network {word}: there are no networks yet", hint="none or host")
             elif word != "host":
@@ -304,15 +336,16 @@ class _Builder:
             "namespaces": [
                 {"type": kind, **({"path": path} if path else {})} for kind, path in self.namespaces.items()
             ],
-            "maskedPaths": [*([] if self._unmasked else self.security.masked), *map(absolute, config.hide)],
+            "maskedPaths": [*([] if self._unmasked else self.security.masked), *self._hidden()],
             "readonlyPaths": [] if self._unmasked else self.security.readonly,
-            "devices": [] if self.userns else [device(text)[1] for text in config.devices],
+            "devices": [] if self.userns else [*self._host_devices(), *(device(text)[1] for text in config.devices)],
         }
         if self.userns:
             linux["uidMappings"] = self._mappings("uid", uid)
             linux["gidMappings"] = self._mappings("gid", gid)
+        rules = [] if config.privileged else self._device_rules()
         if not config.privileged and self.host.privileged:
-            linux["resources"] = {"devices": [{"allow": False, "access": "rwm"}, *self._device_rules()]}
+            linux["resources"] = {"devices": [{"allow": False, "access": "rwm"}, *rules]}
         if profile := self._seccomp():
             linux["seccomp"] = profile
         if config.sysctl:
@@ -330,13 +363,30 @@ class _Builder:
         path = absolute_path(choice)
         return plain(parse_json(read_regular(path, path), path), bounding, arch, self.host.kernel)
 
+    def _hidden(self) -> "list[str]":
+        paths = [normal(absolute(path)) for path in self.config.hide]
+        if "/" in paths:
+            raise UsageError("--hide / would leave nothing", hint="use --rootfs with an empty directory")
+        return paths
+
     def _device_rules(self) -> "list[Json]":
-        if "devices" not in self.host.cgroup_legacy:
-            return []  # Not enforced there yet; the record of the container says so.
-        devices = [device(text)[1] for text in self.config.devices]
-        return [
-            {"allow": True, "access": "rwm", **{key: d[key] for key in ("type", "major", "minor")}} for d in devices
-        ]
+        """Rules for the devices that are given; with the node goes what may be done with it."""
+        enforced = self.host.privileged and "devices" in self.host.cgroup_legacy
+        rules = []
+        for text in self.config.devices:
+            _, node, permissions = device(text)
+            if not enforced and not {"r", "w"} <= set(permissions):
+                raise UnsupportedError(
+                    f"--device {text}: permissions cannot be enforced here", hint="leave them out to allow everything"
+                )
+            place = {key: node[key] for key in ("type", "major", "minor")}
+            rules.append({"allow": True, "access": permissions, **place})
+        # Where there are no rules yet, the record of the container says so.
+        return rules if enforced else []
+
+    def _host_devices(self) -> "list[Json]":
+        """--privileged: the devices of the host (docker; runc, HostDevices), but for what every container has."""
+        return [device_node(path, path) for path in host_devices()] if self.config.privileged else []
 
     @property
     def _unmasked(self) -> bool:
@@ -359,9 +409,12 @@ class _Builder:
 
     def _layers(self) -> "Layers | None":
         config = self.config
+        is_default = self.host.privileged and not config.userns and not config.privileged
+        if is_default and (reason := no_default_userns(config, self.host)):
+            self.enforced["user_namespace"] = f"off: {reason}"
         if config.rootfs and config.write:
-            if self.host.privileged and config.userns == "":
-                self.enforced["user_namespace"] = "off: --write gives the container the directory with its own ids"
+            if config.keep_changes:
+                raise UsageError("--keep-changes and --write exclude each other")
             return None
         keep = absolute_path(config.keep_changes) if config.keep_changes else ""
         if keep and not self.host.privileged:
@@ -412,12 +465,11 @@ class _Builder:
         """What the root is completed by: for the host's own, everything that is mounted below it."""
         if self.config.rootfs:
             return []
-        mounts = [mount for mount in self.host.mounts if is_shown(mount)]
         if not self.host.privileged:
-            return unprivileged_root(mounts)
-        return [
-            self._further(mount) for mount in sorted(mounts, key=lambda m: m.point.count("/")) if mount.point != "/"
-        ]
+            return unprivileged_root(self.host.mounts)
+        # Of mounts on one point the last one is seen.
+        mounts = {mount.point: mount for mount in self.host.mounts if is_shown(mount) and mount.point != "/"}
+        return [self._further(mounts[point]) for point in sorted(mounts, key=lambda point: point.count("/"))]
 
     def _further(self, mount: Mount) -> "Json":
         """A further mount of the host: overlaid like the root, or read-only where that cannot be."""
@@ -431,10 +483,16 @@ class _Builder:
         mounts = [volume(text, self.idmap) for text in config.volumes]
         mounts += [mount_option(text, self.idmap) for text in config.mounts]
         mounts += [tmpfs(text) for text in config.tmpfs]
+        places = [normal(str(mount["destination"])) for mount in mounts]
+        if twice := next((place for place in places if places.count(place) > 1), ""):
+            raise UsageError(f"more than one mount on {twice}")
         if self.userns:
             # mknod(2) makes no devices in a user namespace: the host's node is bound.
             devices = [device(text) for text in config.devices]
-            mounts += [mount_entry(node["path"], "bind", source, ["bind"]) for source, node in devices]
+            mounts += [mount_entry(node["path"], "bind", source, ["bind"]) for source, node, _ in devices]
+        if self.userns and config.privileged:
+            usable = [path for path in host_devices() if posix.access(path, posix.R_OK | posix.W_OK)]
+            mounts += [mount_entry(path, "bind", path, ["bind"]) for path in usable]
         return mounts
 
 

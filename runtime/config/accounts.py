@@ -33,16 +33,16 @@ class Accounts:
         user, colon, group = text.partition(":")
         if not user or (colon and not group) or ":" in group:
             raise UsageError(f"--user {text!r} is malformed", hint="NAME|UID[:NAME|GID]")
-        entry = self._passwd(user)
-        uid = _number(user, "uid") if user.isdecimal() else _field(entry, 2, f"user {user!r}")
-        gid = int(entry[3]) if entry and len(entry) > 3 and entry[3].isdecimal() else 0
+        number = str(_number(user, "uid")) if user.isdecimal() else ""
+        entry = self._passwd(number or user, 2 if number else 0)
+        uid = int(number) if number else _field(entry, 2, f"user {user!r}")
+        gid = _field(entry, 3, f"group of user {user!r}") if entry else 0
         if group:
             gid = self._gid(group)
         home = entry[5] if entry and len(entry) > 5 and entry[5].startswith("/") else "/"
         return Account(uid, gid, home, self._groups(entry[0], gid) if entry else [])
 
-    def _passwd(self, user: str) -> "list[str] | None":
-        column = 2 if user.isdecimal() else 0
+    def _passwd(self, user: str, column: int) -> "list[str] | None":
         return next((row for row in self._rows("passwd") if len(row) > 3 and row[column] == user), None)
 
     def _gid(self, group: str) -> int:
@@ -54,7 +54,7 @@ class Accounts:
     def _groups(self, user: str, gid: int) -> "list[int]":
         """Supplementary groups of a user, by /etc/group."""
         rows = [row for row in self._rows("group") if len(row) > 3 and user in row[3].split(",")]
-        return sorted({int(row[2]) for row in rows if row[2].isdecimal()} - {gid})
+        return sorted({_field(row, 2, f"group {row[0]!r}") for row in rows} - {gid})
 
     def _rows(self, name: str) -> "list[list[str]]":
         if name not in self._lines:
@@ -87,6 +87,7 @@ def read_inside(root: str, path: str) -> str:
 
 
 def _number(text: str, kind: str) -> int:
+    """A number that is an id: 2^32-1 means "none" to the kernel (RULES 11)."""
     if not text.isascii() or len(text) > 10 or int(text) > 0xFFFFFFFE:
         raise UsageError(f"{kind} {text} is out of range", hint="0 to 4294967294")
     return int(text)

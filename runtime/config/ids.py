@@ -1,5 +1,6 @@
 """Ranges of 65,536 host ids, one for each container that root runs in a user namespace."""
 
+import fcntl
 import posix
 
 from ..errors import UsageError
@@ -26,13 +27,17 @@ def lease_ids(root: str, container_id: str) -> int:
     count = (_END_OF_RANGES - _FIRST_RANGE) // RANGE
     start = sum(byte << 8 * (index % 4) for index, byte in enumerate(container_id.encode())) % count
     target = f"{container_id} {posix.getpid()} {start_time(posix.getpid())}"
-    for offset in range(count):
-        number = (start + offset) % count
-        try:
-            posix.symlink(target, f"{directory}/{number}")
-            return _FIRST_RANGE + number * RANGE
-        except FileExistsError:
-            continue
+    lock = _lock(directory)
+    try:
+        for offset in range(count):
+            number = (start + offset) % count
+            try:
+                posix.symlink(target, f"{directory}/{number}")
+                return _FIRST_RANGE + number * RANGE
+            except FileExistsError:
+                continue
+    finally:
+        posix.close(lock)
     raise UsageError(f"all {count} ranges of ids are taken", hint="remove containers, or use --userns host")
 
 
@@ -45,9 +50,23 @@ def release_ids(root: str, container_id: str) -> None:
 
 def reclaim_ids(root: str) -> None:
     """Give back leases whose container is gone and whose taker has died before making it."""
-    for path, holder, pid, started in _leases(root):
-        if not StateDir(root, holder).exists() and start_time(int(pid)) != started:
-            _unlink(path)
+    try:
+        lock = _lock(f"{root}/.ids")
+    except FileNotFoundError:
+        return
+    try:
+        for path, holder, pid, started in _leases(root):
+            if not StateDir(root, holder).exists() and start_time(int(pid)) != started:
+                _unlink(path)
+    finally:
+        posix.close(lock)
+
+
+def _lock(directory: str) -> int:
+    """Lock out others who take or reclaim: of two who find a lease abandoned, the slower would remove a new one."""
+    fd = posix.open(directory, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    return fd
 
 
 def _leases(root: str) -> "Iterator[tuple[str, str, str, str]]":
@@ -59,8 +78,8 @@ def _leases(root: str) -> "Iterator[tuple[str, str, str, str]]":
     for name in names:
         try:
             holder, pid, started = posix.readlink(f"{directory}/{name}").split(" ")
-        except FileNotFoundError:
-            continue
+        except (OSError, ValueError):
+            continue  # Given back meanwhile, or no lease.
         yield f"{directory}/{name}", holder, pid, started
 
 

@@ -19,6 +19,10 @@ NO_IDMAP = ("nfs", "nfs4", "9p", "cifs", "fuse", "fuseblk", "autofs", "vboxsf", 
 _PSEUDO = ("proc", "sysfs", "devtmpfs", "devpts", "cgroup", "cgroup2", "mqueue", "autofs", "debugfs", "tracefs",
            "securityfs", "pstore", "bpf", "configfs", "hugetlbfs", "binfmt_misc", "fusectl", "efivarfs")  # fmt: skip
 
+_DEVICE_DIRECTORIES = ("pts", "shm", "fd", "mqueue", "hugepages", ".lxc", ".lxd-mounts", ".udev")
+_OWN_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/ptmx",
+                "/dev/console")  # fmt: skip
+
 
 def root_of(rootfs: str, write: bool) -> str:
     """The directory that the root is made of; UsageError when it is none."""
@@ -59,7 +63,7 @@ def is_shown(mount: Mount) -> bool:
 
 
 def unprivileged_root(mounts: "list[Mount]") -> "list[Json]":
-    """The host's root for an ordinary user, entry by entry.
+    """The host's root for an ordinary user, entry by entry; `mounts` are all of the host's.
 
     Mounts that are copied into a user namespace are locked together, and an overlay of a directory that has some
     below it is EINVAL.  So each entry of / without mounts is overlaid, and the others are bound read-only.
@@ -70,13 +74,29 @@ def unprivileged_root(mounts: "list[Mount]") -> "list[Json]":
         path = "/" + name
         if path in OWN_IN_CONTAINER or path == "/lost+found":
             continue
-        kind = posix.lstat(path).st_mode & 0o170000
+        try:
+            kind = posix.lstat(path).st_mode & 0o170000
+        except FileNotFoundError:
+            continue
         if kind == 0o120000:
             found.append(mount_entry(path, "bind", path, ["bind", "copy-symlink"]))
         elif kind == 0o040000 and not any(is_below(point, path) for point in points):
             found.append(mount_entry(path, "bind", path, ["bind", "O"]))
         elif kind in (0o040000, 0o100000):
             found.append(mount_entry(path, "bind", path, ["rbind", "rro"]))
+    return found
+
+
+def host_devices(directory: str = "/dev") -> "list[str]":
+    """Device nodes of the host that --privileged gives; not those that every container has its own of."""
+    found = []
+    for name in sorted(posix.listdir(directory)):
+        path = f"{directory}/{name}"
+        kind = posix.lstat(path).st_mode & 0o170000
+        if kind == 0o040000 and name not in _DEVICE_DIRECTORIES:
+            found += host_devices(path)
+        elif kind in (0o020000, 0o060000) and path not in _OWN_DEVICES:
+            found.append(path)
     return found
 
 

@@ -101,9 +101,14 @@ def size(text: str, option: str) -> int:
     """Bytes of docker's sizes: 64m, 1g, 512k, 100b, 1024."""
     unit = text[-1:].lower() if not text[-1:].isdecimal() else ""
     number = text[: len(text) - len(unit)]
-    if unit not in _SIZES or not number.isdecimal() or len(number) > 15 or int(number) == 0:
+    if unit not in _SIZES or not _is_number(number) or len(number) > 15 or int(number) == 0:
         raise UsageError(f"{option} {text!r} is not a size", hint="a number with b, k, m or g")
     return int(number) * _SIZES[unit]
+
+
+def _is_number(text: str) -> bool:
+    """ASCII digits; int() takes those of every script."""
+    return text.isascii() and text.isdecimal()
 
 
 def rlimits(texts: "Iterable[str]", host: Host) -> "list[Json]":
@@ -125,7 +130,7 @@ def rlimits(texts: "Iterable[str]", host: Host) -> "list[Json]":
 def _limit(text: str, whole: str) -> int:
     if text == "-1":
         return (1 << 64) - 1
-    if not text.isdecimal() or len(text) > 19:
+    if not _is_number(text) or len(text) > 19:
         raise UsageError(f"--ulimit {whole!r} is malformed", hint="TYPE=SOFT[:HARD]")
     return int(text)
 
@@ -138,8 +143,8 @@ def _check_hard(kind: str, hard: int, host: Host) -> None:
         raise UsageError(f"--ulimit {kind}: the hard limit here is {own}", hint="raising it needs CAP_SYS_RESOURCE")
 
 
-def device(text: str) -> "tuple[str, Json]":
-    """--device HOST[:CONTAINER[:PERMISSIONS]]: the host's path and the container's node."""
+def device(text: str) -> "tuple[str, Json, str]":
+    """--device HOST[:CONTAINER[:PERMISSIONS]]: the host's path, the container's node and what it may do with it."""
     parts = text.split(":")
     if len(parts) == 2 and not parts[1].startswith("/"):
         parts.insert(1, parts[0])
@@ -148,6 +153,12 @@ def device(text: str) -> "tuple[str, Json]":
         raise UsageError(f"--device {text!r} is malformed", hint="HOST[:CONTAINER[:PERMISSIONS]]")
     if len(parts) == 3 and (not parts[2] or set(parts[2]) - set("rwm")):
         raise UsageError(f"--device {text!r}: permissions are made of r, w and m")
+    permissions = parts[2] if len(parts) == 3 else "rwm"
+    return source, device_node(source, target), permissions
+
+
+def device_node(source: str, target: str) -> "Json":
+    """The spec's description of the host's device `source` as `target`; UsageError when it is none."""
     try:
         info = posix.stat(source)
     except OSError as error:
@@ -158,7 +169,7 @@ def device(text: str) -> "tuple[str, Json]":
     device = info.st_rdev
     major = (device >> 8 & 0xFFF) | (device >> 32 & ~0xFFF)
     minor = (device & 0xFF) | (device >> 12 & ~0xFF)
-    return source, {
+    return {
         "path": target, "type": kind, "major": major, "minor": minor,
         "fileMode": info.st_mode & 0o777, "uid": info.st_uid, "gid": info.st_gid,
     }  # fmt: skip
@@ -177,21 +188,35 @@ def volume(text: str, idmap: "list[str]") -> "Json":
     for word in words:
         if word not in known and word.removeprefix("r") not in ("shared", "slave", "private", "unbindable"):
             raise UsageError(f"--volume {text!r}: unknown option {word!r}")
-    source = absolute_path(source)
-    _make_source(source)
     tree = [] if "bind" in words or "O" in words else ["rbind"]
-    return mount_entry(target, "bind", source, [*tree, *words, *idmap])
+    return mount_entry(target, "bind", absolute_path(source), [*tree, *_readonly(words, bool(tree)), *idmap])
 
 
-def _make_source(source: str) -> None:
-    """docker makes a missing source of -v a directory; --mount refuses it."""
-    try:
-        posix.stat(source)
-    except FileNotFoundError:
+def _readonly(words: "list[str]", recursive: bool) -> "list[str]":
+    """docker's ro covers what is mounted below as well (since 25, where the kernel has mount_setattr(2))."""
+    return ["rro" if word == "ro" and recursive else word for word in words]
+
+
+def make_sources(volumes: "Iterable[str]") -> None:
+    """Make each missing source of -v a directory, as docker does; --mount refuses it, and a plan makes nothing."""
+    for text in volumes:
+        path = absolute_path(text.partition(":")[0])
         try:
-            posix.mkdir(source, 0o755)
+            posix.stat(path)
+        except FileNotFoundError:
+            _make_directory(path)
         except OSError as error:
-            raise UsageError(f"--volume {source}: {posix.strerror(error.errno or 0)}".lower()) from error
+            raise UsageError(f"--volume {path}: {posix.strerror(error.errno or 0)}".lower()) from error
+
+
+def _make_directory(path: str) -> None:
+    for end in [index for index, letter in enumerate(path) if letter == "/" and index] + [len(path)]:
+        try:
+            posix.mkdir(path[:end], 0o755)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise UsageError(f"--volume {path}: {posix.strerror(error.errno or 0)}".lower()) from error
 
 
 def mount_option(text: str, idmap: "list[str]") -> "Json":
@@ -206,7 +231,7 @@ def mount_option(text: str, idmap: "list[str]") -> "Json":
     options = ["ro"] if any(_boolean(flag, "--mount readonly") for flag in flags) else []
     if kind == "tmpfs":
         options += [f"size={size(given.pop('tmpfs-size'), '--mount tmpfs-size')}"] if "tmpfs-size" in given else []
-        options += [f"mode={given.pop('tmpfs-mode')}"] if "tmpfs-mode" in given else []
+        options += [f"mode={_mode(given.pop('tmpfs-mode'))}"] if "tmpfs-mode" in given else []
         _refuse_rest(text, given)
         return mount_entry(absolute(target), "tmpfs", "tmpfs", ["nosuid", "nodev", "noexec", *options])
     if kind != "bind":
@@ -220,7 +245,14 @@ def mount_option(text: str, idmap: "list[str]") -> "Json":
         posix.stat(source)
     except OSError as error:
         raise UsageError(f"--mount source {source}: {posix.strerror(error.errno or 0)}".lower()) from error
-    return mount_entry(absolute(target), "bind", source, ["rbind" if recursive else "bind", *options, *idmap])
+    words = ["rbind" if recursive else "bind", *_readonly(options, recursive), *idmap]
+    return mount_entry(absolute(target), "bind", source, words)
+
+
+def _mode(text: str) -> str:
+    if not 1 <= len(text) <= 5 or set(text) - set("01234567"):
+        raise UsageError(f"--mount tmpfs-mode {text!r} is not an octal mode")
+    return text
 
 
 def _filled(source: str, text: str) -> str:
