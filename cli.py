@@ -1,6 +1,5 @@
 """`warren`: the command line for people.  Parses with click, calls one function, prints."""
 
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from runtime import __version__, engine
 from runtime.config import HOST, ContainerConfig
 from runtime.errors import UsageError, WarrenError
 from runtime.host import writable_by_others
+from runtime.spec import dump_json
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -174,7 +174,7 @@ def _env_file(path: str) -> list[str]:
 
 def _print_plan(config: ContainerConfig, style: str) -> None:
     plan = engine.plan(config)
-    click.echo(json.dumps(plan.to_list(), indent=2) if style == "json" else "\n".join(plan.lines()))
+    click.echo(dump_json(plan.to_list(), 2) if style == "json" else "\n".join(plan.lines()))
 
 
 def main() -> NoReturn:

@@ -161,12 +161,13 @@ def receive_master(sock: "_socket.socket") -> int:
 
 
 def raw_mode(mode: "list[Any]") -> "list[Any]":
-    """cfmakeraw(3) of a tcgetattr list, but for output: what others print meanwhile still returns the carriage."""
+    """cfmakeraw(3) of a tcgetattr list."""
     iflag, oflag, cflag, lflag, ispeed, ospeed, cc = mode
     iflag &= ~(
         termios.IGNBRK | termios.BRKINT | termios.PARMRK | termios.ISTRIP | termios.INLCR | termios.IGNCR
         | termios.ICRNL | termios.IXON
     )  # fmt: skip
+    oflag &= ~termios.OPOST
     lflag &= ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN)
     cflag = cflag & ~(termios.CSIZE | termios.PARENB) | termios.CS8
     cc = list(cc)

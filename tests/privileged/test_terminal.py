@@ -1,0 +1,159 @@
+"""Foreground terminals: `warren run -it` under a real pty, as a person has one."""
+
+import fcntl
+import os
+import pty
+import select
+import signal
+import struct
+import termios
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+from tests.helpers.oci import Bundle
+from tests.helpers.warren import PROGRAM
+
+
+class Person:
+    """Types at a terminal of 30 rows and 100 columns and reads what comes; a context manager."""
+
+    def __init__(self, *command: str | Path) -> None:
+        self.master, slave = pty.openpty()
+        self.resize(30, 100)
+        self.before = termios.tcgetattr(slave)
+        self.slave = slave
+        self.screen = ""
+        self.pid = os.fork()
+        if not self.pid:
+            os.login_tty(slave) if hasattr(os, "login_tty") else self._login(slave)
+            os.execv(str(command[0]), [str(word) for word in command])
+
+    def _login(self, slave: int) -> None:
+        os.setsid()
+        fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+        for fd in range(3):
+            os.dup2(slave, fd)
+
+    def __enter__(self) -> "Person":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.pid:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        os.close(self.master)
+        os.close(self.slave)
+
+    def resize(self, rows: int, columns: int) -> None:
+        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def types(self, text: str) -> None:
+        os.write(self.master, text.encode())
+
+    def sees(self, text: str, timeout: float = 20) -> str:
+        """Wait until the text is on the screen."""
+        self._read_until(lambda: text in self.screen, timeout, f"{text!r} did not appear")
+        return self.screen
+
+    def ends(self, timeout: float = 20) -> int:
+        """Wait for the command; its exit code."""
+        code: list[int] = []
+
+        def over() -> bool:
+            done, status = os.waitpid(self.pid, os.WNOHANG)
+            if done:
+                code.append(os.waitstatus_to_exitcode(status))
+            return bool(done)
+
+        self._read_until(over, timeout, "the command did not end")
+        self.pid = 0
+        return code[0]
+
+    def _read_until(self, condition: Callable[[], bool], timeout: float, complaint: str) -> None:
+        deadline = time.monotonic() + timeout
+        while not condition():
+            assert time.monotonic() < deadline, f"{complaint}; the screen has {self.screen!r}"
+            if select.select([self.master], [], [], 0.05)[0]:
+                self.screen += os.read(self.master, 65536).decode(errors="replace")
+
+    @property
+    def is_raw(self) -> bool:
+        return not termios.tcgetattr(self.slave)[3] & termios.ICANON
+
+
+def test_size_raw_mode_and_restoration() -> None:
+    with Person(PROGRAM, "run", "-it", "host", "--", "sh", "-c", "stty size; tty; read line; echo got $line") as person:
+        person.sees("30 100")
+        person.sees("/dev/pts/0")
+        assert person.is_raw
+        person.types("hello\r")
+        person.sees("got hello")
+        assert person.ends() == 0
+        assert termios.tcgetattr(person.slave) == person.before
+
+
+def test_resizing_reaches_the_container() -> None:
+    script = "trap 'stty size' WINCH; trap 'exit 0' INT; echo ready; while :; do sleep 0.1; done"
+    with Person(PROGRAM, "run", "-it", "host", "--", "sh", "-c", script) as person:
+        person.sees("ready")
+        person.resize(40, 132)
+        person.sees("40 132")
+        person.types("\x03")
+        assert person.ends() == 0
+
+
+def test_control_c_is_the_containers() -> None:
+    with Person(
+        PROGRAM, "run", "-it", "host", "--", "sh", "-c", "trap 'echo caught; exit 3' INT; echo ready; read x"
+    ) as person:
+        person.sees("ready")
+        person.types("\x03")
+        person.sees("caught")
+        assert person.ends() == 3
+
+
+def test_the_terminal_is_restored_when_the_container_is_killed() -> None:
+    with Person(PROGRAM, "run", "-it", "--timeout", "1", "host", "--", "sh", "-c", "echo ready; sleep 100") as person:
+        person.sees("ready")
+        assert person.is_raw
+        assert person.ends() == 124
+        assert termios.tcgetattr(person.slave) == person.before
+
+
+def test_an_orphan_that_keeps_the_terminal_does_not_keep_us() -> None:
+    with Person(PROGRAM, "run", "-it", "--pid", "host", "host", "--", "sh", "-c", "sleep 1000 & echo bye") as person:
+        person.sees("bye")
+        assert person.ends() == 0
+
+
+def test_output_of_a_terminal_comes_whole() -> None:
+    with Person(PROGRAM, "run", "-it", "host", "--", "sh", "-c", "seq 1 20000; echo the end") as person:
+        assert person.ends(60) == 0
+        person.sees("the end", 5)
+        numbers = [int(line) for line in person.screen.split("\r\n") if line.isdecimal()]
+        assert numbers == list(range(1, 20001))
+
+
+def test_a_bundle_with_a_terminal_in_the_foreground(bundle: Bundle, directory: Path) -> None:
+    bundle.process["terminal"] = True
+    bundle.asks("tty")
+    bundle.save()
+    command = [PROGRAM.with_name("warren-oci"), "--root", directory / "state", "run", "--bundle", bundle.path]
+    with Person(*command, f"wrn-{directory.name}") as person:
+        assert person.ends() == 0
+        assert "30" in person.screen
+        assert "100" in person.screen
+
+
+def test_piped_input_to_a_terminal_ends() -> None:
+    import subprocess
+
+    done = subprocess.run(
+        [PROGRAM, "run", "-it", "host", "--", "cat"], input=b"line\n", capture_output=True, timeout=30
+    )
+    assert done.returncode == 0
+    assert b"line" in done.stdout
