@@ -622,6 +622,7 @@ def _spec(arguments: Arguments, root: str, log: Log) -> int:
 def _features(arguments: Arguments, root: str, log: Log) -> int:
     from . import capabilities, namespaces
     from .namespaces.mount import MOUNT_OPTIONS
+    from .seccomp.document import ACTIONS, FAMILIES, FLAGS, OPERATORS
     from .spec import dump_json
 
     features = {
@@ -630,10 +631,17 @@ def _features(arguments: Arguments, root: str, log: Log) -> int:
         "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
         "mountOptions": MOUNT_OPTIONS,
         "linux": {
-            "namespaces": sorted(kind for kind in namespaces.TYPES if kind != "time"),
+            "namespaces": sorted(namespaces.TYPES),
             "capabilities": list(capabilities.NAMES),
             "cgroup": {"v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": False},
-            "seccomp": {"enabled": False},
+            "seccomp": {
+                "enabled": True,
+                "actions": sorted(ACTIONS),
+                "operators": sorted(OPERATORS),
+                "archs": sorted({name for names in FAMILIES.values() for name in names}),
+                "knownFlags": sorted(FLAGS),
+                "supportedFlags": sorted(FLAGS),
+            },
             "apparmor": {"enabled": False},
             "selinux": {"enabled": False},
             "intelRdt": {"enabled": False},

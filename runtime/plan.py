@@ -33,6 +33,7 @@ _RLIMITS = {
     "RLIMIT_NPROC": 6, "RLIMIT_NOFILE": 7, "RLIMIT_MEMLOCK": 8, "RLIMIT_AS": 9, "RLIMIT_LOCKS": 10,
     "RLIMIT_SIGPENDING": 11, "RLIMIT_MSGQUEUE": 12, "RLIMIT_NICE": 13, "RLIMIT_RTPRIO": 14, "RLIMIT_RTTIME": 15,
 }  # fmt: skip
+_DOMAINS = {"LINUX": 0x0000, "LINUX32": 0x0008}
 
 
 class Wiring:
@@ -180,6 +181,7 @@ def _become_user(plan: LaunchPlan, spec: "Spec", host: "Host", process: "Json", 
         plan.add("rlimit", _RLIMITS[limit["type"]], _signed(limit["soft"]), _signed(limit["hard"]))
     if uid:
         plan.add("own_stdio", uid, gid)
+    _set_personality(plan, spec)
     # The working directory is entered with the set-up's power, so that WORKDIR may lie where the user cannot go (runc).
     plan.add("chdir", process["cwd"], cwd)  # type: ignore[arg-type]
     sets = {name: _capability_mask(process, name) for name in capabilities.SETS}
@@ -211,6 +213,16 @@ def _become_user(plan: LaunchPlan, spec: "Spec", host: "Host", process: "Json", 
     if filter and filter.notify and process.get("noNewPrivileges"):
         # The agent must get the listener while somebody is here to pass it on: before the wait for start.
         plan.add("seccomp", filter.program, filter.flags, 0)
+
+
+def _set_personality(plan: LaunchPlan, spec: "Spec") -> None:
+    """The execution domain of linux.personality (personality(2)); its flags are not defined yet (config-linux.md)."""
+    personality = (spec.config.get("linux") or {}).get("personality")
+    if not personality:
+        return
+    if personality.get("flags"):
+        raise UnsupportedError("linux.personality.flags is not supported", hint="no flag is defined by the spec")
+    plan.add("personality", _DOMAINS[personality["domain"]])
 
 
 def _execute(plan: LaunchPlan, process: "Json", wiring: Wiring) -> None:
