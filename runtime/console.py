@@ -36,6 +36,8 @@ class Foreground:
 
     def __init__(self) -> None:
         self.terminal = -1
+        self._mid_line = False
+        self._output = True
         self._saved: dict[int, Any] = {}
         self._mode: list[Any] | None = None
         self._reader = self._writer = -1
@@ -83,11 +85,7 @@ class Foreground:
     def wait(self, pid: int, timeout: "float | None" = None) -> "int | None":
         """Wait for the container's process `pid`, our child; its exit code, or None after `timeout` seconds."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        poll = select.poll()
-        poll.register(self._reader, select.POLLIN)
-        if self.terminal >= 0:
-            poll.register(self.terminal, select.POLLIN)
-            poll.register(0, select.POLLIN)
+        poll = self._poll()
         while True:
             done, status = posix.waitpid(pid, posix.WNOHANG)
             if done:
@@ -101,6 +99,18 @@ class Foreground:
                     self._signals(pid)
                 elif not self._copy(fd):
                     poll.unregister(fd)
+                    if fd == self.terminal and not self._output:
+                        self._hang_up()
+                        poll = self._poll()
+                        break
+
+    def _poll(self) -> "select.poll":
+        poll = select.poll()
+        poll.register(self._reader, select.POLLIN)
+        if self.terminal >= 0:
+            poll.register(self.terminal, select.POLLIN)
+            poll.register(0, select.POLLIN)
+        return poll
 
     def _signals(self, pid: int) -> None:
         for number in posix.read(self._reader, 4096):
@@ -118,11 +128,22 @@ class Foreground:
             if error.errno != EIO:
                 raise
             data = b""  # The last process that had the terminal open is gone (pty(7)).
-        if data:
+        if data and source == 0:
+            self._mid_line = data[-1:] != b"\n"
             return write_all(target, data)
+        if data:
+            self._output = write_all(target, data)
+            return self._output
         if source == 0 and not posix.isatty(0):
-            write_all(self.terminal, b"\x04")  # VEOF: the end of a pipe is the end of input.
+            # The end of a pipe is the end of input.  In the middle of a line VEOF only hands over what there is, and it
+            # takes a second one (termios(3)).
+            write_all(self.terminal, b"\x04\x04" if self._mid_line else b"\x04")
         return False
+
+    def _hang_up(self) -> None:
+        """Nobody reads our output any more: the container's program gets EIO instead of waiting for ever (pty(7))."""
+        posix.close(self.terminal)
+        self.terminal = -1
 
     def _drain(self) -> None:
         """What the container has written before it ended; an orphan may keep the terminal open, so do not wait."""

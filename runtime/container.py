@@ -518,7 +518,8 @@ def _map_ids(helper: int, spec: Spec) -> None:
     linux: dict[str, list[dict[str, int]]] = spec.config["linux"]
     for program, key in ((host.newuidmap, "uidMappings"), (host.newgidmap, "gidMappings")):
         triples = [str(m[field]) for m in linux[key] for field in ("containerID", "hostID", "size")]
-        pid = posix.posix_spawn(program, [program, str(helper), *triples], posix.environ)
+        quiet = [(posix.POSIX_SPAWN_OPEN, fd, "/dev/null", posix.O_WRONLY, 0) for fd in (1, 2)]
+        pid = posix.posix_spawn(program, [program, str(helper), *triples], {}, file_actions=quiet)
         if posix.waitpid(pid, 0)[1]:
             raise WarrenError(f"{program} refused the {key}", hint="are the ids in /etc/subuid and /etc/subgid?")
 

@@ -60,6 +60,7 @@ def _spawn(hook: "Hook", name: str, stdin: int, stderr: int) -> int:
         (posix.POSIX_SPAWN_DUP2, stdin, 0),
         (posix.POSIX_SPAWN_OPEN, 1, "/dev/null", posix.O_WRONLY, 0),
         (posix.POSIX_SPAWN_DUP2, stderr, 2),
+        *[(posix.POSIX_SPAWN_CLOSE, fd) for fd in _inheritable()],
     ]
     defaults = [number for number in _ALL_SIGNALS if number not in (9, 19, 32, 33)]
     try:
@@ -68,6 +69,18 @@ def _spawn(hook: "Hook", name: str, stdin: int, stderr: int) -> int:
         )
     except OSError as error:
         raise HookError(f"{name}: cannot be executed: {posix.strerror(error.errno or 0)}".lower()) from error
+
+
+def _inheritable() -> "list[int]":
+    """Descriptors beyond the standard ones that our caller left open for whatever we start."""
+    found = []
+    for name in posix.listdir("/proc/self/fd"):
+        try:
+            if int(name) > 2 and posix.get_inheritable(int(name)):
+                found.append(int(name))
+        except OSError:
+            continue  # The descriptor of the listing itself.
+    return found
 
 
 def _converse(pid: int, feed: int, state: bytes, listen: int, timeout: int) -> "bytes | None":

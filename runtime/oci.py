@@ -104,13 +104,14 @@ class Arguments:
     def number(self, key: str) -> int:
         """A non-negative decimal number."""
         text = self.options.get(key, "0")
-        if not text.isdecimal() or len(text) > 9:
+        if not _is_digits(text) or len(text) > 9:
             raise UsageError(f"--{key} {text!r} is not a number")
         return int(text)
 
 
 def main() -> "NoReturn":
     """Entry point of the launcher.  Ends by _exit: the interpreter's own tidying costs 1.4 ms."""
+    _open_streams()
     log = Log()
     code = 1
     try:
@@ -134,6 +135,18 @@ def main() -> "NoReturn":
     except OSError:
         code = code or 1
     posix._exit(code)
+
+
+def _open_streams() -> None:
+    """Callers may have closed 0, 1 or 2: nothing that we open may become the container's standard streams by chance."""
+    for fd in range(3):
+        try:
+            posix.fstat(fd)
+        except OSError:
+            posix.open("/dev/null", posix.O_RDWR)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open("/dev/null", "w"))
 
 
 class Log:
@@ -327,6 +340,8 @@ def _check_terminal(terminal: bool, detached: bool, socket: str) -> None:
 def _print_plan(plan: "Any", style: str) -> int:
     from .spec import dump_json
 
+    if style not in ("true", "text", "json"):
+        raise UsageError(f"unknown plan format {style!r}", hint="text or json")
     if style == "json":
         sys.stdout.write(dump_json(plan.to_list(), 2) + "\n")
     else:
@@ -420,11 +435,11 @@ def _kill(arguments: Arguments, root: str, log: Log) -> int:
 def signal_number(text: str) -> int:
     """A signal's number from its number or name, with or without SIG, in any case."""
     name = text.upper().removeprefix("SIG")
-    if name.isdecimal() and len(name) < 4 and int(name) < 65:
+    if _is_digits(name) and len(name) < 4 and int(name) < 65:
         return int(name)
     base, sign, offset = name.partition("+")
     number = _SIGNALS.get(base, 0)
-    if sign and base == "RTMIN" and offset.isdecimal() and int(offset) <= 30:
+    if sign and base == "RTMIN" and _is_digits(offset) and int(offset[:3]) <= 30:
         return number + int(offset)
     if not number or sign:
         raise UsageError(f"unknown signal {text!r}")
@@ -497,8 +512,12 @@ def _user(text: str, own: "Json") -> "Json":
     return user
 
 
+def _is_digits(text: str) -> bool:
+    return text.isascii() and text.isdecimal()
+
+
 def _id(text: str) -> int:
-    if not text.isdecimal() or not text.isascii() or int(text[:11]) > 0xFFFFFFFE:
+    if not _is_digits(text) or int(text[:11]) > 0xFFFFFFFE:
         raise UsageError(f"{text!r} is not an id", hint="digits from 0 to 4294967294")
     return int(text)
 

@@ -11,7 +11,7 @@ A status is computed from these and /proc, never stored.
 
 import fcntl
 import posix
-from errno import EEXIST, ENOENT, ENXIO
+from errno import ENOENT, ENXIO
 
 from .errors import ExistsError, NotFoundError, SpecError, StateError, UsageError
 from .spec import dump_json, parse_json
@@ -203,20 +203,20 @@ class StateDir:
 
 
 def make_root(root: str) -> None:
-    """Make the root of all state directories, 0700 (RULES 13); it must be ours."""
+    """Make the root of all state directories, 0700 (RULES 13), and the directories above it that are missing."""
+    parent = root.rpartition("/")[0]
     try:
         posix.mkdir(root, 0o700)
+    except FileExistsError:
+        return
     except OSError as error:
-        if error.errno == ENOENT:
-            parent = root.rpartition("/")[0]
-            if parent in ("", root):
-                raise
+        if error.errno == ENOENT and parent and not _lexists(parent):
             make_root(parent)
             make_root(root)
-        elif error.errno != EEXIST:
-            raise StateError(
-                f"state directory {root}: {posix.strerror(error.errno or 0)}".lower(), hint="use --root"
-            ) from error
+            return
+        reason = posix.strerror(error.errno or 0).lower()
+        hint = "set XDG_RUNTIME_DIR, or use warren-oci --root"
+        raise StateError(f"state directory {root}: {reason}", hint=hint) from error
 
 
 def container_ids(root: str) -> "Iterator[str]":

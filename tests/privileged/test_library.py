@@ -153,3 +153,250 @@ def test_every_public_name_can_be_had() -> None:
         assert getattr(runtime, name) is not None
     with pytest.raises(AttributeError):
         runtime.no_such_name  # noqa: B018
+
+
+def test_no_descriptor_stays_open_whatever_happens(directory: Path) -> None:
+    """Success, failure at each stage, a time-out and streams of every kind."""
+    runs: list[tuple[type[Exception] | None, dict[str, object]]] = [
+        (None, {"capture_output": True, "input": b"x"}),
+        (None, {"stdout": runtime.DEVNULL, "stderr": runtime.STDOUT, "stdin": runtime.DEVNULL}),
+        (runtime.ProcessError, {"argv": ["false"], "check": True, "capture_output": True}),
+        (runtime.CommandNotFoundError, {"argv": ["no-such-command"], "capture_output": True, "input": b"x"}),
+        (runtime.CommandNotExecutableError, {"argv": ["/etc/passwd"], "capture_output": True}),
+        (runtime.LaunchError, {"cwd": "/etc/passwd", "capture_output": True}),
+        (runtime.WarrenError, {"mounts": ["/no/such/source:/mnt:bad-option"], "capture_output": True}),
+        (runtime.UsageError, {"user": "no-such-user", "capture_output": True}),
+        (runtime.UsageError, {"stdout": runtime.STDOUT, "stdin": runtime.PIPE, "capture_output": False}),
+        (runtime.TimeoutExpiredError, {"argv": ["sleep", "60"], "timeout": 0.2, "capture_output": True}),
+    ]
+    runtime.run("host", ["true"])
+    before = descriptors()
+    for error, options in runs:
+        argv = options.pop("argv", ["true"])
+        if error is None:
+            runtime.run("host", argv, **options)  # type: ignore[arg-type]
+        else:
+            with pytest.raises(error):
+                runtime.run("host", argv, **options)  # type: ignore[arg-type]
+        assert descriptors() == before, options
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_the_result_is_completed_processs() -> None:
+    done = runtime.run("host", ("sh", "-c", "exit 4"))
+    assert (done.args, done.returncode, done.stdout, done.stderr) == (["sh", "-c", "exit 4"], 4, None, None)
+    assert isinstance(done.enforced, dict)
+    assert repr(done) == "Result(args=['sh', '-c', 'exit 4'], returncode=4, stdout=None, stderr=None)"
+    with pytest.raises(runtime.ProcessError, match="exit code 4"):
+        done.check_returncode()
+    runtime.run("host", ["true"]).check_returncode()
+
+
+def test_a_signal_is_128_and_its_number() -> None:
+    """Unlike subprocess's negative number: what a shell and docker say (RULES 26)."""
+    assert runtime.run("host", ["sh", "-c", "sh -c 'kill -TERM $$'"]).returncode == 143
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"text": True}, "\xe4\n\n"),
+        ({"encoding": "utf-8"}, "\xe4\n\n"),
+        ({"encoding": "latin-1"}, "\xc3\xa4\n\n"),
+        ({"encoding": "ascii", "errors": "replace"}, "\ufffd\ufffd\n\n"),
+        ({}, b"\xc3\xa4\r\n\n"),
+    ],
+)
+def test_text_is_subprocesss(options: dict[str, object], expected: "str | bytes") -> None:
+    script = r"printf '\303\244\r\n\n'"
+    assert runtime.run("host", ["sh", "-c", script], capture_output=True, **options).stdout == expected  # type: ignore[arg-type]
+    done = subprocess.run(["sh", "-c", script], capture_output=True, check=True, **options)  # type: ignore[call-overload]
+    assert done.stdout == expected
+
+
+def test_text_goes_in_as_it_comes_out() -> None:
+    done = runtime.run("host", ["cat"], input="a\u4e16\n", text=True, stdout=runtime.PIPE)
+    assert (done.stdout, done.stderr) == ("a\u4e16\n", None)
+
+
+def test_two_streams_that_are_both_full_do_not_wait_for_each_other() -> None:
+    script = "head -c 1000000 /dev/zero; head -c 1000000 /dev/zero >&2; cat | wc -c"
+    done = runtime.run("host", ["sh", "-c", script], input=b"x" * 1000000, capture_output=True, timeout=60)
+    assert (len(done.stderr), done.stdout[1000000:].split()) == (1000000, [b"1000000"])
+
+
+def test_an_orphan_that_holds_the_pipe_does_not_keep_us() -> None:
+    """With process 1 its pid namespace ends, and the pipes with it."""
+    began = time.monotonic()
+    done = runtime.run("host", ["sh", "-c", "sleep 1000 & echo done"], capture_output=True, text=True)
+    assert done.stdout == "done\n"
+    assert time.monotonic() - began < 10
+
+
+def test_a_time_limit_holds_though_it_never_stops_talking() -> None:
+    began = time.monotonic()
+    with pytest.raises(runtime.TimeoutExpiredError):
+        runtime.run("host", ["head", "-c", "100000000000", "/dev/zero"], stdout=runtime.DEVNULL, timeout=0.5)
+    with pytest.raises(runtime.TimeoutExpiredError):
+        runtime.run("host", ["sh", "-c", "while :; do echo x; sleep 0.01; done"], capture_output=True, timeout=0.5)
+    assert time.monotonic() - began < 20
+
+
+def test_own_streams_may_be_closed(directory: Path) -> None:
+    """A daemon that has closed 0, 1 and 2: the descriptors that we open get these numbers."""
+    script = (
+        "import os, runtime\n"
+        "for fd in (0, 1, 2): os.close(fd)\n"
+        "done = runtime.run('host', ['sh', '-c', 'cat; echo err >&2; exit 3'], input=b'in', capture_output=True)\n"
+        f"open({str(directory / 'result')!r}, 'w').write(repr((done.returncode, done.stdout, done.stderr)))\n"
+    )
+    subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parents[2], check=False, timeout=60)
+    assert (directory / "result").read_text() == repr((3, b"in", b"err\n"))
+
+
+def test_descriptors_of_the_program_are_not_the_containers() -> None:
+    reader, writer = os.pipe()
+    os.set_inheritable(writer, True)
+    try:
+        done = runtime.run("host", ["sh", "-c", "ls /proc/self/fd"], capture_output=True, text=True)
+    finally:
+        os.close(reader)
+        os.close(writer)
+    assert len(done.stdout.split()) <= 4  # The fourth is ls's own.
+    assert str(writer) not in done.stdout.split()[3:]
+
+
+def test_the_environment_of_the_program_is_not_the_containers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WARREN_TEST_SECRET", "leaked")
+    done = runtime.run("host", ["env"], env={"A": "1=2", "EMPTY": ""}, capture_output=True, text=True)
+    lines = done.stdout.splitlines()
+    assert {"A=1=2", "EMPTY="} <= set(lines)
+    assert "leaked" not in done.stdout
+
+
+def test_odd_words_arrive_as_they_are() -> None:
+    words = ["", " ", "a b", "\u4e16", "$HOME", "-x", "--", "\n", "\udcff"]
+    done = runtime.run("host", ["printf", r"%s\0", *words], capture_output=True)
+    assert done.stdout == b"".join(os.fsencode(word) + b"\0" for word in words)
+
+
+@pytest.mark.parametrize("argv", [[], [""], ["a\0b"], ["true", "\0"]])
+def test_words_that_cannot_be_are_refused(argv: list[str]) -> None:
+    with pytest.raises(runtime.WarrenError):
+        runtime.run("host", argv)
+
+
+def test_handlers_masks_and_wakeup_stay_the_programs() -> None:
+    def handler(number: int, frame: object) -> None:
+        seen.append(number)
+
+    seen: list[int] = []
+    old = signal.signal(signal.SIGCHLD, handler)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, set())
+    try:
+        assert runtime.run("host", ["sh", "-c", "exit 3"]).returncode == 3
+        assert signal.getsignal(signal.SIGCHLD) is handler
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, set()) == mask
+        assert signal.set_wakeup_fd(-1) == -1
+    finally:
+        signal.signal(signal.SIGCHLD, old)
+
+
+def test_a_program_that_ignores_sigchld_gets_the_exit_code_or_an_error() -> None:
+    """The kernel reaps then (sigaction(2), SIG_IGN): the status is lost, but we must neither hang nor say 0."""
+    script = (
+        "import signal, runtime\n"
+        "signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+        "try: code = runtime.run('host', ['sh', '-c', 'exit 3']).returncode\n"
+        "except (runtime.WarrenError, ChildProcessError): code = 3\n"
+        "raise SystemExit(code)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=Path(__file__).parents[2], capture_output=True, timeout=60
+    )
+    assert done.returncode == 3, done.stderr
+
+
+def test_a_child_of_the_programs_own_stays_its_own() -> None:
+    child = subprocess.Popen(["sh", "-c", "exit 5"])
+    runtime.run("host", ["true"])
+    assert child.wait() == 5
+
+
+def test_a_signal_handler_that_raises_ends_the_container() -> None:
+    """KeyboardInterrupt and the like: nothing goes on running behind the program's back (the leak check looks)."""
+
+    def handler(number: int, frame: object) -> None:
+        raise InterruptedError("now")
+
+    old = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.7)
+    try:
+        with pytest.raises(InterruptedError):
+            runtime.run("host", ["sleep", "60"], capture_output=True)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
+
+
+def test_after_a_fork_of_a_threaded_program() -> None:
+    """Locks of other threads are held for ever in the child; we must need none of them."""
+    stop = threading.Event()
+    threads = [
+        threading.Thread(target=lambda: [runtime.run("host", ["true"]) for _ in iter(stop.is_set, True)])
+        for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(3):
+            pid = os.fork()
+            if not pid:
+                signal.alarm(30)
+                os._exit(runtime.run("host", ["sh", "-c", "exit 9"]).returncode)
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_a_directory_is_a_root_and_stays_as_it_is(rootfs: Path) -> None:
+    for image in (rootfs, str(rootfs)):
+        done = runtime.run(image, ["/bin/probe", "write", "/data/new", "x", "--", "id"], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert "uid 0 0 0" in done.stdout
+    assert not (rootfs / "data/new").exists()
+
+
+def test_a_containers_whole_life_with_errors(bundle: object, token: str, directory: Path) -> None:
+    from tests.helpers.oci import Bundle
+
+    assert isinstance(bundle, Bundle)
+    bundle.save()
+    root = str(directory / "state")
+    loaded = runtime.Bundle.load(str(bundle.path))
+    container = runtime.Container(f"wrn-{token}-life", root)
+    for verb in (container.start, container.state, container.delete, lambda: container.kill(9)):
+        with pytest.raises(runtime.NotFoundError):
+            verb()
+    pid = container.create(loaded, runtime.Options())
+    with pytest.raises(runtime.ExistsError):
+        runtime.Container(container.id, root).create(loaded, runtime.Options())
+    with pytest.raises(runtime.StateError):
+        container.delete()
+    assert [state["id"] for state in runtime.list_containers(root)] == [container.id]
+    container.start()
+    with pytest.raises(runtime.StateError):
+        container.start()
+    container.kill(9)
+    os.waitpid(pid, 0)
+    assert container.state()["status"] == "stopped"
+    with pytest.raises(runtime.StateError, match="container not running"):
+        container.kill(9)
+    container.delete()
+    container.delete(force=True)
+    assert list(runtime.list_containers(root)) == []
+    with pytest.raises(runtime.UsageError):
+        runtime.Container("../x", root)

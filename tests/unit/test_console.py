@@ -401,44 +401,38 @@ def test_the_terminal_is_raw_meanwhile_and_restored(change: "Callable[[Foregroun
     assert finish(*scenario(modes(change)))[0] == 0
 
 
-def test_the_end_of_a_pipe_is_the_end_of_the_containers_input() -> None:
-    """Standard input is no terminal: its end becomes end-of-file on the container's terminal."""
+def piped(script: str, *, stdin: int = subprocess.PIPE) -> "subprocess.Popen[bytes]":
+    """A container's terminal in the foreground of a process that has no terminal itself."""
     code = (
         "import sys; sys.path.insert(0, '.')\n"
         "from tests.unit.test_console import foreground\n"
-        "raise SystemExit(foreground('sh', '-c', 'stty -echo; cat; echo over')())"
+        f"raise SystemExit(foreground('sh', '-c', {script!r})())"
     )
-    done = subprocess.run([sys.executable, "-c", code], input=b"a\nb\n", capture_output=True, cwd=ROOT, timeout=30)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.replace(b"\r", b"").split() == [b"a", b"b", b"over"]
+    return subprocess.Popen([sys.executable, "-c", code], stdin=stdin, stdout=subprocess.PIPE, cwd=ROOT)
 
 
-def test_input_that_does_not_end_in_a_newline_ends_too() -> None:
-    """VEOF ends a read only at the beginning of a line; in the middle of one it merely hands the bytes over."""
-    code = (
-        "import sys; sys.path.insert(0, '.')\n"
-        "from tests.unit.test_console import foreground\n"
-        "raise SystemExit(foreground('sh', '-c', 'stty -echo; cat; echo over')())"
-    )
-    done = subprocess.run([sys.executable, "-c", code], input=b"a\nb", capture_output=True, cwd=ROOT, timeout=30)
-    assert done.returncode == 0, done.stdout
-    assert done.stdout.replace(b"\r", b"").split() == [b"a", b"bover"]
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"a\nb\n",
+        b"",
+        # VEOF ends the input only at the beginning of a line; in the middle of one it merely hands the bytes over.
+        b"a\nb",
+    ],
+)
+def test_the_end_of_a_pipe_is_the_end_of_the_containers_input(data: bytes) -> None:
+    """Standard input is no terminal: its end becomes end-of-file on the container's terminal (termios(3), VEOF)."""
+    process = piped("cat >/dev/null; echo over")
+    out, _ = process.communicate(data, 30)
+    assert process.returncode == 0, out
+    assert out.endswith(b"over\r\n")
 
 
 def test_a_reader_of_our_output_that_is_gone_does_not_keep_the_container() -> None:
-    """`warren run -t ... | head -1`."""
-    code = (
-        "import sys; sys.path.insert(0, '.')\n"
-        "from tests.unit.test_console import foreground\n"
-        "raise SystemExit(foreground('sh', '-c', 'seq 1 200000; exit 6')())"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
-    )
+    """As in `warren run -t host yes | head -1`: the container must not wait for its terminal to be read for ever."""
+    process = piped("yes", stdin=subprocess.DEVNULL)
     assert process.stdout
-    assert process.stderr
     process.stdout.readline()
     process.stdout.close()
-    code_of_it = process.wait(30)
-    process.stderr.close()
-    assert code_of_it in (6, 98, 129)
+    # 98 is the scenario's own limit of time.
+    assert process.wait(30) not in (0, 98)

@@ -5,18 +5,21 @@ WARREN_UPDATE_GOLDEN=1 writes them anew; the difference then belongs into the re
 
 import json
 import os
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from runtime.cgroups import Cgroup
-from runtime.errors import PlanError, SpecError, UnsupportedError
+from runtime.errors import LaunchError, PlanError, SpecError, UnsupportedError
 from runtime.host import Host
 from runtime.plan import Wiring, create_plan, exec_plan
 from runtime.spec import Layers, Spec, default_spec, validate
-from runtime.steps import MAX_SLOTS, VOCABULARY, LaunchPlan, Step
+from runtime.steps import MAX_PLAN, MAX_SLOTS, MAX_STEPS, VOCABULARY, LaunchPlan, Step
 
 GOLDEN = Path(__file__).with_name("golden")
 UNIFIED = "26 20 0:24 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"
@@ -210,3 +213,106 @@ def test_no_limit_is_none(limit: dict[str, Any]) -> None:
 def test_an_ordinary_user_needs_a_user_namespace() -> None:
     with pytest.raises(UnsupportedError, match="user namespace"):
         create_plan(spec(), host(uid=1000), CONTAINER, Wiring())
+
+
+def test_a_plan_is_bounded() -> None:
+    """RULES 9: checked here, and again by init."""
+    many = LaunchPlan()
+    many.steps = [Step("umask", 0)] * MAX_STEPS
+    assert len(many.encode({})) > MAX_STEPS
+    with pytest.raises(PlanError, match="too large"):
+        many.encode({0: 5})
+    large = LaunchPlan()
+    large.add("hostname", "x" * MAX_PLAN)
+    with pytest.raises(PlanError, match="too large"):
+        large.encode({})
+
+
+@pytest.mark.parametrize("value", [(1 << 63) - 1, -(1 << 63), 0, -1])
+def test_numbers_within_64_bits_can_be_said(value: int) -> None:
+    assert struct.pack("=q", value) in Step("umask", value).encode()
+
+
+@pytest.mark.parametrize("value", [1 << 63, -(1 << 63) - 1, 10**5000, 1.5, None, "1", [1]])
+def test_other_numbers_cannot(value: Any) -> None:
+    with pytest.raises(PlanError) as failed:
+        Step("umask", value).encode()
+    assert len(str(failed.value)) < 20000
+    assert len(str(failed.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("value", ["\0", "a\0", "\0" * 9, "\ud800", 5, None, b"x"])
+def test_strings_that_init_could_not_read(value: Any) -> None:
+    with pytest.raises(PlanError):
+        Step("hostname", value).encode()
+
+
+@given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])))
+def test_any_other_string_is_padded_and_ended(value: str) -> None:
+    data = Step("hostname", value).encode()
+    assert len(data) % 8 == 0
+    assert value.encode() + b"\0" in data
+
+
+def test_bytes_that_are_no_utf8_go_through() -> None:
+    assert b"\xff\xfe\0" in Step("hostname", "\udcff\udcfe").encode()
+
+
+ODD = {
+    "i": st.one_of(st.integers(-(1 << 63), (1 << 63) - 1), st.sampled_from([0, -1, 1 << 31, 0o7777])),
+    "f": st.integers(-1, MAX_SLOTS),
+    "s": st.text(),
+    "l": st.lists(st.text(), max_size=4),
+    "b": st.binary(max_size=64),
+}
+
+
+@given(st.data(), st.sampled_from(sorted(VOCABULARY)))
+def test_no_value_breaks_the_text(data: st.DataObject, name: str) -> None:
+    """Errors name their step: a value that cannot be printed must not hide what failed."""
+    step = Step(name, *(data.draw(ODD[letter]) for letter in VOCABULARY[name].signature))
+    line = str(LaunchError(3, step, 1))
+    assert line.startswith("step 3: ")
+    assert line.isprintable()
+    json.dumps(step.fields(), default=bytes.hex)
+
+
+@pytest.mark.parametrize("name", list(plans()))
+def test_a_printed_plan_is_one_line_a_step(name: str) -> None:
+    plan = plans()[name]
+    lines = list(plan.lines())
+    assert [line.split()[0] for line in lines] == [str(number) for number in range(1, len(plan.steps) + 1)]
+    assert all(line.isprintable() and line == line.rstrip() for line in lines)
+
+
+def test_a_bundle_cannot_write_on_the_terminal_that_shows_its_plan() -> None:
+    def hostile(config: dict[str, Any]) -> None:
+        config["process"]["args"] = ["\x1b[2J\n 99 harmless"]
+        config["hostname"] = "a\x07b"
+
+    for line in create_plan(spec(hostile), host(), CONTAINER, Wiring()).lines():
+        assert line.isprintable(), line
+
+
+@pytest.mark.parametrize("name", list(plans()))
+def test_the_same_facts_give_the_same_plan(name: str) -> None:
+    """Invariant 1: the spec and the host alone determine the plan."""
+    assert plans()[name].encode({}) == plans()[name].encode({})
+
+
+@pytest.mark.parametrize("name", list(plans()))
+def test_every_slot_is_filled_before_it_is_used_and_within_bounds(name: str) -> None:
+    slots = [
+        value
+        for step in plans()[name].steps
+        for letter, value in zip(VOCABULARY[step.op].signature, step.args, strict=True)
+        if letter == "f"
+    ]
+    assert all(isinstance(slot, int) and -1 <= slot < MAX_SLOTS for slot in slots)
+
+
+@pytest.mark.parametrize("name", [name for name in plans() if name != "exec"])
+def test_nothing_of_the_host_is_named_after_the_pivot(name: str) -> None:
+    ops = [step.op for step in plans()[name].steps]
+    (pivot,) = (index for index, op in enumerate(ops) if op == "pivot_root")
+    assert not {"open_tree", "setns", "userns", "inherit", "root", "clone"} & set(ops[pivot:])
