@@ -120,7 +120,7 @@ def test_any_words_parse_or_are_refused(argv: list[str], stop: bool) -> None:
     try:
         arguments, rest = parse(argv, KNOWN, stop=stop)
     except UsageError as error:
-        assert len(str(error).splitlines()) == 1
+        assert len(str(error).splitlines()) == 1  # noqa: PT017
         return
     assert set(arguments.options) <= {"root", "user", "env", "detach", "plan"}
     assert len(arguments.words) <= len(argv)
@@ -160,8 +160,8 @@ def test_signals(text: str, number: int) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "SIG", "SIGSIGTERM", "NOSUCH", "65", "-9", "9.0", " 9", "TERM ", "+", "KILL+1", "RTMIN+", "RTMIN+31", "RTMAX+1",
-     "9999999999", "\xb2", "\u0669", "RTMIN+\xb2"],
+    ["", "SIG", "SIGSIGTERM", "NOSUCH", "65", "-9", "9.0", " 9", "TERM ", "+", "KILL+1", "RTMIN+", "RTMIN+31",
+     "RTMAX+1", "9999999999", "\xb2", "\u0669", "RTMIN+\xb2"],
 )  # fmt: skip
 def test_no_signals(text: str) -> None:
     with pytest.raises(UsageError, match="unknown signal"):

@@ -233,7 +233,7 @@ def test_numbers_within_64_bits_can_be_said(value: int) -> None:
     assert struct.pack("=q", value) in Step("umask", value).encode()
 
 
-@pytest.mark.parametrize("value", [1 << 63, -(1 << 63) - 1, 10**5000, 1.5, None, "1", [1]])
+@pytest.mark.parametrize("value", [1 << 63, -(1 << 63) - 1, 1 << 15000, 1.5, None, "1", [1]], ids=lambda value: "")
 def test_other_numbers_cannot(value: Any) -> None:
     with pytest.raises(PlanError) as failed:
         Step("umask", value).encode()
