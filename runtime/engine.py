@@ -4,6 +4,7 @@ Nothing is left behind: a container made here dies with the thread that launched
 this process is killed the next command removes what is left (container.sweep).
 """
 
+import fcntl
 import os
 import posix
 import select
@@ -276,8 +277,8 @@ class _Run:
         try:
             leased = wants_userns(config, host) and host.privileged
             first = lease_ids(self.root, config.id) if leased else 0
-            make_sources(config.volumes)
             spec = make_spec(config, host, first, self.options.enforced)
+            make_sources(config.volumes)
             return self.container.run(Bundle("/", spec, raw_config(spec)), self.options)
         except BaseException:
             release_ids(self.root, config.id)
@@ -408,15 +409,23 @@ class _Streams:
         self.child = (child[0], child[1], child[2])
 
     def _pipe(self) -> "tuple[int, int]":
-        reader, writer = posix.pipe2(posix.O_CLOEXEC)
+        reader, writer = (self._above_standard(fd) for fd in posix.pipe2(posix.O_CLOEXEC))
         self._open += [reader, writer]
         return reader, writer
+
+    def _above_standard(self, fd: int) -> int:
+        """The caller may have closed 0, 1 or 2: a pipe there would be overwritten while the child's are laid out."""
+        if fd > 2:
+            return fd
+        moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+        posix.close(fd)
+        return moved
 
     def _given(self, stream: "Stream", own: int) -> int:
         if stream is None:
             return own
         if stream == DEVNULL:
-            self._open.append(posix.open("/dev/null", posix.O_RDWR | posix.O_CLOEXEC))
+            self._open.append(self._above_standard(posix.open("/dev/null", posix.O_RDWR | posix.O_CLOEXEC)))
             return self._open[-1]
         return stream if isinstance(stream, int) else stream.fileno()
 

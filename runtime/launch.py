@@ -104,7 +104,14 @@ def _send_off(plan: LaunchPlan, fds: "dict[int, int]", options: Options) -> int:
         passed += [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, lowest) for fd in fds.values()]
         numbers = dict(zip(fds, passed, strict=True))
         passed.append(_memfd("plan", plan.encode(numbers), lowest, sealed=False))
-        return _spawn(passed[-1], passed, options)
+        plan_fd = passed[-1]
+        # Standard streams that change places would overwrite each other while they are laid out.
+        stdio = list(options.stdio)
+        for target, fd in enumerate(stdio):
+            if fd < 3 and fd != target:
+                stdio[target] = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, lowest)
+                passed.append(stdio[target])
+        return _spawn(plan_fd, passed, stdio, options.preserve_fds)
     finally:
         for fd in passed:
             posix.close(fd)
@@ -249,11 +256,11 @@ def _check_preserved(count: int) -> None:
             raise WarrenError(f"--preserve-fds {count}: descriptor {fd} is not open") from error
 
 
-def _spawn(plan_fd: int, passed: "list[int]", options: Options) -> int:
+def _spawn(plan_fd: int, passed: "list[int]", stdio: "list[int]", preserve_fds: int) -> int:
     """Start `init`; every descriptor of ours is close-on-exec but those passed, which keep their numbers."""
-    actions = [(posix.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(options.stdio) if fd != target]
+    actions = [(posix.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(stdio) if fd != target]
     actions += [(posix.POSIX_SPAWN_DUP2, fd, fd) for fd in passed]
-    actions += [(posix.POSIX_SPAWN_DUP2, fd, fd) for fd in range(3, 3 + options.preserve_fds)]
+    actions += [(posix.POSIX_SPAWN_DUP2, fd, fd) for fd in range(3, 3 + preserve_fds)]
     path = f"/proc/self/fd/{_sealed_init()}"
     while True:
         try:

@@ -189,7 +189,9 @@ class Step:
         return dict(zip(VOCABULARY[self.op].fields, self.args, strict=True))
 
     def __str__(self) -> str:
-        return _render(VOCABULARY[self.op].text, self.fields())
+        """One line, whatever control characters a bundle brought in."""
+        text = _render(VOCABULARY[self.op].text, self.fields())
+        return "".join([c if c.isprintable() else repr(c)[1:-1] for c in text])
 
     def __repr__(self) -> str:
         return f"Step({self.op!r}, {', '.join(map(repr, self.args))})"
@@ -252,7 +254,8 @@ def _jsonable(value: "Argument") -> object:
 
 def _encode_int(value: "Argument") -> bytes:
     if not isinstance(value, int) or not -(1 << 63) <= value < 1 << 63:
-        raise PlanError(f"{value!r} does not fit a plan's 64-bit integer")
+        what = f"a number of {value.bit_length()} bits" if isinstance(value, int) else repr(value)
+        raise PlanError(f"{what} does not fit a plan's 64-bit integer")
     return struct.pack("=IIq", ord("i"), 8, value)
 
 
@@ -275,7 +278,10 @@ def _encode_bytes(value: "Argument") -> bytes:
 def _bytes_of(value: object) -> bytes:
     if not isinstance(value, str):
         raise PlanError(f"{value!r} is not a string")
-    data = value.encode("utf-8", "surrogateescape")
+    try:
+        data = value.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise PlanError(f"{value!r} contains a lone surrogate") from error
     if 0 in data:
         raise PlanError(f"{value!r} contains a NUL byte")
     return data
@@ -362,7 +368,7 @@ _STYLES: "dict[str, Callable[[Any], str]]" = {
     "octal": lambda v: f"{v & 0o7777:04o}",
     "device": lambda v: f"{_major(v)}:{_minor(v)}",
     "console": lambda v: ", bind it on /dev/console" if v else "",
-    "rlimit": lambda v: _RLIMITS[v],
+    "rlimit": lambda v: _RLIMITS[v] if 0 <= v < len(_RLIMITS) else str(v),
     "limit": _limit,
     "capabilities": _capabilities,
     "groups": lambda v: " groups " + ",".join(v) if v else "",

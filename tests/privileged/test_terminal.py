@@ -6,11 +6,14 @@ import pty
 import select
 import signal
 import struct
+import subprocess
 import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+
+import pytest
 
 from tests.helpers.oci import Bundle
 from tests.helpers.warren import PROGRAM
@@ -150,10 +153,124 @@ def test_a_bundle_with_a_terminal_in_the_foreground(bundle: Bundle, directory: P
 
 
 def test_piped_input_to_a_terminal_ends() -> None:
-    import subprocess
-
     done = subprocess.run(
         [PROGRAM, "run", "-it", "host", "--", "cat"], input=b"line\n", capture_output=True, timeout=30
     )
     assert done.returncode == 0
     assert b"line" in done.stdout
+
+
+def test_a_reader_that_goes_away_ends_the_container() -> None:
+    """`warren run -t host yes | head -1`, as without -t: the container must not wait for ever to be read."""
+    command = [PROGRAM, "run", "-t", "host", "--", "yes"]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout
+    assert process.stderr
+    assert process.stdout.readline() == b"y\r\n"
+    process.stdout.close()
+    try:
+        process.wait(20)
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_the_terminal_is_restored_when_we_are_told_to_end(number: int) -> None:
+    with Person(PROGRAM, "run", "-it", "--init", "host", "--", "sh", "-c", "echo ready; exec sleep 1000") as person:
+        person.sees("ready")
+        assert person.is_raw
+        os.kill(person.pid, number)
+        assert person.ends() == 128 + number
+        assert termios.tcgetattr(person.slave) == person.before
+
+
+@pytest.mark.parametrize("words", [["no-such-command"], ["/etc/passwd"], ["--workdir", "/etc/passwd", "true"]])
+def test_the_terminal_is_left_alone_when_a_launch_fails(words: list[str]) -> None:
+    flags = words[:-1]
+    with Person(PROGRAM, "run", "-it", *flags, "host", "--", words[-1]) as person:
+        assert person.ends() in (125, 126, 127)
+        assert termios.tcgetattr(person.slave) == person.before
+
+
+def test_job_control_characters_are_the_containers() -> None:
+    """Ctrl-Z, Ctrl-\\, Ctrl-D and flow control: our own terminal interprets none of them."""
+    script = "stty raw -echo; echo ready; head -c 5 | od -An -tx1"
+    with Person(PROGRAM, "run", "-it", "host", "--", "sh", "-c", script) as person:
+        person.sees("ready")
+        person.types("\x1a\x1c\x04\x11\x13")
+        person.sees("1a 1c 04 11 13")
+        assert person.ends() == 0
+
+
+def test_what_is_typed_before_the_container_is_up_is_not_lost() -> None:
+    """People, and scripts even more, do not wait for a prompt."""
+    with Person(PROGRAM, "run", "-it", "host", "--", "sh", "-c", "read line; echo got $line") as person:
+        person.types("early\n")
+        person.sees("got early")
+        assert person.ends() == 0
+
+
+def test_a_session_and_a_controlling_terminal_of_its_own() -> None:
+    """RULES 13: nothing inside can push characters into the caller's terminal (TIOCSTI)."""
+    script = "ps -o pid=,sid=,tty= -p $$ | xargs echo is; tty </dev/tty; readlink /proc/self/fd/0 /proc/self/fd/2"
+    with Person(PROGRAM, "run", "-it", "host", "--", "sh", "-c", script) as person:
+        person.sees("is 1 1 pts/0")
+        assert person.ends() == 0
+        assert os.ttyname(person.slave) not in person.screen.replace("/dev/pts/0", "")
+
+
+def test_a_directory_as_root_has_a_terminal_too(rootfs: Path) -> None:
+    with Person(PROGRAM, "run", "-it", "--rootfs", rootfs, "/bin/probe", "tty") as person:
+        assert person.ends() == 0
+        assert "30" in person.screen
+        assert "100" in person.screen
+
+
+def test_exec_with_a_terminal_in_the_foreground(bundle: Bundle, directory: Path) -> None:
+    oci = [str(PROGRAM.with_name("warren-oci")), "--root", str(directory / "state")]
+    name = f"wrn-{directory.name}"
+    bundle.save()
+    null = subprocess.DEVNULL
+    created = subprocess.run(
+        [*oci, "create", "--bundle", bundle.path, name], stdin=null, stdout=null, stderr=null, timeout=30
+    )
+    assert created.returncode == 0
+    try:
+        subprocess.run([*oci, "start", name], check=True, timeout=30)
+        with Person(*oci, "exec", "--tty", name, "/bin/probe", "tty", "--", "wait-winch", "--", "exit", "6") as person:
+            person.sees("100")
+            deadline = time.monotonic() + 10
+            while not person.is_raw:
+                assert time.monotonic() < deadline
+            time.sleep(0.3)
+            person.resize(44, 144)
+            person.sees("144")
+            assert person.ends() == 6
+            assert termios.tcgetattr(person.slave) == person.before
+    finally:
+        subprocess.run([*oci, "delete", "--force", name], check=True, timeout=30)
+
+
+def test_a_detached_bundle_hands_its_terminal_over(bundle: Bundle, directory: Path) -> None:
+    from tests.helpers.terminal import ConsoleSocket
+
+    oci = [str(PROGRAM.with_name("warren-oci")), "--root", str(directory / "state")]
+    name = f"wrn-{directory.name}"
+    bundle.process["terminal"] = True
+    bundle.process["consoleSize"] = {"height": 21, "width": 77}
+    bundle.asks("tty", "sleep 60").save()
+    with ConsoleSocket(directory / "console") as console:
+        command = [*oci, "run", "--detach", "--console-socket", console.path, "--bundle", bundle.path, name]
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            terminal = console.receive()
+            assert process.wait(20) == 0
+            assert terminal.size() == (21, 77)
+            terminal.expect("77")
+        finally:
+            process.wait(20)
+            subprocess.run([*oci, "delete", "--force", name], check=True, timeout=30)
