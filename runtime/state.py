@@ -11,7 +11,7 @@ A status is computed from these and /proc, never stored.
 
 import fcntl
 import posix
-from errno import ENOENT, ENXIO
+from errno import ELOOP, ENOENT, ENXIO
 
 from .errors import ExistsError, NotFoundError, SpecError, StateError, UsageError
 from .spec import dump_json, parse_json
@@ -173,12 +173,17 @@ class StateDir:
 
     def open_fifo(self) -> int:
         """The fifo's writing end; -1 when no init waits for it any more: the program has been executed, or died."""
+        flags = posix.O_WRONLY | posix.O_NONBLOCK | posix.O_NOFOLLOW | posix.O_CLOEXEC
         try:
-            return posix.open(self.path + "/fifo", posix.O_WRONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)
+            fd = posix.open(self.path + "/fifo", flags)
         except OSError as error:
-            if error.errno in (ENXIO, ENOENT):
+            if error.errno in (ENXIO, ENOENT, ELOOP):
                 return -1
             raise
+        if posix.fstat(fd).st_mode & 0o170000 == 0o010000:
+            return fd
+        posix.close(fd)  # Somebody damaged the state: nobody would ever read from that.
+        return -1
 
     def open_report(self) -> int:
         flags = posix.O_WRONLY | posix.O_CREAT | posix.O_APPEND | posix.O_CLOEXEC
