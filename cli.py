@@ -12,6 +12,7 @@ from runtime.config import HOST, ContainerConfig
 from runtime.errors import UsageError, WarrenError
 from runtime.host import writable_by_others
 from runtime.spec import dump_json
+from runtime.syscalls import take_interrupt
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -180,6 +181,7 @@ def _print_plan(config: ContainerConfig, style: str) -> None:
 def main() -> NoReturn:
     """Entry point of the launcher: one line for every error, and docker's exit codes."""
     try:
+        take_interrupt()
         _warn_of_writable_code()
         commands.main(sys.argv[1:] or ["--help"], prog_name="warren", standalone_mode=False)
         sys.stdout.flush()

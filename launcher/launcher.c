@@ -8,6 +8,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,9 +16,13 @@
 #include <unistd.h>
 
 /* sys.argv is "-c", the site directory, the command's name, and what the user gave.  A command makes little garbage and
- * ends soon; collecting it while modules load costs 1 ms. */
+ * ends soon; collecting it while modules load costs 1 ms.  Until main() takes care of it, SIGINT ends us as it ends
+ * any program, where Python would print a traceback of an import. */
 #define STATEMENTS                                                                                                     \
-	"import gc,sys;gc.disable();sys.path.insert(0,sys.argv[1]);del sys.argv[:2];from %s import main;main()"
+	"import gc,sys,_signal as s;"                                                                                  \
+	"s.getsignal(2)==s.default_int_handler and s.signal(2,s.SIG_DFL);%s"                                           \
+	"gc.disable();sys.path.insert(0,sys.argv[1]);del sys.argv[:2];from %s import main;main()"
+#define UNBLOCK "s.pthread_sigmask(s.SIG_UNBLOCK,[2]);"
 
 #define COUNT(array) (sizeof array / sizeof *array)
 
@@ -117,6 +122,17 @@ static int find_site(struct place *place)
 	return 0;
 }
 
+/* Keep SIGINT waiting while the interpreter starts; the statement that lets it in, unless our caller keeps it out. */
+static const char *block_interrupt(void)
+{
+	sigset_t interrupt, before;
+
+	sigemptyset(&interrupt);
+	sigaddset(&interrupt, SIGINT);
+	sigprocmask(SIG_BLOCK, &interrupt, &before);
+	return sigismember(&before, SIGINT) ? "" : UNBLOCK;
+}
+
 int main(int argc, char **argv)
 {
 	static char self[PATH_MAX];
@@ -146,7 +162,7 @@ int main(int argc, char **argv)
 	arguments[count++] = "-X";
 	arguments[count++] = "utf8";
 	arguments[count++] = "-c";
-	arguments[count++] = (char *)text(STATEMENTS, strcmp(name, "warren-oci") ? "cli" : "runtime.oci");
+	arguments[count++] = (char *)text(STATEMENTS, block_interrupt(), strcmp(name, "warren-oci") ? "cli" : "runtime.oci");
 	arguments[count++] = (char *)place.site;
 	arguments[count++] = name;
 	for (int i = 1; i < argc; i++)

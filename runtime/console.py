@@ -2,6 +2,8 @@
 
 Signals arrive through a pipe (signal.set_wakeup_fd), beside the terminal's bytes in one poll loop: none is lost
 between the launch and the wait, and no handler does anything.  Only the main thread may use this (signal(7)).
+Nothing but the last rest of the output is written in a way that could block: a container that does not read, or a
+reader of its output that does not, delays neither the other direction, nor a signal, nor the end.
 """
 
 import _signal
@@ -12,7 +14,6 @@ import select
 import struct
 import termios
 import time
-from errno import EIO
 
 from .errors import WarrenError
 from .syscalls import exit_code
@@ -22,10 +23,16 @@ if TYPE_CHECKING:
     from typing import Any
 
 _BUFFER = 65536
+# A pipe that poll(2) calls writable takes this much without blocking (pipe(7), PIPE_BUF).
+_CHUNK = 4096
+# More than a terminal buffers; what comes on top is from a process that outlives the container's.
+_MAX_REST = 1 << 20
 _NSIG = 65
 # Not passed on: what the kernel tells us, what cannot be caught, what libc uses, and our own faults.
 _KEPT = frozenset([4, 5, 6, 7, 8, 9, 11, 13, 17, 19, 23, 32, 33])
-_SIGCHLD, _SIGWINCH = 17, 28
+_SIGHUP, _SIGINT, _SIGQUIT, _SIGKILL, _SIGCHLD, _SIGCONT, _SIGWINCH = 1, 2, 3, 9, 17, 18, 28
+# What a container may still do when its user's terminal has gone, in seconds.
+_GRACE = 3
 
 
 class Foreground:
@@ -37,7 +44,10 @@ class Foreground:
     def __init__(self) -> None:
         self.terminal = -1
         self._mid_line = False
-        self._output = True
+        self._input = self._output = True
+        self._terminals = [fd for fd in range(3) if posix.isatty(fd)]
+        self._kill_at: float | None = None
+        self._to_container = self._to_output = b""
         self._saved: dict[int, Any] = {}
         self._mode: list[Any] | None = None
         self._reader = self._writer = -1
@@ -48,10 +58,16 @@ class Foreground:
         for number in range(1, _NSIG):
             if number not in _KEPT or number == _SIGCHLD:
                 self._saved[number] = _signal.signal(number, _ignore)
+        for number in (_SIGHUP, _SIGINT, _SIGQUIT):
+            if self._saved[number] == _signal.SIG_IGN:
+                _signal.signal(number, _signal.SIG_IGN)  # As nohup(1), or a shell for its background jobs, wants it.
+        # Our caller's mask would keep signals from us, the end of the container (SIGCHLD) among them.
+        self._mask = _signal.pthread_sigmask(_signal.SIG_SETMASK, [])
         return self
 
     def __exit__(self, *_: object) -> None:
         self.restore_mode()
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, self._mask)
         _signal.set_wakeup_fd(self._old_wakeup)
         for number, handler in self._saved.items():
             _signal.signal(number, handler if handler is not None else _signal.SIG_DFL)
@@ -64,15 +80,28 @@ class Foreground:
     def take_terminal(self, sock: "_socket.socket") -> None:
         """Receive the container's terminal from the other end of its console socket; put ours into raw mode."""
         self.terminal = receive_master(sock)
+        posix.set_blocking(self.terminal, False)
         self.resize()
-        if posix.isatty(0):
-            self._mode = termios.tcgetattr(0)
+        self._attach()
+
+    def _attach(self) -> None:
+        """Use our terminal only while we are its foreground: reading or setting it from the background would make
+        the kernel stop us again and again (termios(3), SIGTTIN and SIGTTOU).
+        """
+        if not posix.isatty(0):
+            return
+        self._input = _in_foreground()
+        if self._input:
+            self._mode = self._mode or termios.tcgetattr(0)
             termios.tcsetattr(0, termios.TCSADRAIN, raw_mode(self._mode))
 
     def restore_mode(self) -> None:
-        if self._mode is not None:
-            termios.tcsetattr(0, termios.TCSADRAIN, self._mode)
-            self._mode = None
+        mode, self._mode = self._mode, None
+        if mode is not None and _in_foreground():
+            try:
+                termios.tcsetattr(0, termios.TCSADRAIN, mode)
+            except termios.error:
+                pass  # The terminal has been hung up: there is nothing to restore.
 
     def resize(self) -> None:
         """Give the container's terminal the size of ours."""
@@ -85,60 +114,89 @@ class Foreground:
     def wait(self, pid: int, timeout: "float | None" = None) -> "int | None":
         """Wait for the container's process `pid`, our child; its exit code, or None after `timeout` seconds."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        poll = self._poll()
         while True:
             done, status = posix.waitpid(pid, posix.WNOHANG)
             if done:
                 self._drain()
                 return exit_code(status)
-            left = None if deadline is None else int((deadline - time.monotonic()) * 1000) + 1
-            if left is not None and left <= 0:
+            if _passed(self._kill_at):
+                _send(pid, _SIGKILL)
+                self._kill_at = None
+            if _passed(deadline):
                 return None
-            for fd, _event in poll.poll(left):
+            for fd, _event in self._poll(_milliseconds(deadline, self._kill_at)):
                 if fd == self._reader:
                     self._signals(pid)
-                elif not self._copy(fd):
-                    poll.unregister(fd)
-                    if fd == self.terminal and not self._output:
-                        self._hang_up()
-                        poll = self._poll()
-                        break
+                else:
+                    self._copy(fd)
 
-    def _poll(self) -> "select.poll":
+    def _poll(self, left: "int | None") -> "list[tuple[int, int]]":
+        """What is ready; a direction is read from only once what was read before has been written."""
         poll = select.poll()
         poll.register(self._reader, select.POLLIN)
         if self.terminal >= 0:
-            poll.register(self.terminal, select.POLLIN)
-            poll.register(0, select.POLLIN)
-        return poll
+            if self._to_output:
+                poll.register(1, select.POLLOUT)
+            wanted = select.POLLIN if self._output and not self._to_output else 0
+            wanted |= select.POLLOUT if self._to_container else 0
+            if wanted:
+                poll.register(self.terminal, wanted)
+            if self._input and not self._to_container:
+                poll.register(0, select.POLLIN)
+        return poll.poll(left)
 
     def _signals(self, pid: int) -> None:
         for number in posix.read(self._reader, 4096):
             if number == _SIGWINCH and self.terminal >= 0:
                 self.resize()
             elif number != _SIGCHLD:
+                if number == _SIGCONT and self.terminal >= 0:
+                    self._attach()
                 _send(pid, number)
+                if number == _SIGHUP:
+                    self._leave()
 
-    def _copy(self, fd: int) -> bool:
-        """Copy what is there from the terminal to stdout, or from stdin to the terminal; False at its end."""
-        source, target = (fd, 1) if fd == self.terminal else (0, self.terminal)
-        try:
-            data = posix.read(source, _BUFFER)
-        except OSError as error:
-            if error.errno != EIO:
-                raise
-            data = b""  # The last process that had the terminal open is gone (pty(7)).
-        if data and source == 0:
-            self._mid_line = data[-1:] != b"\n"
-            return write_all(target, data)
+    def _leave(self) -> None:
+        """Our user has closed a terminal of ours: process 1 of a pid namespace would outlive its SIGHUP for ever."""
+        if not all(posix.isatty(fd) for fd in self._terminals):
+            self._kill_at = time.monotonic() + _GRACE
+            if self.terminal >= 0:
+                self._hang_up()
+
+    def _copy(self, fd: int) -> None:
+        """Move bytes on at a descriptor that is ready."""
+        if fd == 0:
+            self._read_input()
+        elif fd == 1:
+            self._write_output()
+        elif fd == self.terminal:
+            if self._to_container:
+                rest = write_some(fd, self._to_container)
+                self._input = self._input and rest is not None
+                self._to_container = rest or b""
+            if self._output and not self._to_output:
+                data = read_some(fd)
+                self._output = data != b""
+                self._to_output = data or b""
+
+    def _read_input(self) -> None:
+        data = read_some(0)
         if data:
-            self._output = write_all(target, data)
-            return self._output
-        if source == 0 and not posix.isatty(0):
-            # The end of a pipe is the end of input.  In the middle of a line VEOF only hands over what there is, and it
-            # takes a second one (termios(3)).
-            write_all(self.terminal, b"\x04\x04" if self._mid_line else b"\x04")
-        return False
+            self._mid_line = data[-1:] != b"\n"
+            self._to_container = data
+        elif data == b"":
+            self._input = False
+            if not posix.isatty(0):
+                # The end of a pipe is the end of input.  In the middle of a line VEOF only hands over what there is,
+                # and it takes a second one (termios(3)).
+                self._to_container = b"\x04\x04" if self._mid_line else b"\x04"
+
+    def _write_output(self) -> None:
+        rest = write_some(1, self._to_output[:_CHUNK])
+        if rest is None:
+            self._hang_up()
+        else:
+            self._to_output = rest + self._to_output[_CHUNK:]
 
     def _hang_up(self) -> None:
         """Nobody reads our output any more: the container's program gets EIO instead of waiting for ever (pty(7))."""
@@ -149,10 +207,12 @@ class Foreground:
         """What the container has written before it ended; an orphan may keep the terminal open, so do not wait."""
         if self.terminal < 0:
             return
-        poll = select.poll()
-        poll.register(self.terminal, select.POLLIN)
-        while poll.poll(0):
-            if not self._copy(self.terminal):
+        data, left = self._to_output, _MAX_REST
+        self._to_output = b""
+        while write_all(1, data) and left > 0:
+            data = read_some(self.terminal) or b""
+            left -= len(data)
+            if not data:
                 return
 
 
@@ -196,19 +256,54 @@ def raw_mode(mode: "list[Any]") -> "list[Any]":
     return [iflag, oflag, cflag, lflag, ispeed, ospeed, cc]
 
 
+def read_some(fd: int) -> "bytes | None":
+    """What is there; b"" at the end, None for nothing yet."""
+    try:
+        return posix.read(fd, _BUFFER)
+    except BlockingIOError:
+        return None
+    except OSError:
+        # EIO: the last process that had the terminal open is gone (pty(7)).  Whatever else it is, no more will come.
+        return b""
+
+
+def write_some(fd: int, data: bytes) -> "bytes | None":
+    """Write what fits; the rest, or None when nobody reads any more."""
+    try:
+        return data[posix.write(fd, data) :]
+    except BlockingIOError:
+        return data
+    except OSError:
+        return None
+
+
 def write_all(fd: int, data: bytes) -> bool:
-    """Write everything; False when nobody reads any more."""
-    view = memoryview(data)
-    while view:
-        try:
-            view = view[posix.write(fd, view) :]
-        except BlockingIOError:
-            poll = select.poll()
-            poll.register(fd, select.POLLOUT)
-            poll.poll()
-        except OSError:
-            return False
-    return True
+    """Write everything, waiting for the reader; False when nobody reads any more."""
+    rest: bytes | None = data
+    while rest:
+        poll = select.poll()
+        poll.register(fd, select.POLLOUT)
+        poll.poll()
+        rest = write_some(fd, rest)
+    return rest is not None
+
+
+def _passed(moment: "float | None") -> bool:
+    return moment is not None and time.monotonic() >= moment
+
+
+def _milliseconds(*moments: "float | None") -> "int | None":
+    """Until the first of them, for poll(2); None for never."""
+    left = [int((moment - time.monotonic()) * 1000) + 1 for moment in moments if moment is not None]
+    return max(0, min(left)) if left else None
+
+
+def _in_foreground() -> bool:
+    """Whether our standard input is a terminal that lets us read and set it."""
+    try:
+        return posix.tcgetpgrp(0) == posix.getpgrp()
+    except OSError:
+        return True  # Not our controlling terminal: no job control here.
 
 
 def _send(pid: int, number: int) -> None:

@@ -138,4 +138,4 @@ def _kill_group(pid: int) -> None:
     try:
         posix.killpg(pid, 9)
     except ProcessLookupError:
-        posix.kill(pid, 9)
+        pass  # It has just ended, and its children too.

@@ -8,6 +8,7 @@ import posix
 import sys
 
 from .errors import UnsupportedError, UsageError, WarrenError
+from .syscalls import take_interrupt
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -115,6 +116,7 @@ def main() -> "NoReturn":
     log = Log()
     code = 1
     try:
+        take_interrupt()
         code = _main(sys.argv[1:], log)
     except WarrenError as error:
         code = error.exit_code if log.command in ("run", "exec") else 1

@@ -77,11 +77,11 @@ class StateDir:
             if self._is_current(fd):
                 self._lock = fd
                 return True
-            posix.close(fd)
+            unlock(fd)
 
     def unlock(self) -> None:
         if self._lock >= 0:
-            posix.close(self._lock)
+            unlock(self._lock)
             self._lock = -1
 
     def exists(self) -> bool:
@@ -114,14 +114,8 @@ class StateDir:
         return (now.st_dev, now.st_ino) == (locked.st_dev, locked.st_ino)
 
     def remove(self) -> None:
-        """Remove the directory and all in it; idempotent."""
-        try:
-            for name in posix.listdir(self.path):
-                posix.unlink(f"{self.path}/{name}")
-            posix.rmdir(self.path)
-        except OSError as error:
-            if error.errno != ENOENT:
-                raise
+        """Remove the directory and all in it, whatever somebody has put there; idempotent."""
+        _remove_tree(self.path)
 
     # ---- the record
 
@@ -224,6 +218,14 @@ def make_root(root: str) -> None:
         raise StateError(f"state directory {root}: {reason}", hint=hint) from error
 
 
+def unlock(fd: int) -> None:
+    """Give back a flock(2) and close its descriptor; closing alone would leave it to a child that another thread
+    has just forked.
+    """
+    fcntl.flock(fd, fcntl.LOCK_UN)
+    posix.close(fd)
+
+
 def container_ids(root: str) -> "Iterator[str]":
     try:
         names = posix.listdir(root)
@@ -259,6 +261,19 @@ def read_file(path: str) -> bytes:
         return b"".join(parts)
     finally:
         posix.close(fd)
+
+
+def _remove_tree(path: str) -> None:
+    try:
+        for name in posix.listdir(path):
+            try:
+                posix.unlink(f"{path}/{name}")
+            except IsADirectoryError:
+                _remove_tree(f"{path}/{name}")
+        posix.rmdir(path)
+    except OSError as error:
+        if error.errno != ENOENT:
+            raise
 
 
 def _lexists(path: str) -> bool:

@@ -4,6 +4,7 @@ ctypes costs 2.5 ms to import and is loaded by the functions that need it; the l
 Raises OSError that names the path.
 """
 
+import _signal
 import posix
 
 O_PATH = 0o10000000
@@ -12,6 +13,12 @@ RESOLVE_IN_ROOT = 0x10
 # The same number on every architecture that Linux has gained openat2 on (5.6).
 _NR_OPENAT2 = 437
 _NR_PIDFD_GETFD = 438
+
+
+def take_interrupt() -> None:
+    """From here on Ctrl-C raises KeyboardInterrupt; until here it has ended the process (launcher.c)."""
+    if _signal.getsignal(_signal.SIGINT) == _signal.SIG_DFL:
+        _signal.signal(_signal.SIGINT, _signal.default_int_handler)
 
 
 def exit_code(status: int) -> int:

@@ -4,7 +4,7 @@ import fcntl
 import posix
 
 from ..errors import UsageError
-from ..state import StateDir, make_root, start_time
+from ..state import StateDir, make_root, start_time, unlock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def lease_ids(root: str, container_id: str) -> int:
             except FileExistsError:
                 continue
     finally:
-        posix.close(lock)
+        unlock(lock)
     raise UsageError(f"all {count} ranges of ids are taken", hint="remove containers, or use --userns host")
 
 
@@ -59,7 +59,7 @@ def reclaim_ids(root: str) -> None:
             if not StateDir(root, holder).exists() and start_time(int(pid)) != started:
                 _unlink(path)
     finally:
-        posix.close(lock)
+        unlock(lock)
 
 
 def _lock(directory: str) -> int:

@@ -94,3 +94,167 @@ def test_many_deletes_at_once_all_succeed(oci: Runtime, bundle: Bundle) -> None:
     container = oci.up(bundle)
     started = [oci.spawn("delete", "--force", container.id)[0] for _ in range(6)]
     assert [process.wait(30) for process in started] == [0] * 6
+
+
+def test_run_of_a_bundle_killed_anywhere(oci: Runtime, bundle: Bundle) -> None:
+    """What it was given to do goes on or ends, but --force finds it."""
+    dice = random.Random(SEED)
+    bundle.save()
+    for number in range(COUNT):
+        name = f"wrn-{oci.name}-{number}"
+        kill_somewhere(lambda name=name: oci.spawn("run", "--bundle", bundle.path, name)[0], dice, 0.045)  # type: ignore[misc]
+        result = oci("delete", "--force", name)
+        assert result.code == 0, f"WARREN_SEED={SEED} round {number}: {result}"
+    assert oci("list", "-q").out == ""
+
+
+@pytest.mark.parametrize("verb", ["start", "exec", "kill"])
+def test_a_verb_killed_anywhere(oci: Runtime, bundle: Bundle, verb: str) -> None:
+    """The container is in a state of the spec afterwards, and goes away whole."""
+    dice = random.Random(SEED)
+    words = {"start": [], "exec": ["/bin/probe", "sleep", "60"], "kill": ["TERM"]}[verb]
+    for number in range(COUNT):
+        container = oci.create(bundle) if verb == "start" else oci.up(bundle)
+        kill_somewhere(lambda id=container.id: oci.spawn(verb, id, *words)[0], dice, 0.025)  # type: ignore[misc]
+        assert container.status in ("created", "running", "stopped"), f"WARREN_SEED={SEED} round {number}"
+        result = container.delete("--force")
+        assert result.code == 0, f"WARREN_SEED={SEED} round {number}: {result}"
+
+
+def test_create_with_hooks_killed_anywhere(oci: Runtime, bundle: Bundle) -> None:
+    """Also while a hook runs, with a user namespace, in which more processes take part."""
+    dice = random.Random(SEED)
+    bundle.maps(0x6FFF0000)
+    bundle.config["hooks"] = {"createRuntime": [{"path": "/bin/sleep", "args": ["sleep", "0.02"]}]}
+    bundle.save()
+    for number in range(COUNT):
+        name = f"wrn-{oci.name}-{number}"
+        kill_somewhere(lambda name=name: oci.spawn("create", "--bundle", bundle.path, name)[0], dice, 0.07)  # type: ignore[misc]
+        result = oci("delete", "--force", name)
+        assert result.code == 0, f"WARREN_SEED={SEED} round {number}: {result}"
+
+
+def test_a_create_that_was_killed_can_be_repeated_after_delete(oci: Runtime, bundle: Bundle) -> None:
+    """The same id again: nothing of the first one is in the way of the second."""
+    dice = random.Random(SEED)
+    bundle.save()
+    name = f"wrn-{oci.name}-again"
+    for number in range(COUNT):
+        kill_somewhere(lambda: oci.spawn("create", "--bundle", bundle.path, name)[0], dice, 0.035)
+        oci("delete", "--force", name).ok()
+        result = oci("create", "--bundle", bundle.path, name)
+        assert result.code == 0, f"WARREN_SEED={SEED} round {number}: {result}"
+        oci("delete", "--force", name).ok()
+
+
+def test_the_launch_interrupted_by_a_terminals_signal(warren: Warren) -> None:
+    """SIGINT and SIGTERM at any instant of `warren run`: it ends by itself, and leaves nothing."""
+    dice = random.Random(SEED)
+    for number in range(COUNT):
+        process = warren.popen("run", "--init", "host", "--", "sleep", "1000")
+        time.sleep(dice.uniform(0, 0.12))
+        process.send_signal(dice.choice([signal.SIGINT, signal.SIGTERM]))
+        try:
+            _, error = process.communicate(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            raise AssertionError(f"WARREN_SEED={SEED} round {number}: it did not end") from None
+        assert "Traceback" not in error, f"WARREN_SEED={SEED} round {number}: {error}"
+        assert process.returncode, f"WARREN_SEED={SEED} round {number}"
+
+
+@pytest.mark.parametrize("name", ["pid", "fifo", "report", "state.json"])
+@pytest.mark.parametrize("damage", ["missing", "empty", "link to the host", "fifo", "directory"])
+def test_a_damaged_file_of_the_state_blocks_nothing(oci: Runtime, bundle: Bundle, name: str, damage: str) -> None:
+    """No verb hangs, and --force removes the container; a link is not followed."""
+    container = oci.create(bundle)
+    pid = container.pid
+    place = oci.root / container.id / name
+    victim = oci.directory / "victim"
+    victim.write_text("mine")
+    if place.is_symlink() or place.exists():
+        place.unlink()
+    if damage == "empty":
+        place.touch()
+    elif damage == "link to the host":
+        place.symlink_to(victim)
+    elif damage == "fifo":
+        os.mkfifo(place)
+    elif damage == "directory":
+        (place / "below").mkdir(parents=True)
+    for verb in (["state"], ["start"], ["kill"], ["ps"]):
+        result = oci(verb[0], container.id, timeout=10)
+        assert "internal error" not in result.err, str(result)
+        assert "Traceback" not in result.err, str(result)
+    oci("list", timeout=10).ok()
+    container.delete("--force").ok()
+    assert not (oci.root / container.id).exists()
+    assert victim.read_text() == "mine"
+    assert not Path(f"/proc/{pid}/root/bin/probe").exists()
+
+
+@pytest.mark.parametrize("content", ["1 0 x", "x y z", "1", "", "999999999 1 1", "-1 1 1", "0 0 0", "1 2 3 4"])
+def test_a_damaged_identity_never_hits_another_process(oci: Runtime, bundle: Bundle, content: str) -> None:
+    """The number of a process alone is not its identity; what is killed must be the container's."""
+    container = oci.up(bundle)
+    pid = container.pid
+    place = oci.root / container.id / "pid"
+    place.unlink()
+    place.symlink_to(content) if content else place.touch()
+    container.kill("KILL")
+    oci("state", container.id)
+    container.delete("--force").ok()
+    assert not Path(f"/proc/{pid}/root/bin/probe").exists()
+    assert not (oci.root / container.id).exists()
+
+
+@pytest.mark.parametrize("verbs", [("start", "delete"), ("delete", "exec"), ("kill", "delete"), ("state", "delete")])
+def test_verbs_at_once_are_orderly(oci: Runtime, bundle: Bundle, verbs: tuple[str, str]) -> None:
+    """Whoever loses gets an error of one line, never an internal one."""
+    words = {"delete": ["--force"], "exec": [], "kill": [], "start": [], "state": []}
+    behind = {"exec": ["/bin/probe", "true"], "kill": ["KILL"]}
+    for _ in range(5):
+        container = oci.create(bundle) if "start" in verbs else oci.up(bundle)
+        started = [oci.spawn(verb, *words[verb], container.id, *behind.get(verb, [])) for verb in (*verbs, *verbs)]
+        for process, base in started:
+            process.wait(30)
+            error = Path(f"{base}.err").read_text()
+            assert "internal error" not in error, error
+            assert len(error.splitlines()) <= 1, error
+        container.delete("--force").ok()
+
+
+def test_a_state_directory_that_no_create_finished(oci: Runtime, warren: Warren) -> None:
+    """Killed between mkdir and the intent record."""
+    name = f"wrn-{oci.name}-half"
+    (oci.root / name).mkdir(parents=True)
+    assert name in oci("list", "-q").ok().out
+    oci("delete", "--force", name).ok()
+    assert not (oci.root / name).exists()
+
+
+def test_strangers_in_the_state_root_are_let_alone(oci: Runtime, bundle: Bundle) -> None:
+    oci.root.mkdir(parents=True, mode=0o700)
+    (oci.root / "a file").write_text("x")
+    (oci.root / "plain").write_text("x")
+    (oci.root / "link").symlink_to("/etc")
+    (oci.root / "odd name!").mkdir()
+    container = oci.up(bundle)
+    assert oci("list", "-q").ok().out.split() == [container.id]
+    container.delete("--force").ok()
+    for name in ("plain", "link"):
+        oci("delete", "--force", name)
+    assert Path("/etc/passwd").exists()
+    assert (oci.root / "a file").exists()
+
+
+@pytest.mark.parametrize("milliseconds", range(6, 60, 4))
+def test_control_c_while_the_program_is_still_loading_is_no_traceback(warren: Warren, milliseconds: int) -> None:
+    """RULES 26.  Until the modules are imported SIGINT would be a KeyboardInterrupt somewhere in the middle of them."""
+    process = warren.popen("run", "--init", "host", "--", "sleep", "1000")
+    time.sleep(milliseconds / 1000)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=20)
+    assert error == ""
+    assert process.returncode in (130, -signal.SIGINT)

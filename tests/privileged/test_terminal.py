@@ -186,6 +186,34 @@ def test_the_terminal_is_restored_when_we_are_told_to_end(number: int) -> None:
         assert termios.tcgetattr(person.slave) == person.before
 
 
+@pytest.mark.parametrize("flags", [["-it"], []])
+def test_closing_the_terminal_ends_a_container_that_ignores_it(flags: list[str]) -> None:
+    """Process 1 of a pid namespace gets no signal that it does not catch: it has to be killed."""
+    with Person(PROGRAM, "run", *flags, "host", "--", "sh", "-c", "echo ready; sleep 1000; sleep 1000") as person:
+        person.sees("ready")
+        os.close(person.slave)
+        os.close(person.master)
+        person.master = person.slave = os.open(os.devnull, os.O_RDONLY)
+        person.slave = os.dup(person.master)
+        deadline = time.monotonic() + 20
+        while not os.waitpid(person.pid, os.WNOHANG)[0]:
+            assert time.monotonic() < deadline, "the container lives on without its terminal"
+            time.sleep(0.05)
+        person.pid = 0
+
+
+@pytest.mark.parametrize(("prefix", "code"), [(["nohup"], 7), ([], 129)])
+def test_nohup_keeps_a_hang_up_from_the_container(prefix: list[str], code: int) -> None:
+    script = "echo ready; for i in 1 2 3 4 5 6; do sleep 0.5; done; exit 7"
+    command = [*prefix, PROGRAM, "run", "--init", "host", "--", "sh", "-c", script]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert process.stdout
+    with process:
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(20) == code
+
+
 @pytest.mark.parametrize("words", [["no-such-command"], ["/etc/passwd"], ["--workdir", "/etc/passwd", "true"]])
 def test_the_terminal_is_left_alone_when_a_launch_fails(words: list[str]) -> None:
     flags = words[:-1]

@@ -1,6 +1,9 @@
 """`warren` and `warren-oci` as an ordinary user, with and without subordinate ids."""
 
+import os
+import random
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -138,3 +141,78 @@ def test_looking_makes_nothing(user: User, command: list[str]) -> None:
     before = state.exists()
     user.run(OCI, *command)
     assert state.exists() == before
+
+
+def test_writes_at_the_top_are_thrown_away(user: User) -> None:
+    """What belongs to unmapped users, most of the host, stays closed to this root."""
+    assert (
+        ok(host(user, "set -e; mkdir /new; echo x >/new/file; mkdir /usr/new; mv /new/file /usr/new; echo done"))
+        == "done\n"
+    )
+    assert not Path("/new").exists()
+    assert not Path("/usr/new").exists()
+
+
+def test_the_working_directory_and_the_environment(user: User) -> None:
+    out = ok(host(user, "pwd; echo $NAME; hostname", "--workdir", "/usr", "--env", "NAME=x", "--hostname", "burrow"))
+    assert out.split() == ["/usr", "x", "burrow"]
+
+
+def test_a_volume_is_the_users_directory(user: User) -> None:
+    place = user.home / "volume"
+    place.mkdir(exist_ok=True)
+    user.give(place)
+    ok(host(user, "echo x >/mnt/file", "--volume", f"{place}:/mnt"))
+    assert (place / "file").read_text() == "x\n"
+    assert (place / "file").stat().st_uid == user.uid
+    assert host(user, "echo y >/mnt/file", "--volume", f"{place}:/mnt:ro").returncode != 0
+    assert (place / "file").read_text() == "x\n"
+
+
+def test_input_and_a_large_output(user: User) -> None:
+    assert ok(user.run(PROGRAM, "run", "-i", "host", "--", "cat", input="x" * 300000)) == "x" * 300000
+
+
+def test_a_signal_and_a_time_limit_have_their_codes(user: User) -> None:
+    assert host(user, "sh -c 'kill -TERM $$'").returncode == 143
+    done = host(user, "sleep 60", "--timeout", "0.5")
+    assert done.returncode == 124
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [["--network", "host"], ["--pid", "host"], ["--ipc", "host"], ["--uts", "host"], ["--read-only"], ["--init"],
+     ["--tmpfs", "/mnt"], ["--hide", "/etc/passwd"], ["--cap-drop", "ALL"], ["--privileged"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_flags_work_or_are_refused_in_one_line(user: User, flags: list[str]) -> None:
+    done = host(user, "echo up", *flags)
+    if done.returncode:
+        assert done.returncode == 125, done
+        assert len(done.stderr.splitlines()) == 1, done.stderr
+        assert done.stderr.startswith("warren: ")
+    else:
+        assert done.stdout == "up\n"
+
+
+def test_killed_anywhere(user: User) -> None:
+    """kill -9 at any instant; the next command removes what is left."""
+    seed = int(os.environ.get("WARREN_SEED") or time.time())
+    dice = random.Random(seed)
+    for _ in range(60 if os.environ.get("WARREN_LONG") else 6):
+        process = user.spawn(PROGRAM, "run", "host", "--", "sleep", "1000")
+        time.sleep(dice.uniform(0, 0.15))
+        process.kill()
+        process.communicate()
+    ok(host(user, "true"))
+    left = [entry.name for entry in (user.runtime_dir / "warren").glob("[!.]*")]
+    assert left == [], f"WARREN_SEED={seed}"
+
+
+def test_from_a_directory_that_is_gone(user: User) -> None:
+    done = user.run(
+        "sh", "-c", f"mkdir gone && cd gone && rmdir ../gone && exec {PROGRAM} run host -- pwd", cwd=user.home
+    )
+    assert done.returncode in (0, 125)
+    assert "Traceback" not in done.stderr

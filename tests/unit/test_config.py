@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from runtime.config import ContainerConfig, make_spec, wants_userns
+from runtime.config import ContainerConfig, ids, make_spec, wants_userns
 from runtime.config.ids import lease_ids, reclaim_ids, release_ids
 from runtime.config.sources import host_devices
 from runtime.config.words import make_sources
@@ -574,3 +574,22 @@ def test_what_is_no_lease_is_let_alone(tmp_path: Path) -> None:
     release_ids(str(tmp_path), "mine")
     reclaim_ids(str(tmp_path))
     assert {*os.listdir(tmp_path / ".ids")} == {"file", "link"}
+
+
+def test_all_ranges_may_be_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ids, "_END_OF_RANGES", ids._FIRST_RANGE + 3 * ids.RANGE)
+    taken = [lease_ids(str(tmp_path), name) for name in ("a", "b", "c")]
+    assert sorted(taken) == [ids._FIRST_RANGE + number * ids.RANGE for number in range(3)]
+    with pytest.raises(UsageError, match="all 3 ranges of ids are taken"):
+        lease_ids(str(tmp_path), "d")
+    release_ids(str(tmp_path), "b")
+    assert lease_ids(str(tmp_path), "d") == taken[1]
+
+
+def test_ranges_of_many_takers_at_once_differ(tmp_path: Path) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(8) as pool:
+        taken = list(pool.map(lambda number: lease_ids(str(tmp_path), f"c{number}"), range(64)))
+    assert len(set(taken)) == 64
+    assert all(first % ids.RANGE == 0 for first in taken)
