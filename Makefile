@@ -9,11 +9,13 @@ SOURCES := $(shell find runtime launcher cli.py hatch_build.py pyproject.toml RE
 BUILD_PACKAGES := gcc libc6-dev linux-libc-dev musl-tools libcap-dev python3 python3-dev python3-venv
 TEST_PACKAGES := busybox-static runc util-linux uidmap iproute2 procps passwd libseccomp2 \
 	golang-github-opencontainers-specs-dev
-# The tiers that have tests.  vm/ and bench/ are never part of them.
-TIERS = $(foreach tier,unit rootless privileged conformance,$(if $(wildcard tests/$(tier)/test_*.py),tests/$(tier)))
+# A kernel as an ordinary program, and the runtimes that prove the tests in it.
+VM_PACKAGES := busybox-static runc crun iproute2 util-linux user-mode-linux
+# The tiers that have tests.  bench/ is never part of them.
+TIERS = $(foreach tier,unit rootless privileged conformance vm,$(if $(wildcard tests/$(tier)/test_*.py),tests/$(tier)))
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-.PHONY: run build test test-long lint deps test-deps clean
+.PHONY: run build test test-long lint deps test-deps vm-deps vm clean
 .NOTPARALLEL:
 
 # Who it is, what it sees, and that the host is safe from it.
@@ -66,13 +68,20 @@ deps:
 test-deps: deps
 	$(call apt,$(TEST_PACKAGES))
 
+vm-deps: deps
+	$(call apt,$(VM_PACKAGES))
+
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: test-deps build lint
+test: test-deps vm-deps build lint
 	$(BIN)/python3 -m pytest -q $(TIERS)
+
+# Cgroup v2 with all its controllers, in a kernel of its own; a minute.
+vm: vm-deps build $(VENV)/.test
+	$(BIN)/python3 -m pytest -q tests/vm
 
 # The long loops (kills, fuzzing, soaks) with their full counts.
 test-long: export WARREN_LONG := 1
