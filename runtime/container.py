@@ -441,7 +441,7 @@ class Container:
         return exec_plan(
             spec,
             Host.probe(),
-            _cgroup_of(record),
+            _cgroup_of(record).beside(pid, Host.probe()),
             process,
             _foreign_namespaces(pid),
             _wiring(options, filter, detached=False),

@@ -77,6 +77,17 @@ class Cgroup:
         """Files that a single-threaded process writes 0 to in order to join; v2 is joined by clone3(2)."""
         return [path + "/tasks" for path in self.legacy.values()]
 
+    def beside(self, pid: int, host: "Host") -> "Cgroup":
+        """Where another process of the container can join.
+
+        Not in a v2 directory that has controllers enabled for its children (cgroups(7), "no internal processes"):
+        that of the container's process `pid` then, which moved on before it could enable them.
+        """
+        if not self.unified or not _read(self.unified + "/cgroup.subtree_control").strip():
+            return self
+        below = of_process(pid, host).unified
+        return Cgroup(below, self.legacy) if below.startswith(self.unified + "/") else self
+
     def processes(self) -> "list[int]":
         """Host pids of everything in the cgroup and below it."""
         top = next(iter(self.directories()), "")

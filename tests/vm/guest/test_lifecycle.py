@@ -69,6 +69,19 @@ def test_exec_joins_the_cgroup(oci: Runtime, bundle: Bundle) -> None:
     assert container.ask("cgroup")["cgroup"] == ["0::/"]
 
 
+def test_exec_joins_a_container_that_nests_cgroups(oci: Runtime, bundle: Bundle) -> None:
+    """A container may enable controllers for its children; its own cgroup then takes no processes (cgroups(7))."""
+    bundle.config["mounts"][-1]["options"].remove("ro")
+    script = "mkdir leaf; echo 1 >leaf/cgroup.procs; echo +pids >cgroup.subtree_control; echo nested; exec sleep 60"
+    container, pid = box(oci, bundle, ["/bin/sh", "-c", f"cd /sys/fs/cgroup; {script}"])
+    container.expect("nested")
+    cgroup = cgroup_of(pid)
+    assert cgroup.name == "leaf"
+    assert container.ask("cgroup")["cgroup"] == ["0::/leaf"]
+    container.delete("--force").ok()
+    assert not cgroup.parent.exists()
+
+
 def test_kill_all_reaches_every_process(oci: Runtime, bundle: Bundle) -> None:
     """A container without a pid namespace of its own: nothing but the cgroup says what belongs to it."""
     bundle.shares("pid")
