@@ -15,7 +15,7 @@ VM_PACKAGES := busybox-static runc crun iproute2 util-linux user-mode-linux
 TIERS = $(foreach tier,unit rootless privileged conformance vm,$(if $(wildcard tests/$(tier)/test_*.py),tests/$(tier)))
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-.PHONY: run build test test-long lint deps test-deps vm-deps vm clean
+.PHONY: run build test test-long lint deps test-deps vm-deps vm guest-kernel clean
 .NOTPARALLEL:
 
 # Who it is, what it sees, and that the host is safe from it.
@@ -71,6 +71,18 @@ test-deps: deps
 vm-deps: deps
 	$(call apt,$(VM_PACKAGES))
 
+# Debian's generic kernel, unpacked and not installed: the cloud kernel lacks 9p.
+guest-kernel: build/guest-kernel/.done
+
+build/guest-kernel/.done:
+	$(call apt,qemu-system-x86 busybox-static)
+	rm -rf $(@D) && mkdir -p $(@D) && apt-get update -qq -o Acquire::Retries=3
+	cd $(@D) && package=$$(apt-cache depends linux-image-amd64 | sed -n 's/^ *Depends: *//p') && \
+		apt-get download -qq -o APT::Sandbox::User=root -o Acquire::Retries=3 "$$package" && \
+		dpkg-deb -x "$$package"_*.deb . && rm "$$package"_*.deb && \
+		busybox depmod -b "$$PWD" "$$(ls lib/modules)"
+	@touch $@
+
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -83,9 +95,9 @@ test: test-deps vm-deps build lint
 vm: vm-deps build $(VENV)/.test
 	$(BIN)/python3 -m pytest -q tests/vm
 
-# The long loops (kills, fuzzing, soaks) with their full counts.
+# The long loops (kills, fuzzing, soaks) with their full counts, runc as a second oracle in user-mode Linux, and QEMU.
 test-long: export WARREN_LONG := 1
-test-long: test
+test-long: guest-kernel test
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache

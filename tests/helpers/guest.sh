@@ -1,11 +1,11 @@
 #!/bin/sh
-# The init of a test machine: makes the host's read-only tree usable, runs the selected tests, halts.
+# The init of a test machine: makes the host's read-only tree usable, runs the selected tests, powers off.
 #
 # The kernel runs a short script that sets these and executes this file: PROJECT (the source tree), PYTHON, WORK (the
 # directory shared with the host) and SHARE (mount(8)'s words for it), MODULES (a kernel's module directory), FILES
 # (of the tests, quoted).
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 PYTHONDONTWRITEBYTECODE=1 WARREN_GUEST="$WORK"
-trap 'sync; busybox halt -f' EXIT
+trap 'sync; busybox poweroff -f' EXIT
 
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys

@@ -10,6 +10,9 @@ import pytest
 STRICT = os.environ.get("CI") == "true"
 """Tolerant on a laptop, strict in CI: there a skip for any reason outside `FEATURES` fails."""
 
+GUEST_KERNEL = Path(__file__).parents[2] / "build/guest-kernel"
+"""Where `make guest-kernel` unpacks Debian's generic kernel."""
+
 
 def _root() -> str:
     return "" if os.geteuid() == 0 else "the tests run as an ordinary user"
@@ -80,6 +83,7 @@ FEATURES: dict[str, Callable[[], str]] = {
     "strace": _tool("strace"),
     "user-mode-linux": _tool("linux.uml"),
     "qemu": _tool(f"qemu-system-{os.uname().machine}"),
+    "guest-kernel": _file(f"{GUEST_KERNEL}/boot", "`make guest-kernel` unpacks it"),
 }
 """Each feature's check returns "" or why this host lacks it."""
 

@@ -8,6 +8,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,10 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import host, probe
+from . import probe, processes
+from .machines import PROJECT, Machine
 
-PROJECT = Path(__file__).parents[2]
-FOLDERS = PROJECT / "tests/vm"
 WORK = os.environ.get("WARREN_GUEST", "")
 """The directory shared with the host, where these are the tests inside a test machine."""
 
@@ -27,57 +27,6 @@ DISK = 64 << 20
 """Bytes of each machine's scratch disk."""
 
 Json = dict[str, Any]
-
-
-class Machine:
-    """One kind of machine: its tests' folder, what it needs of the host, and the seconds that one test may take."""
-
-    name: str
-    folder: Path
-    features: tuple[str, ...]
-    seconds: float
-
-    def bootable(self) -> bool:
-        return not any(host.FEATURES[feature]() for feature in self.features)
-
-    def require(self) -> None:
-        for feature in self.features:
-            host.require(feature)
-
-    def environment(self, work: Path) -> dict[str, str]:
-        """What guest.sh wants to know of this kind of machine: SHARE and MODULES."""
-        raise NotImplementedError
-
-    def command(self, work: Path) -> list[str]:
-        """Boots with `work`/init as init, the console on standard output and `work`/disk as a disk."""
-        raise NotImplementedError
-
-
-class UserModeLinux(Machine):
-    """Debian's kernel as an ordinary program: cgroup v2 with cpu, io, memory and pids, one CPU, slow fork."""
-
-    name = "user-mode Linux"
-    folder = FOLDERS / "guest"
-    features = ("root", "user-mode-linux")
-    seconds = 60.0
-
-    def environment(self, work: Path) -> dict[str, str]:
-        return {"SHARE": f"-t hostfs -o {work} none", "MODULES": "/usr/lib/uml/modules/$(uname -r)"}
-
-    def command(self, work: Path) -> list[str]:
-        boot = ["root=/dev/root", "rootfstype=hostfs", "hostfs=/", "ro", f"init={work}/init", "quiet"]
-        devices = ["con=null", "con0=fd:0,fd:1", f"ubd0={work}/disk"]
-        # It hands over between its processes all the time, which is twice as fast within one CPU.
-        pinned = ["taskset", "--cpu-list", str(max(os.sched_getaffinity(0)))]
-        return [*pinned, "linux.uml", "mem=1G", f"uml_dir={work}/", "umid=guest", *boot, *devices]
-
-
-MACHINES: tuple[Machine, ...] = (UserModeLinux(),)
-
-
-def machine_of(path: Path) -> Machine | None:
-    """The machine in which the tests of this file run; None for tests of the host."""
-    return next((machine for machine in MACHINES if path.is_relative_to(machine.folder)), None)
 
 
 class Guest:
@@ -121,17 +70,10 @@ class Guest:
         ended = "it still runs" if code is None else f"exit code {code}"
         return "\n".join([*text, f"[{self.machine.name}: {self.killed or ended}]"])
 
-    def wait(self, seconds: float) -> None:
-        """Until it halts by itself; killed when it does not."""
-        try:
-            self._process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            self.kill(f"it did not halt within {seconds:g} s")
-
     def kill(self, why: str) -> None:
         if self._process.poll() is None:
             self.killed = f"killed: {why}"
-            self._process.kill()
+            _kill_namespace(self._process.pid)
         self._process.wait()
 
     def stop(self) -> None:
@@ -203,6 +145,12 @@ def _start(command: Sequence[str], console: Path) -> "subprocess.Popen[bytes]":
             env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(console.parent), "TERM": "dumb"},
             start_new_session=True,
         )
+
+
+def _kill_namespace(pid: int) -> None:
+    """Kill the first process of the namespace that `pid` made: it is waited for when all others are gone."""
+    first = [process.pid for process in processes.everything() if process.parent == pid]
+    os.kill(next(iter(first), pid), signal.SIGKILL)
 
 
 def _modified(path: Path) -> float:

@@ -4,12 +4,17 @@ Each machine boots once, when the first of its tests is due, and runs all that a
 both sides: on the host it replaces the running of a test, in the machine it reports.
 """
 
+import os
 from collections.abc import Iterator
 
 import pytest
 
 from tests.helpers import vm
-from tests.helpers.vm import WORK, Guest, Machine, machine_of
+from tests.helpers.machines import Machine, machine_of
+from tests.helpers.vm import WORK, Guest
+
+collect_ignore = [] if os.environ.get("WARREN_LONG") else ["qemu"]
+"""An emulated machine takes minutes."""
 
 GUESTS = pytest.StashKey[dict[str, Guest]]()
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.vm import PROJECT, Guest, UserModeLinux
+from tests.helpers.machines import PROJECT, UserModeLinux
+from tests.helpers.vm import Guest
 
 SAMPLES = "tests/vm/guest/samples/outcomes.py"
 

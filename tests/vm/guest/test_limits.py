@@ -29,13 +29,6 @@ NOT_YET = {
 }
 
 
-@pytest.fixture(autouse=True)
-def expected(request: pytest.FixtureRequest, runtime_program: str) -> None:
-    reason = NOT_YET.get(request.node.originalname) if runtime_program.endswith("warren-oci") else None
-    if reason:
-        request.node.add_marker(pytest.mark.xfail(strict=True, raises=AssertionError, reason=reason))
-
-
 def limited(oci: Runtime, bundle: Bundle, script: str, **resources: Any) -> tuple[Container, int, Path]:
     """A container under these resources, its pid and its cgroup's directory."""
     bundle.linux["resources"].update(resources)
