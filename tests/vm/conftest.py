@@ -14,7 +14,7 @@ from tests.helpers.machines import Machine, machine_of
 from tests.helpers.vm import WORK, Guest
 
 collect_ignore = [] if os.environ.get("WARREN_LONG") else ["qemu"]
-"""An emulated machine takes minutes."""
+"""An emulated machine takes half a minute."""
 
 GUESTS = pytest.StashKey[dict[str, Guest]]()
 

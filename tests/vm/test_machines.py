@@ -48,7 +48,14 @@ def test_each_outcome_is_carried_out(directory: Path) -> None:
     assert "1 deselected" in out
     assert "printed by the test" in out
     assert "console of user-mode Linux" in out and "[user-mode Linux: exit code" in out
+    assert "user-mode Linux: 5 tests in " in out
     assert os.listdir(directory) == []
+
+
+def test_guest_tests_are_found(directory: Path) -> None:
+    """A folder without tests would pass unnoticed beside the other tiers."""
+    names = re.findall(r"::test_\w+\[warren-oci\]", session(directory, "tests/vm/guest", "--collect-only", "-qq"))
+    assert len(names) > 10
 
 
 @pytest.mark.parametrize(("ci", "word"), [("true", "8 errors"), ("", "8 skipped")], ids=["in CI", "elsewhere"])
