@@ -9,11 +9,12 @@ SOURCES := $(shell find runtime launcher cli.py hatch_build.py pyproject.toml RE
 BUILD_PACKAGES := gcc libc6-dev linux-libc-dev musl-tools libcap-dev python3 python3-dev python3-venv
 TEST_PACKAGES := busybox-static runc util-linux uidmap iproute2 procps passwd libseccomp2 \
 	golang-github-opencontainers-specs-dev
+BENCH_PACKAGES := crun runc bubblewrap busybox-static musl-tools gcc libc6-dev linux-libc-dev util-linux
 # The tiers that have tests.  vm/ and bench/ are never part of them.
 TIERS = $(foreach tier,unit rootless privileged conformance,$(if $(wildcard tests/$(tier)/test_*.py),tests/$(tier)))
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-.PHONY: run build test test-long lint deps test-deps clean
+.PHONY: run build test test-long lint bench deps test-deps bench-deps clean
 .NOTPARALLEL:
 
 # Who it is, what it sees, and that the host is safe from it.
@@ -66,6 +67,9 @@ deps:
 test-deps: deps
 	$(call apt,$(TEST_PACKAGES))
 
+bench-deps: deps
+	$(call apt,$(BENCH_PACKAGES))
+
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -77,6 +81,11 @@ test: test-deps build lint
 # The long loops (kills, fuzzing, soaks) with their full counts.
 test-long: export WARREN_LONG := 1
 test-long: test
+
+# Warren beside crun, runc, bubblewrap and the bare system calls; writes docs/benchmarks.md.  ROUNDS=20 is quicker,
+# BENCH_RUNTIMES="NAME=PATH ..." adds runtimes.
+bench: bench-deps build
+	$(BIN)/python3 -m tests.bench $(if $(ROUNDS),--rounds $(ROUNDS))
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache

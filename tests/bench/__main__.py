@@ -32,9 +32,7 @@ def measure(arguments: argparse.Namespace) -> str:
     extra = os.environ.get("BENCH_RUNTIMES", "")
     with Host(arguments.outside) as host, Session(host, Path(sys.prefix) / "bin", extra, arguments.seed) as session:
         session.rounds(arguments.rounds)
-    versions = {runtime.name: runtime.version for runtime in session.runtimes}
-    load = before, os.getloadavg()[0]
-    said = report.conditions(arguments.rounds, versions, session.stubbed, load)
+    said = report.conditions(session, arguments.rounds, (before, os.getloadavg()[0]))
     return f"{said}\n\n{report.table(session.samples)}"
 
 

@@ -87,7 +87,7 @@ def _process(command: list[str]) -> Json:
         "args": command,
         "env": ["PATH=/usr/bin:/bin", "TERM=xterm"],
         "cwd": "/",
-        "capabilities": {kind: CAPABILITIES for kind in ("bounding", "effective", "permitted")},
+        "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), CAPABILITIES),
         "rlimits": [{"type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1024}],
         "noNewPrivileges": True,
     }

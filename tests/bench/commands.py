@@ -30,7 +30,7 @@ class Commands:
         if idle:
             time.sleep(idle)
         start = time.perf_counter_ns()
-        pid = os.posix_spawn(command[0], command, environment, file_actions=actions)
+        pid = os.posix_spawn(command[0], list(command), environment, file_actions=actions)
         status = _wait(pid)
         elapsed = time.perf_counter_ns() - start
         if status:

@@ -8,79 +8,7 @@
  * from making the cgroup to having removed it.  Paths are absolute. */
 
 #define _GNU_SOURCE
-#include <errno.h>
-#include <fcntl.h>
-#include <linux/capability.h>
-#include <linux/filter.h>
-#include <linux/mount.h>
-#include <linux/openat2.h>
-#include <linux/seccomp.h>
-#include <linux/stat.h>
-#include <net/if.h>
-#include <sched.h>
-#include <signal.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/ioctl.h>
-#include <sys/mount.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
-#include <sys/sysmacros.h>
-#include <sys/vfs.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
-
-#define COUNT(array) (sizeof array / sizeof *array)
-#define SLAVE (1 << 19)
-#define RECURSIVE 0x8000
-#define INTO_CGROUP 0x200000000ULL
-#define NEW_CGROUP 0x02000000
-#define CLOSE_ON_EXEC_RANGE 4
-#define QUIET (MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC)
-#define SCOPED (RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
-
-/* CAP_KILL, CAP_NET_BIND_SERVICE, CAP_AUDIT_WRITE */
-#define CAPABILITIES 0x20000420
-
-struct clone_arguments {
-    uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup;
-};
-
-static const struct filesystem {
-    const char *type, *target, *options;
-    uint64_t attr;
-} filesystems[] = {
-    {"proc", "/proc", "", 0},
-    {"tmpfs", "/dev", "mode=755,size=65536k", MOUNT_ATTR_NOSUID | MOUNT_ATTR_STRICTATIME},
-    {"devpts", "/dev/pts", "newinstance,ptmxmode=0666,mode=0620,gid=5", MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC},
-    {"tmpfs", "/dev/shm", "mode=1777,size=65536k", QUIET},
-    {"mqueue", "/dev/mqueue", "", QUIET},
-    {"sysfs", "/sys", "", QUIET | MOUNT_ATTR_RDONLY},
-    {"cgroup2", "/sys/fs/cgroup", "", QUIET | MOUNT_ATTR_RDONLY},
-};
-
-static const struct node {
-    const char *name;
-    int major, minor;
-} nodes[] = {{"null", 1, 3}, {"zero", 1, 5}, {"full", 1, 7}, {"random", 1, 8}, {"urandom", 1, 9}, {"tty", 5, 0}};
-
-static const char *const links[][2] = {
-    {"/proc/self/fd", "fd"},       {"/proc/self/fd/0", "stdin"}, {"/proc/self/fd/1", "stdout"},
-    {"/proc/self/fd/2", "stderr"}, {"/proc/kcore", "core"},      {"pts/ptmx", "ptmx"},
-};
-
-static const char *const read_only[] = {"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"};
-
-static const char *const masked[] = {
-    "/proc/acpi",        "/proc/asound",      "/proc/kcore",     "/proc/keys",    "/proc/latency_stats", "/proc/timer_list",
-    "/proc/timer_stats", "/proc/sched_debug", "/sys/firmware", "/proc/scsi",
-};
+#include "floor.h"
 
 static const char *rootfs;
 static char cgroup[4096];
@@ -234,9 +162,7 @@ static int clone_tree(int fd, unsigned flags)
 static int open_existing(int root, const char *path)
 {
     int target = open_in(root, path, 0, SCOPED);
-    if (target < 0 && errno == ENOENT)
-        return -1;
-    return checked(ok(target, path), root);
+    return target < 0 && errno == ENOENT ? -1 : checked(ok(target, path), root);
 }
 
 static void make_read_only(int root, const char *path)
@@ -269,9 +195,9 @@ static void mask_directory(int target)
 static void mask_file(int root, int target)
 {
     struct stat st;
-    int null = ok(open_in(root, "dev/null", 0, SCOPED | RESOLVE_NO_SYMLINKS), "openat2"), copy;
+    int null = ok(open_in(root, "dev/null", 0, SCOPED | RESOLVE_NO_SYMLINKS), "openat2");
     ok(fstat(null, &st), "fstat");
-    copy = clone_tree(null, 0);
+    int copy = clone_tree(null, 0);
     attach(copy, target);
     close(copy);
     close(null);
@@ -367,8 +293,7 @@ static void launch(void)
     unsigned flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | RECURSIVE;
     int root = ok(syscall(SYS_open_tree, AT_FDCWD, rootfs, flags), "open_tree");
     set_attributes(root, "", AT_EMPTY_PATH | RECURSIVE, 0, SLAVE);
-    struct clone_arguments args = {
-        .flags = namespaces | INTO_CGROUP, .exit_signal = SIGCHLD, .cgroup = directory};
+    struct clone_arguments args = {.flags = namespaces | INTO_CGROUP, .exit_signal = SIGCHLD, .cgroup = directory};
     pid_t child = ok(syscall(SYS_clone3, &args, sizeof args), "clone3");
     if (child == 0)
         inside(root);
@@ -398,8 +323,8 @@ static int64_t now(void)
 
 int main(int argc, char **argv)
 {
-    int loop = 0;
     const char *parent = NULL;
+    int loop = 0;
     for (; argc > 2 && strncmp(argv[1], "--", 2) == 0; argc -= 2, argv += 2) {
         if (strcmp(argv[1], "--cgroup") == 0)
             parent = argv[2];

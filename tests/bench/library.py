@@ -13,7 +13,8 @@ class Library:
     """The worker; close() lets it finish what it does and waits for it."""
 
     def __init__(self, python: Path, rootfs: Path, bundle: Path, name: str) -> None:
-        command = [python, "-I", Path(__file__).with_name("worker.py"), rootfs, bundle, name]
+        worker = Path(__file__).with_name("worker.py")
+        command = [str(python), "-I", str(worker), str(rootfs), str(bundle), name]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT
         )

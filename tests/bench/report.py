@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .figures import Range, Target, median
-from .session import Key, Samples
+from .session import Key, Samples, Session
 from .targets import Comparison, How, comparisons
 
 BEGIN = "<!-- `make bench` writes from here -->"
@@ -69,16 +69,17 @@ def render(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([head, "|" + "|".join("-" * (width + 2) for width in widths) + "|", *body])
 
 
-def conditions(rounds: int, versions: dict[str, str], stubbed: Sequence[str], load: tuple[float, float]) -> str:
+def conditions(session: Session, rounds: int, load: tuple[float, float]) -> str:
     """What one must know to read the figures, and nothing that names the machine."""
     system = os.uname()
-    kernel = system.release.split("-")[0]
-    programs = ", ".join(f"{name} {version}" for name, version in versions.items())
-    said = f"Linux {kernel}, {system.machine}, {os.cpu_count()} CPUs; {programs}; {rounds} rounds; "
-    said += f"load average {load[0]:.1f} before and {load[1]:.1f} after."
-    if stubbed:
-        said += f" {' and '.join(stubbed)} with setrlimit(RLIMIT_MEMLOCK) preloaded away, which this host forbids."
-    return said
+    programs = ", ".join(f"{runtime.name} {runtime.version}" for runtime in session.runtimes)
+    machine = f"Linux {system.release.split('-')[0]}, {system.machine}, {os.cpu_count()} CPUs"
+    lines = [f"{machine}; {programs}; {rounds} rounds; load average {load[0]:.1f} before and {load[1]:.1f} after."]
+    for name in session.stubbed:
+        lines.append(f"{name} ran with setrlimit(RLIMIT_MEMLOCK), which this host forbids, preloaded away.")
+    for what, why in session.unenforced.items():
+        lines.append(f"warren-oci did less than it was asked for: {what}: {why}.")
+    return "\n".join(lines)
 
 
 def publish(text: str, page: Path) -> None:

@@ -1,5 +1,6 @@
 """The runtimes under test: their programs, and the verbs that are timed."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -62,6 +63,13 @@ class Runtime:
         self.create("sleep")
         self._timed("start", self._ids["sleep"])
 
+    def unenforced(self) -> dict[str, str]:
+        """Warren's own word, in its state; other runtimes have none."""
+        command = self.command("state", self._ids["sleep"])
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=True)
+        found: dict[str, str] = json.loads(done.stdout).get("enforced") or {}
+        return found
+
     def pid(self, kind: str) -> int:
         """Of the process that create() made last for that bundle; it is our child."""
         return int(self._pid_files[kind].read_text())
@@ -121,5 +129,8 @@ def pss(pid: int) -> int:
 
 
 def _version(program: str) -> str:
-    done = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
+    """The last word of the first line, as all of them print it."""
+    done = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
+    if done.returncode or not done.stdout.strip():
+        raise FailedError(f"{program} --version ended with exit code {done.returncode}\n{done.stderr}")
     return done.stdout.splitlines()[0].split()[-1]

@@ -5,9 +5,9 @@ Every round does everything once: what is compared was measured within a second,
 
 import random
 import sys
-from collections import defaultdict
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,9 @@ from .library import Floor, Library
 from .programs import compile_all
 from .runtimes import Runtime, find, make_usable, need, pss
 
-IDLE = 0.03
 BACK_TO_BACK, AFTER_IDLE, IN_A_LOOP, AT_REST = "back to back", "30 ms idle", "in a loop", ""
+SPACINGS = {BACK_TO_BACK: 0.0, AFTER_IDLE: 0.03}
+"""Seconds of sleep before each command that is timed."""
 BLOCK = 8
 """Launches of a block of the library's, in each round."""
 MEMORY_ROUNDS = 5
@@ -40,8 +41,10 @@ class Session:
         self._random = random.Random(seed)
         self._commands = Commands()
         self._open = ExitStack()
-        self.samples: Samples = defaultdict(list)
+        self.samples: Samples = {}
         self.stubbed: list[str] = []
+        self.unenforced: dict[str, str] = {}
+        """What warren-oci says that it did not do, though the bundle asked for it."""
         self.runtimes: list[Runtime] = []
 
     def __enter__(self) -> "Session":
@@ -63,11 +66,17 @@ class Session:
         self._floor = Floor(floor, self._host.cgroup, rootfs, directory / "filter")
         for name, program in find(self._bin, self._extra).items():
             self._add(Runtime(name, program, self._commands, self._host, rootfs), stub)
+        self.unenforced = self.runtimes[0].unenforced()
         name = f"{self._host.cgroup.name}-library"
         bundle = make_bundle(directory / "library", rootfs, "seccomp", f"/{self._host.cgroup.name}/library")
         self._library = Library(self._bin / "python3", rootfs, bundle, name)
         self._open.callback(self._library.close)
         self._scenarios = self._make_scenarios(str(rootfs))
+        # In this order, whoever comes first in the first round.
+        for spacing in SPACINGS:
+            for scenario, tasks in self._scenarios.items():
+                for who in tasks:
+                    self.samples[scenario, spacing, who] = []
 
     def _add(self, runtime: Runtime, stub: Path) -> None:
         self._open.callback(runtime.close)
@@ -87,10 +96,10 @@ class Session:
         print(file=sys.stderr)
 
     def _round(self) -> None:
-        for spacing, idle in ((BACK_TO_BACK, 0.0), (AFTER_IDLE, IDLE)):
+        for spacing, idle in SPACINGS.items():
             for scenario, tasks in self._scenarios.items():
                 for who in self._shuffled(tasks):
-                    self.samples[scenario, spacing, who].append(tasks[who](idle) / 1e6)
+                    self._note((scenario, spacing, who), tasks[who](idle) / 1e6)
         self._round_in_loops()
 
     def _round_in_loops(self) -> None:
@@ -98,10 +107,13 @@ class Session:
         for what in self._shuffled(["run", "threads", "bundle", "floor"]):
             numbers = self._floor.loop(BLOCK) if what == "floor" else self._library.ask(what, BLOCK)
             if what != "threads":
-                self.samples["launch", IN_A_LOOP, what].append(figures.median(numbers) / 1e6)
+                self._note(("launch", IN_A_LOOP, what), figures.median(numbers) / 1e6)
             if what in ("run", "threads"):
                 launches = BLOCK * (2 if what == "threads" else 1)
-                self.samples["launches a second", IN_A_LOOP, what].append(launches / sum(numbers) * 1e9)
+                self._note(("launches a second", IN_A_LOOP, what), launches / sum(numbers) * 1e9)
+
+    def _note(self, key: Key, value: float) -> None:
+        self.samples.setdefault(key, []).append(value)
 
     def _shuffled(self, names: Any) -> list[str]:
         """Nobody always comes after the same other, whose remains the kernel may still be tidying up."""
@@ -109,10 +121,9 @@ class Session:
 
     def _make_scenarios(self, rootfs: str) -> dict[str, dict[str, Task]]:
         each = {runtime.name: runtime for runtime in self.runtimes}
-        # Bound to their own runtime by the default value, as loops demand.
         scenarios: dict[str, dict[str, Task]] = {
-            "run": {name: lambda idle, r=r: r.run("plain", idle) for name, r in each.items()},
-            "run, seccomp": {name: lambda idle, r=r: r.run("seccomp", idle) for name, r in each.items()},
+            "run": {name: partial(r.run, "plain") for name, r in each.items()},
+            "run, seccomp": {name: partial(r.run, "seccomp") for name, r in each.items()},
             "create + start + delete": {name: r.lifecycle for name, r in each.items()},
             "exec": {name: r.exec for name, r in each.items()},
             "state": {name: r.state for name, r in each.items()},
@@ -135,10 +146,9 @@ class Session:
 
     def _measure_memory(self) -> None:
         for runtime in self.runtimes:
-            self.samples["peak of run", AT_REST, runtime.name].append(self._peak_of(runtime, runtime.run_words("plain")))
-            words = runtime.create_words("plain")
-            self.samples["peak of create", AT_REST, runtime.name].append(self._peak_of(runtime, words))
-            self.samples["created init", AT_REST, runtime.name].append(pss(runtime.pid("plain")))
+            for verb, words in (("run", runtime.run_words("plain")), ("create", runtime.create_words("plain"))):
+                self._note((f"peak of {verb}", AT_REST, runtime.name), self._peak_of(runtime, words))
+            self._note(("created init", AT_REST, runtime.name), pss(runtime.pid("plain")))
             runtime.remove("plain")
 
     def _peak_of(self, runtime: Runtime, words: list[str]) -> int:

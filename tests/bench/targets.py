@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .figures import Range, Target, difference, ratio, summary
-from .session import AFTER_IDLE, AT_REST, BACK_TO_BACK, IN_A_LOOP, Key, Samples
+from .session import AFTER_IDLE, AT_REST, BACK_TO_BACK, IN_A_LOOP, SPACINGS, Key, Samples
 
 How = Literal["ratio", "difference", "itself"]
 
@@ -26,7 +26,6 @@ class Comparison:
 
 
 OURS = "warren-oci"
-SPACINGS = (BACK_TO_BACK, AFTER_IDLE)
 FLOOR = ("launch", IN_A_LOOP, "floor")
 
 # Scenario, spacing, peer: the target.
@@ -50,12 +49,17 @@ def comparisons(samples: Samples) -> list[Comparison]:
 
 def _commands(samples: Samples) -> list[Comparison]:
     """warren-oci against each peer of the same scenario and spacing."""
-    ours = [key for key in samples if key[2] == OURS and key[1] in SPACINGS]
+    scenarios = [scenario for scenario, spacing, who in samples if (spacing, who) == (BACK_TO_BACK, OURS)]
     return [
-        Comparison(key, (*key[:2], peer), TARGETS.get((*key[:2], peer)))
-        for key in sorted(ours, key=lambda key: list(samples).index(key))
-        for peer in [who for scenario, spacing, who in samples if (scenario, spacing) == key[:2] and who != OURS]
+        Comparison((scenario, spacing, OURS), (scenario, spacing, peer), TARGETS.get((scenario, spacing, peer)))
+        for scenario in scenarios
+        for spacing in SPACINGS
+        for peer in _peers(samples, scenario, spacing)
     ]
+
+
+def _peers(samples: Samples, scenario: str, spacing: str) -> list[str]:
+    return [who for *key, who in samples if key == [scenario, spacing] and who != OURS]
 
 
 def _host() -> list[Comparison]:
@@ -77,7 +81,7 @@ def _library() -> list[Comparison]:
 
 
 def _memory(samples: Samples) -> list[Comparison]:
-    peers = [who for scenario, _, who in samples if scenario == "created init" and who != OURS]
+    peers = _peers(samples, "created init", AT_REST)
     init: Key = ("created init", AT_REST, OURS)
     peaks: list[Key] = [("peak of run", AT_REST, OURS), ("peak of create", AT_REST, OURS)]
     return [
