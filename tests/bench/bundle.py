@@ -33,12 +33,17 @@ MOUNTS: list[tuple[str, str, str, list[str]]] = [
     ("/sys/fs/cgroup", "cgroup", "cgroup", [*QUIET, "relatime", "ro"]),
 ]
 
-KINDS: dict[str, tuple[list[str], bool]] = {
-    "plain": (["/bin/true"], False),
-    "seccomp": (["/bin/true"], True),
-    "sleep": (["/bin/sleep", "3600"], False),
+OWN, ENGINE = "own", "engine"
+KINDS: dict[str, tuple[list[str], str]] = {
+    "plain": (["/bin/true"], ""),
+    "seccomp": (["/bin/true"], OWN),
+    "engine": (["/bin/true"], ENGINE),
+    "sleep": (["/bin/sleep", "3600"], ""),
 }
-"""What the container runs, and whether below a filter."""
+"""What the container runs, and below which filter."""
+
+FOREIGN = {"x86_64": ["SCMP_ARCH_X86", "SCMP_ARCH_X32"], "aarch64": ["SCMP_ARCH_ARM"]}
+"""The sub-architectures that docker, podman and containerd allow too, and Warren's own profile denies."""
 
 
 def make_rootfs(directory: Path, busybox: str) -> Path:
@@ -53,9 +58,9 @@ def make_rootfs(directory: Path, busybox: str) -> Path:
 
 def make_bundle(directory: Path, rootfs: Path, kind: str, cgroup: str) -> Path:
     """A bundle of one of KINDS; `cgroup` is the spec's cgroupsPath."""
-    command, filtered = KINDS[kind]
+    command, filter = KINDS[kind]
     directory.mkdir(parents=True)
-    config = make_config(command, rootfs, cgroup, profile() if filtered else None)
+    config = make_config(command, rootfs, cgroup, profile(filter) if filter else None)
     (directory / "config.json").write_text(json.dumps(config, indent=1))
     return directory
 
@@ -93,11 +98,15 @@ def _process(command: list[str]) -> Json:
     }
 
 
-def profile() -> Json:
-    """Warren's default profile, as an object that every OCI runtime takes."""
-    return default_profile(set(CAPABILITIES), os.uname().machine)
+def profile(whose: str = OWN) -> Json:
+    """Warren's default profile as an object that every OCI runtime takes, or with the architectures of engines."""
+    machine = os.uname().machine
+    found = default_profile(set(CAPABILITIES), machine)
+    if whose == ENGINE:
+        found["architectures"] += FOREIGN[machine]
+    return found
 
 
 def filter_program() -> bytes:
-    """What Warren loads for that profile, for the floor to load too."""
+    """What Warren loads for its own profile, for the floor to load too."""
     return compile(profile(), os.uname().machine).program

@@ -119,6 +119,7 @@ def make_usable(runtime: Runtime, stub: Path) -> bool:
         runtime.environment = {**ENVIRONMENT, "LD_PRELOAD": str(stub)}
         runtime.run("plain")
     runtime.run("seccomp")
+    runtime.run("engine")
     return "LD_PRELOAD" in runtime.environment
 
 

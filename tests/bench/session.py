@@ -124,6 +124,7 @@ class Session:
         scenarios: dict[str, dict[str, Task]] = {
             "run": {name: partial(r.run, "plain") for name, r in each.items()},
             "run, seccomp": {name: partial(r.run, "seccomp") for name, r in each.items()},
+            "run, engine's seccomp": {name: partial(r.run, "engine") for name, r in each.items()},
             "create + start + delete": {name: r.lifecycle for name, r in each.items()},
             "exec": {name: r.exec for name, r in each.items()},
             "state": {name: r.state for name, r in each.items()},

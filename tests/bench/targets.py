@@ -26,6 +26,7 @@ class Comparison:
 
 
 OURS = "warren-oci"
+FILTERED = ("run, seccomp", "run, engine's seccomp")
 FLOOR = ("launch", IN_A_LOOP, "floor")
 
 # Scenario, spacing, peer: the target.
@@ -33,8 +34,8 @@ TARGETS: dict[Key, Target] = {
     ("run", BACK_TO_BACK, "crun"): Target(1.5, 1.2),
     ("run", BACK_TO_BACK, "runc"): Target(0.45),
     ("run", AFTER_IDLE, "crun"): Target(0.8, 0.5),
-    **{("run, seccomp", spacing, "crun"): Target(0.65, 0.5) for spacing in SPACINGS},
-    **{("run, seccomp", spacing, "runc"): Target(0.25) for spacing in SPACINGS},
+    **{(scenario, spacing, "crun"): Target(0.65, 0.5) for scenario in FILTERED for spacing in SPACINGS},
+    **{(scenario, spacing, "runc"): Target(0.25) for scenario in FILTERED for spacing in SPACINGS},
     **{("create + start + delete", spacing, "crun"): Target(1.6, 1.2) for spacing in SPACINGS},
     **{("create + start + delete", spacing, "runc"): Target(0.6) for spacing in SPACINGS},
     **{("exec", spacing, "crun"): Target(2, 1.5) for spacing in SPACINGS},

@@ -83,7 +83,7 @@ def test_every_target_is_of_something_that_is_measured() -> None:
 
 
 def everything() -> list[session.Key]:
-    scenarios = ("run", "run, seccomp", "create + start + delete", "exec", "state")
+    scenarios = ("run", *targets.FILTERED, "create + start + delete", "exec", "state")
     timed = [(what, spacing, who) for what in scenarios for spacing in session.SPACINGS for who in PROGRAMS]
     host = [("host true", spacing, who) for spacing in session.SPACINGS for who in ("warren", "bwrap")]
     loops = [("launch", session.IN_A_LOOP, who) for who in ("run", "bundle", "floor")]
@@ -103,6 +103,12 @@ def test_only_the_marked_part_of_the_page_is_replaced(tmp_path: Path) -> None:
     page.write_text("no marks")
     with pytest.raises(ValueError, match=r"page\.md lacks the marks"):
         report.publish("new", page)
+
+
+def test_the_engine_s_profile_differs_from_ours_in_its_architectures_only() -> None:
+    ours, theirs = bundle.profile(), bundle.profile(bundle.ENGINE)
+    assert len(theirs["architectures"]) > len(ours["architectures"]) == 1
+    assert theirs | {"architectures": ours["architectures"]} == ours
 
 
 def test_the_floor_does_what_the_bundle_says() -> None:
