@@ -11,11 +11,12 @@ TEST_PACKAGES := busybox-static runc util-linux uidmap iproute2 procps passwd li
 	golang-github-opencontainers-specs-dev
 # A kernel as an ordinary program, and the runtimes that prove the tests in it.
 VM_PACKAGES := busybox-static runc crun iproute2 util-linux user-mode-linux
+BENCH_PACKAGES := crun runc bubblewrap busybox-static musl-tools gcc libc6-dev linux-libc-dev util-linux
 # The tiers that have tests.  bench/ is never part of them.
 TIERS = $(foreach tier,unit rootless privileged conformance vm,$(if $(wildcard tests/$(tier)/test_*.py),tests/$(tier)))
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-.PHONY: run build test test-long lint deps test-deps vm-deps vm guest-kernel clean
+.PHONY: run build test test-long lint bench deps test-deps vm-deps bench-deps vm guest-kernel clean
 .NOTPARALLEL:
 
 # Who it is, what it sees, and that the host is safe from it.
@@ -83,6 +84,9 @@ build/guest-kernel/.done:
 		busybox depmod -b "$$PWD" "$$(ls lib/modules)"
 	@touch $@
 
+bench-deps: deps
+	$(call apt,$(BENCH_PACKAGES))
+
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -98,6 +102,11 @@ vm: vm-deps build $(VENV)/.test
 # The long loops (kills, fuzzing, soaks) with their full counts, runc as a second oracle in user-mode Linux, and QEMU.
 test-long: export WARREN_LONG := 1
 test-long: guest-kernel test
+
+# Warren beside crun, runc, bubblewrap and the bare system calls; writes docs/benchmarks.md.  ROUNDS=20 is quicker,
+# BENCH_RUNTIMES="NAME=PATH ..." adds runtimes.
+bench: bench-deps build
+	$(BIN)/python3 -m tests.bench $(if $(ROUNDS),--rounds $(ROUNDS))
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache
