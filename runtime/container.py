@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 DEFAULT_ROOT = "/run/warren"
 OCI_VERSION = "1.2.0"
 _KILL_SECONDS = 10.0
+_CONTAINERS = ("apparmorProfile", "selinuxLabel", "scheduler", "ioPriority", "execCPUAffinity")
+"""What a process of `exec` has from the container where its own object does not say (runc, newInitConfig)."""
 
 
 def default_root() -> str:
@@ -76,7 +78,7 @@ class Container:
         cgroup = cgroups.for_container(bundle.spec, self.id, host)
         user.set_home(bundle.spec.config.get("process") or {}, bundle.spec.root_path())
         filter = _filter(bundle.spec.config, cached=False)
-        return create_plan(bundle.spec, host, cgroup, _wiring(options, filter, detached=detached))
+        return create_plan(bundle.spec, host, cgroup, self._wiring(options, filter, detached=detached))
 
     def create(self, bundle: Bundle, options: Options) -> int:
         """Set the container up to the user's program and stop there; returns the pid of its init (host's view).
@@ -119,7 +121,7 @@ class Container:
         cgroup = cgroups.for_container(spec, self.id, host)
         user.set_home(spec.config.get("process") or {}, spec.root_path())
         filter = _filter(spec.config)
-        plan = create_plan(spec, host, cgroup, _wiring(options, filter, detached=detached))
+        plan = create_plan(spec, host, cgroup, self._wiring(options, filter, detached=detached))
         console = connect_console(options.console_socket) if options.console_socket else None
         options.enforced.update(cgroup.unenforced(spec.config))
         self._dir.make()
@@ -157,6 +159,7 @@ class Container:
             "owner": posix.geteuid(),
             "cgroup": {"unified": cgroup.unified, "legacy": cgroup.legacy, "made": cgroup.made},
             "enforced": options.enforced,
+            "keyring": self._keyring(options),
             "lives_with": f"{posix.getpid()} {start_time(posix.getpid())}" if options.ephemeral else "",
         }
 
@@ -224,8 +227,26 @@ class Container:
             return
         number, errno, text = fail_text(data)
         spec = Spec(record["config"], str(record["bundle"]))  # type: ignore[arg-type]
-        plan = create_plan(spec, Host.probe(), _cgroup_of(record), Wiring(detached=True, seccomp=_filter(spec.config)))
+        # As at create, so that the step's number means the same.
+        wiring = Wiring(detached=True, seccomp=_filter(spec.config), keyring=str(record.get("keyring") or ""))
+        plan = create_plan(spec, Host.probe(), _cgroup_of(record), wiring)
         raise failure(plan, number, errno, text)
+
+    def _wiring(self, options: Options, filter: "Program | None", *, detached: bool) -> Wiring:
+        return Wiring(
+            detached=detached,
+            no_pivot=options.no_pivot,
+            preserve_fds=options.preserve_fds,
+            pdeathsig=options.pdeathsig,
+            init=options.init,
+            size=options.size,
+            seccomp=filter,
+            keyring=self._keyring(options),
+        )
+
+    def _keyring(self, options: Options) -> str:
+        """Name of the container's session keyring, as runc calls it."""
+        return "" if options.no_new_keyring else "_ses." + self.id
 
     # ---- state
 
@@ -438,13 +459,15 @@ class Container:
     ) -> LaunchPlan:
         spec = Spec(record["config"], str(record["bundle"]))  # type: ignore[arg-type]
         user.set_home(process, spec.root_path())
+        own = spec.config.get("process") or {}
+        process = {**{key: own[key] for key in _CONTAINERS if key in own}, **process}
         return exec_plan(
             spec,
             Host.probe(),
             _cgroup_of(record).beside(pid, Host.probe()),
             process,
             _foreign_namespaces(pid),
-            _wiring(options, filter, detached=False),
+            self._wiring(options, filter, detached=False),
         )
 
     def _running(self, record: "Json") -> int:
@@ -485,18 +508,6 @@ def _filter(config: "Json", *, cached: bool = True) -> "Program | None":
     except StateError:
         directory = ""
     return seccomp.load(linux["seccomp"], posix.uname().machine, directory)  # type: ignore[arg-type]
-
-
-def _wiring(options: Options, filter: "Program | None", *, detached: bool) -> Wiring:
-    return Wiring(
-        detached=detached,
-        no_pivot=options.no_pivot,
-        preserve_fds=options.preserve_fds,
-        pdeathsig=options.pdeathsig,
-        init=options.init,
-        size=options.size,
-        seccomp=filter,
-    )
 
 
 def _cgroup_of(record: "Json") -> Cgroup:

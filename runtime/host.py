@@ -158,6 +158,16 @@ class Host:
 
         return self._fact("kernel", find)  # type: ignore[return-value]
 
+    # ---- security modules
+
+    @property
+    def apparmor(self) -> bool:
+        return self._fact("apparmor", lambda: self.read("/sys/module/apparmor/parameters/enabled").strip() == "Y")  # type: ignore[return-value]
+
+    @property
+    def selinux(self) -> bool:
+        return self._fact("selinux", lambda: any(mount.type == "selinuxfs" for mount in self.mounts))  # type: ignore[return-value]
+
     # ---- reasons
 
     @property

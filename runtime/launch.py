@@ -9,7 +9,7 @@ import fcntl
 import posix
 import select
 import sys
-from errno import EACCES, EBADMSG, EINTR, EISDIR, ENOENT, ENOEXEC, ENOTDIR, EPERM
+from errno import EACCES, EBADMSG, EINTR, EINVAL, EISDIR, ENOENT, ENOEXEC, ENOTDIR, EPERM
 
 from .errors import CommandNotExecutableError, CommandNotFoundError, LaunchError, WarrenError
 from .steps import FAIL, MAP, MAX_MESSAGE, MESSAGE, OK, PID, READY, SYNC, SYNC_SLOT, LaunchPlan
@@ -35,6 +35,7 @@ class Options:
     console_fd      an already connected one instead; it stays the caller's
     pid_file        written, by rename, before the launch returns
     preserve_fds    how many descriptors from 3 on the container's process keeps
+    no_new_keyring  the container keeps the session keyring of its caller (keyrings(7))
     stdio           descriptors that become its 0, 1 and 2
     pdeathsig       signal it gets when the launching thread ends (prctl(2), PR_SET_PDEATHSIG); 0 none
     init            a reaper as process 1
@@ -44,8 +45,8 @@ class Options:
     """
 
     __slots__ = (
-        "console_fd", "console_socket", "enforced", "ephemeral", "init", "no_pivot", "pdeathsig", "pid_file",
-        "preserve_fds", "size", "stdio",
+        "console_fd", "console_socket", "enforced", "ephemeral", "init", "no_new_keyring", "no_pivot", "pdeathsig",
+        "pid_file", "preserve_fds", "size", "stdio",
     )  # fmt: skip
 
     def __init__(
@@ -56,6 +57,7 @@ class Options:
         pid_file: str = "",
         preserve_fds: int = 0,
         no_pivot: bool = False,
+        no_new_keyring: bool = False,
         stdio: "tuple[int, int, int]" = (0, 1, 2),
         pdeathsig: int = 0,
         init: bool = False,
@@ -68,6 +70,7 @@ class Options:
         self.pid_file = pid_file
         self.preserve_fds = preserve_fds
         self.no_pivot = no_pivot
+        self.no_new_keyring = no_new_keyring
         self.stdio = stdio
         self.pdeathsig = pdeathsig
         self.init = init
@@ -211,6 +214,14 @@ def _hint(op: str, errno: int) -> str:
         return "lowering it needs CAP_SYS_RESOURCE"
     if errno == ENOENT and op == "chdir":
         return "does the working directory exist in the container?"
+    if op in ("scheduler", "io_priority") and errno == EPERM:
+        return "it needs CAP_SYS_NICE on the host"
+    if op == "affinity" and errno == EINVAL:
+        return "this machine, or the container's cpuset, has none of these processors"
+    if op == "keyring":
+        return "use --no-new-keyring"
+    if op == "mount_setattr" and errno == EINVAL:
+        return "can the file system be idmapped?"
     return ""
 
 

@@ -313,7 +313,9 @@ def _default_root() -> str:
 def _bundle(arguments: Arguments) -> "Bundle":
     from .spec import Bundle
 
-    return Bundle.load(arguments.get("bundle") or posix.getcwd(), arguments.get("config"))
+    bundle = Bundle.load(arguments.get("bundle") or posix.getcwd(), arguments.get("config"))
+    _pass_listened(bundle.spec.config.get("process") or {})
+    return bundle
 
 
 def _options(arguments: Arguments) -> "Options":
@@ -324,9 +326,29 @@ def _options(arguments: Arguments) -> "Options":
     return Options(
         console_socket=arguments.get("console-socket"),
         pid_file=arguments.get("pid-file"),
-        preserve_fds=arguments.number("preserve-fds"),
+        preserve_fds=arguments.number("preserve-fds") + _listened(),
         no_pivot=bool(arguments.get("no-pivot")),
+        no_new_keyring=bool(arguments.get("no-new-keyring")),
     )
+
+
+def _listened() -> int:
+    """How many sockets a service manager has passed to us (sd_listen_fds(3)); podman says LISTEN_PID=1 to whomever.
+
+    Those that are for another process are none of ours.
+    """
+    env = posix.environ
+    count = env.get(b"LISTEN_FDS", b"")
+    ours = env.get(b"LISTEN_PID", b"1") in (b"1", b"%d" % posix.getpid())
+    return int(count) if ours and count.isdigit() and len(count) < 5 else 0
+
+
+def _pass_listened(process: "Json") -> None:
+    """Tell the container's process of them: they come first, from descriptor 3 on (runc, crun)."""
+    if count := _listened():
+        names = posix.environ.get(b"LISTEN_FDNAMES", b"").decode("utf-8", "replace")
+        process["env"] = [*(process.get("env") or []), f"LISTEN_FDS={count}", "LISTEN_PID=1"]
+        process["env"] += [f"LISTEN_FDNAMES={names}"] if names else []
 
 
 def _check_terminal(terminal: bool, detached: bool, socket: str) -> None:
@@ -466,6 +488,7 @@ def _exec(arguments: Arguments, root: str, log: Log) -> int:
     container = Container(arguments.words[0], root)
     options = _options(arguments)
     process = _process(arguments, container)
+    _pass_listened(process)
     terminal, detached = bool(process.get("terminal")), bool(arguments.get("detach"))
     _check_terminal(terminal, detached, options.console_socket)
     if detached:
@@ -478,9 +501,8 @@ def _process(arguments: Arguments, container: "Any") -> "Json":
     """The process object: a file's, or the container's own with the flags laid on it (runc, getProcess)."""
     from .spec import parse_json, read_regular, validate_process
 
-    for key in ("process-label", "apparmor", "cgroup"):
-        if arguments.get(key):
-            raise UnsupportedError(f"--{key} is not supported yet", hint="it comes with a later release")
+    if arguments.get("cgroup"):
+        raise UnsupportedError("--cgroup is not supported yet", hint="it comes with a later release")
     if arguments.get("process"):
         text = read_regular(arguments.get("process"), "process file")
         return validate_process(parse_json(text, arguments.get("process")))
@@ -500,6 +522,9 @@ def _process(arguments: Arguments, container: "Any") -> "Json":
     if arguments.get("additional-gids"):
         user = process.setdefault("user", {})
         user["additionalGids"] = [*(user.get("additionalGids") or []), *map(_id, arguments.get("additional-gids"))]
+    for option, key in (("process-label", "selinuxLabel"), ("apparmor", "apparmorProfile")):
+        if arguments.get(option):
+            process[key] = arguments.get(option)
     if arguments.get("cap"):
         process["capabilities"] = _capabilities(process.get("capabilities") or {}, arguments.get("cap"))
     return validate_process(process)
@@ -663,8 +688,8 @@ def _features(arguments: Arguments, root: str, log: Log) -> int:
                 "knownFlags": sorted(FLAGS),
                 "supportedFlags": sorted(FLAGS),
             },
-            "apparmor": {"enabled": False},
-            "selinux": {"enabled": False},
+            "apparmor": {"enabled": True},
+            "selinux": {"enabled": True},
             "intelRdt": {"enabled": False},
             "mountExtensions": {"idmap": {"enabled": True}},
         },

@@ -33,13 +33,14 @@ _RLIMITS = {
     "RLIMIT_NPROC": 6, "RLIMIT_NOFILE": 7, "RLIMIT_MEMLOCK": 8, "RLIMIT_AS": 9, "RLIMIT_LOCKS": 10,
     "RLIMIT_SIGPENDING": 11, "RLIMIT_MSGQUEUE": 12, "RLIMIT_NICE": 13, "RLIMIT_RTPRIO": 14, "RLIMIT_RTTIME": 15,
 }  # fmt: skip
+_KEY_USR_SEARCH = 0x080000  # keyctl_setperm(3): `exec` finds the keyring by its name.
 _DOMAINS = {"LINUX": 0x0000, "LINUX32": 0x0008}
 
 
 class Wiring:
     """What a plan must know of how its launch is wired, beyond the spec."""
 
-    __slots__ = ("detached", "init", "no_pivot", "pdeathsig", "preserve_fds", "seccomp", "size")
+    __slots__ = ("detached", "init", "keyring", "no_pivot", "pdeathsig", "preserve_fds", "seccomp", "size")
 
     def __init__(
         self,
@@ -51,6 +52,7 @@ class Wiring:
         init: bool = False,
         size: "tuple[int, int]" = (0, 0),
         seccomp: "Program | None" = None,
+        keyring: str = "",
     ) -> None:
         self.detached = detached  # create: wait for start between set-up and the user's program
         self.no_pivot = no_pivot
@@ -59,6 +61,7 @@ class Wiring:
         self.init = init
         self.size = size
         self.seccomp = seccomp  # linux.seccomp, compiled
+        self.keyring = keyring  # name of the container's session keyring; "" leaves it the caller's
 
 
 def create_plan(spec: "Spec", host: "Host", cgroup: "Cgroup", wiring: Wiring) -> LaunchPlan:
@@ -88,6 +91,8 @@ def create_plan(spec: "Spec", host: "Host", cgroup: "Cgroup", wiring: Wiring) ->
         plan.add("pdeathsig", wiring.pdeathsig)
     user.setup_ids(plan, spec, host, _ids(process))
     plan.add("setsid")
+    if wiring.keyring:
+        plan.add("keyring", wiring.keyring, _KEY_USR_SEARCH)
     plan.add("propagation", mount.SLAVE)
     if not host.privileged:
         root = _clone_sources(plan, spec, host, mounts, nodes)
@@ -104,6 +109,7 @@ def create_plan(spec: "Spec", host: "Host", cgroup: "Cgroup", wiring: Wiring) ->
     for key, value in ((spec.config.get("linux") or {}).get("sysctl") or {}).items():
         plan.add("sysctl", _sysctl_path(key), value)
     rootfs.finish(plan, root, spec)
+    mount.keep_propagation(plan, mounts, rootfs.propagation(spec))
 
     _become_user(plan, spec, host, process, wiring, MAKE_DIR)
     if (spec.config.get("hooks") or {}).get("startContainer"):
@@ -123,16 +129,20 @@ def exec_plan(spec: "Spec", host: "Host", cgroup: "Cgroup", process: "Json", typ
     """
     plan = LaunchPlan()
     _adjust_oom_score(plan, process)
+    _run_on(plan, process, "initial")
     cgroup_slot = _join_cgroup(plan, cgroup)
     plan.add("undumpable")
     if types:
         plan.add("setns", PIDFD_SLOT, types)
     plan.add("clone", 0, cgroup_slot)
+    _run_on(plan, process, "final")
     if wiring.pdeathsig:
         plan.add("pdeathsig", wiring.pdeathsig)
     if types & namespaces.NEWUSER:
         user.setup_ids(plan, spec, host, _ids(process))
     plan.add("setsid")
+    if wiring.keyring:
+        plan.add("keyring", wiring.keyring, 0)
     if process.get("terminal"):
         plan.add("console", CONSOLE_SLOT, 0, *_size(process, wiring))
     _become_user(plan, spec, host, process, wiring, MUST_EXIST)
@@ -144,6 +154,16 @@ def _adjust_oom_score(plan: LaunchPlan, process: "Json") -> None:
     """Set outside, where /proc is the host's and our own file in it is ours; children inherit it (proc(5))."""
     if process.get("oomScoreAdj") is not None:
         plan.add("oom_score_adj", process["oomScoreAdj"])  # type: ignore[arg-type]
+
+
+def _run_on(plan: LaunchPlan, process: "Json", moment: str) -> None:
+    """Processors for `exec`, before and after the cgroup has been joined (config.md, execCPUAffinity)."""
+    if process.get("execCPUAffinity"):
+        from . import scheduling
+
+        mask = scheduling.affinity(process, moment)
+        if mask is not None:
+            plan.add("affinity", mask)
 
 
 def _clone_sources(
@@ -179,6 +199,14 @@ def _become_user(plan: LaunchPlan, spec: "Spec", host: "Host", process: "Json", 
     account: Json = process.get("user") or {}  # type: ignore[assignment]
     for limit in process.get("rlimits") or []:  # type: ignore[attr-defined]
         plan.add("rlimit", _RLIMITS[limit["type"]], _signed(limit["soft"]), _signed(limit["hard"]))
+    if process.get("scheduler") or process.get("ioPriority"):
+        from . import scheduling
+
+        scheduling.add_steps(plan, process)
+    if process.get("apparmorProfile") or process.get("selinuxLabel"):
+        from . import labels
+
+        labels.add_steps(plan, process, host)
     if uid:
         plan.add("own_stdio", uid, gid)
     _set_personality(plan, spec)
@@ -299,19 +327,10 @@ def _refuse_unsupported(spec: "Spec", host: "Host") -> None:
     """An UnsupportedError for what a bundle asks and this version or host cannot do: never silently weaker."""
     config = spec.config
     linux = config.get("linux") or {}
-    process = config.get("process") or {}
     kinds = spec.namespaces()
     for key in ("intelRdt", "netDevices", "memoryPolicy"):
         if linux.get(key):
             raise UnsupportedError(f"linux.{key} is not supported yet", hint="it comes with a later release")
-    for key in ("apparmorProfile", "selinuxLabel", "scheduler", "ioPriority", "execCPUAffinity"):
-        if process.get(key):
-            raise UnsupportedError(f"process.{key} is not supported yet", hint="it comes with a later release")
-    if linux.get("mountLabel"):
-        raise UnsupportedError("linux.mountLabel is not supported yet", hint="it comes with a later release")
-    for index, entry in enumerate(config.get("mounts") or []):
-        if entry.get("uidMappings") or entry.get("gidMappings"):
-            raise UnsupportedError(f"mounts[{index}].uidMappings is not supported yet", hint="use the option idmap")
     if "mount" not in kinds:
         raise SpecError("linux.namespaces: a container needs a mount namespace")
     if not host.privileged and kinds.get("user") is None:

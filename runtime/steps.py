@@ -173,6 +173,14 @@ VOCABULARY = {
     "personality": Op(53, "i", "domain", "set personality {domain}"),
     "keyring": Op(54, "si", "name permissions", "start session keyring {name}"),
     "exec_label": Op(55, "ss", "attribute label", "set {attribute} to {label}"),
+    # 56 is reserved for the device program of cgroup v2.
+    "remount": Op(
+        57,
+        "sliii",
+        "target options set clear propagation",
+        "reconfigure the mount on {target}{options:options}{set:attr}{clear:unattr}{propagation:propagation}",
+    ),
+    "timestamps": Op(58, "f", "slot", "write when each step ended to #{slot}"),
 }
 
 
@@ -376,7 +384,7 @@ _STYLES: "dict[str, Callable[[Any], str]]" = {
     "at_exec": lambda v: " at execve" if v else "",
     "clocks": lambda v: "".join([" " + "+".join(line.split()[:2]) for line in v.splitlines()]),
     "io": lambda v: f"class {v >> 13} level {v & 0x1FFF}",
-    "processors": lambda v: ",".join([str(n) for n in range(len(v) * 8) if v[n // 8] >> n % 8 & 1]),
+    "processors": lambda v: f"{int.from_bytes(v, 'little'):#x}" if v.strip(b"\xff") else "of the cpuset",
     "command": lambda v: " ".join([_quote(item) for item in v]),
 }
 

@@ -202,7 +202,7 @@ class _Builder:
         self.enforced = enforced
         self.userns = wants_userns(config, host)
         # Where ids are mapped by root, the file systems below are idmapped instead of chowned.
-        self.idmap = ["idmap"] if self.userns and host.privileged else []
+        self.idmap = ["ridmap"] if self.userns and host.privileged else []
         self.root = root_of(config.rootfs, config.write)
         self.namespaces = self._namespaces()
         self.security = security_options(config.security_opt)

@@ -82,6 +82,19 @@ int new_mount(struct run *run, const char *type, const struct arg *options, uint
     return create_mount(run, fs, attr);
 }
 
+int reconfigure(struct run *run, int target, const struct arg *options)
+{
+    autoclose int fs = syscall(SYS_fspick, target, "", FSPICK_EMPTY_PATH | FSPICK_CLOEXEC);
+    if (fs < 0)
+        return fail(run, "fspick");
+    for_each(option, options)
+        if (set_option(run, fs, option) < 0)
+            return -1;
+    if (sys_fsconfig(fs, FSCONFIG_CMD_RECONFIGURE, NULL, NULL, 0) < 0)
+        return fail_with_log(run, fs, "fsconfig");
+    return 0;
+}
+
 int attach(struct run *run, int mount, int target)
 {
     if (sys_move_mount(mount, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)

@@ -16,6 +16,7 @@
 
 #define _GNU_SOURCE
 #include <signal.h>
+#include <stdlib.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 
@@ -126,6 +127,31 @@ static int check_plan(struct run *run)
     return wrong ? fail_as(run, EBADMSG, wrong) : 0;
 }
 
+static int64_t nanoseconds(void)
+{
+    struct timespec now;
+    sys_now(&now);
+    return now.tv_sec * 1000000000LL + now.tv_nsec;
+}
+
+/* The first number is when the first step began; the n-th after it is when step n ended, 0 if it has not. */
+int do_timestamps(struct run *run, const struct arg *arg)
+{
+    run->stamps_fd = slot_fd(run, arg[0].i);
+    run->stamps = calloc(run->plan.steps + 1, sizeof *run->stamps);
+    if (run->stamps_fd < 0 || !run->stamps)
+        return fail(run, "slot or memory");
+    run->stamps[0] = nanoseconds();
+    return 0;
+}
+
+void write_stamps(struct run *run)
+{
+    size_t size = (run->step + 1) * sizeof *run->stamps;
+    if (run->stamps && write(run->stamps_fd, run->stamps, size) < 0)
+        run->stamps = NULL; /* Who asked for them sees that they are missing. */
+}
+
 static int run_plan(struct run *run)
 {
     bool prefix = true;
@@ -140,6 +166,8 @@ static int run_plan(struct run *run)
         run->step += !prefix;
         if (step.word->act(run, step.args) < 0)
             return -1;
+        if (run->stamps)
+            run->stamps[run->step] = nanoseconds();
     }
     return 0;
 }

@@ -67,7 +67,9 @@
     X(52, affinity, "b")             \
     X(53, personality, "i")          \
     X(54, keyring, "si")             \
-    X(55, exec_label, "ss")
+    X(55, exec_label, "ss")          \
+    X(57, remount, "sliii")          \
+    X(58, timestamps, "f")
 
 #define DETAIL_SIZE 320
 
@@ -94,6 +96,8 @@ struct run {
     bool undumpable;          /* PR_SET_DUMPABLE 0, which changes of credentials undo */
     bool uses_proc;           /* the plan has a step that needs `proc` */
     bool own_console;         /* the standard streams are a terminal that `console` opened */
+    int64_t *stamps;          /* when each step ended, in nanoseconds; NULL unless asked for */
+    int stamps_fd;            /* where they are written before the program is executed */
     char *state;              /* text of the last OK to a `sync`: the input of hooks */
     char *program;            /* what `find` found */
     struct sock_fprog filter; /* the program that load_filter() is to load; empty if there is none */
@@ -137,6 +141,9 @@ int set_slot(struct run *run, int64_t slot, int fd);
 /* Every signal back to its default, none blocked (RULES: CPython ignores SIGPIPE). */
 void reset_signals(void);
 
+/* Writes the time stamps that the `timestamps` step asked for, if any. */
+void write_stamps(struct run *run);
+
 /* ---- resolve.c: paths inside the container's root ---- */
 
 enum { MUST_EXIST = 0, MAKE_DIR = 1, MAKE_FILE = 2, NO_SYMLINKS = 4, ON_KERNEL_FS = 8, COPY_UP = 16 };
@@ -165,6 +172,8 @@ int create_mount(struct run *run, int fs, uint64_t attr);
 int fail_with_log(struct run *run, int fs, const char *what);
 /* Forgets what the file system logged about an attempt that was allowed to fail. */
 void drop_log(int fs);
+/* Gives the file system at a mount point new options. */
+int reconfigure(struct run *run, int target, const struct arg *options);
 /* Attaches a detached mount. */
 int attach(struct run *run, int mount, int target);
 /* A copy of the mount at or below a descriptor; flags may hold AT_RECURSIVE. */

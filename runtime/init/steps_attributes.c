@@ -67,6 +67,8 @@ int do_keyring(struct run *run, const struct arg *arg)
     long key = syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, arg[0].s);
     if (key < 0)
         return errno == ENOSYS ? 0 : fail(run, "KEYCTL_JOIN_SESSION_KEYRING");
+    if (!arg[1].i)
+        return 0;
     if (syscall(SYS_keyctl, KEYCTL_DESCRIBE, key, description, sizeof description - 1) < 0)
         return fail(run, "KEYCTL_DESCRIBE");
     if (!parse_permissions(description, &permissions))

@@ -128,6 +128,7 @@ int do_exec(struct run *run, const struct arg *arg)
     if (keep_descriptors(run, arg[2].i) < 0 || check_directory(run) < 0 || keep_process_attributes(run) < 0)
         return -1;
     reset_signals();
+    write_stamps(run);
     if (load_filter(run) < 0)
         return -1;
     execve(run->program ? run->program : *argv, argv, env);

@@ -27,6 +27,20 @@ int do_mount(struct run *run, const struct arg *arg)
     return attach(run, mount, target);
 }
 
+/* Changes a mount that is there: options of its file system, then its own attributes and propagation. */
+int do_remount(struct run *run, const struct arg *arg)
+{
+    struct mount_attr attr = {.attr_set = arg[2].i, .attr_clr = arg[3].i, .propagation = arg[4].i};
+    autoclose int target = resolve_target(run, arg[0].s, ON_KERNEL_FS | NO_SYMLINKS);
+    if (target < 0 || (arg[1].n && reconfigure(run, target, &arg[1]) < 0))
+        return -1;
+    if (attr.attr_set & MOUNT_ATTR__ATIME)
+        attr.attr_clr |= MOUNT_ATTR__ATIME;
+    if (sys_mount_setattr(target, "", AT_EMPTY_PATH, &attr) < 0)
+        return fail(run, errno == EINVAL ? "not a mount point, or attributes that contradict" : "mount_setattr");
+    return 0;
+}
+
 int do_bind(struct run *run, const struct arg *arg)
 {
     int source = slot_fd(run, arg[0].i);

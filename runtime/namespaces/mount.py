@@ -4,8 +4,9 @@ Bind sources are cloned as detached mounts: outside, with the host's privileges,
 the new namespaces otherwise.  Everything is attached by descriptor to targets resolved inside the root (RULES 4).
 """
 
-from ..errors import SpecError, UnsupportedError
+from ..errors import SpecError
 from ..steps import COPY_UP, MAKE_DIR, MAKE_FILE, NO_SYMLINKS, ON_KERNEL_FS, LaunchPlan
+from .user import map_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,14 +25,15 @@ _CLEAR = {
 _ATIME = 0x70
 _PROPAGATION = {"unbindable": 1 << 17, "private": 1 << 18, "slave": 1 << 19, "shared": 1 << 20}
 SLAVE = _PROPAGATION["slave"]
+_IDMAP_RECURSIVE = 2  # steps_outside.c
 # Flags of a superblock, which fsconfig(2) knows by the same words.
 _SUPERBLOCK = ("sync", "dirsync", "lazytime", "mand", "async", "nolazytime", "nomand")
 _IGNORED = ("defaults", "silent", "loud", "iversion", "noiversion", "acl", "noacl")
 _BIND = {"bind": 0, "rbind": 1}
-_LATER = ("remount", "ridmap")
+_IDMAP = {"idmap": 0, "ridmap": 1}
 
 MOUNT_OPTIONS = sorted(
-    [*_SET, *_CLEAR, *_PROPAGATION, *_SUPERBLOCK, *_BIND, "defaults", "idmap", "tmpcopyup"]
+    [*_SET, *_CLEAR, *_PROPAGATION, *_SUPERBLOCK, *_BIND, "defaults", "idmap", "remount", "ridmap", "tmpcopyup"]
     + ["r" + word for word in [*_SET, *_CLEAR, *_PROPAGATION] if word not in ("strictatime", "nostrictatime")]
     + ["rstrictatime", "rnostrictatime"]
 )
@@ -48,27 +50,31 @@ class Options:
     """A mount's option words, sorted by what they are."""
 
     __slots__ = (
-        "attr", "copy_up", "data", "idmap", "overlay", "propagation", "recursive_clear", "recursive_set", "symlink",
-        "tree",
+        "attr", "clear", "copy_up", "data", "idmap", "overlay", "propagation", "recursive_clear", "recursive_set",
+        "remount", "symlink", "tree",
     )  # fmt: skip
 
-    def __init__(self, words: "list[str]", where: str) -> None:
+    def __init__(self, words: "list[str]") -> None:
         self.attr = 0
+        self.clear = 0  # what words such as "rw" name; only a remount has something to take back
         self.recursive_set = 0
         self.recursive_clear = 0
         self.propagation = 0
         self.tree = -1  # not a bind; 0 bind, 1 rbind
-        self.copy_up = self.idmap = self.overlay = self.symlink = False
+        self.idmap = -1  # none; 0 idmap, 1 ridmap
+        self.copy_up = self.overlay = self.remount = self.symlink = False
         self.data: list[str] = []
         for word in words:
-            self._take(word, where)
+            self._take(word)
 
-    def _take(self, word: str, where: str) -> None:
+    def _take(self, word: str) -> None:
         plain = word[1:] if word[:1] == "r" else ""
         if word in _SET:
             self.attr = _with(self.attr, word)
+            self.clear &= ~_SET[word]
         elif word in _CLEAR:
             self.attr &= ~_CLEAR[word]
+            self.clear |= _CLEAR[word]
         elif word in _BIND:
             self.tree = max(self.tree, _BIND[word])
         elif word in _PROPAGATION or plain in _PROPAGATION:
@@ -77,16 +83,16 @@ class Options:
             self.recursive_set = _with(self.recursive_set, plain)
         elif plain in _CLEAR:
             self.recursive_clear |= _CLEAR[plain]
-        elif word == "idmap":
-            self.idmap = True
+        elif word in _IDMAP:
+            self.idmap = max(self.idmap, _IDMAP[word])
+        elif word == "remount":
+            self.remount = True
         elif word == "O":
             self.overlay = True
         elif word == "tmpcopyup":
             self.copy_up = True
         elif word == "copy-symlink":
             self.symlink = True
-        elif word in _LATER:
-            raise UnsupportedError(f"{where}: mount option {word!r} is not supported yet")
         elif word not in _IGNORED:
             self.data.append(word)
 
@@ -99,18 +105,23 @@ def _with(attr: int, word: str) -> int:
 class Mount:
     """One entry of the spec's mounts, ready to be turned into steps."""
 
-    __slots__ = ("destination", "index", "options", "resolve", "slot", "source", "type")
+    __slots__ = ("destination", "index", "maps", "options", "resolve", "slot", "source", "type")
 
     def __init__(self, index: int, entry: "dict[str, object]", bundle: str) -> None:
         where = f"mounts[{index}]"
         self.index = index
         self.destination = normal(str(entry["destination"]))
-        self.options = Options(list(entry.get("options") or []), where)  # type: ignore[call-overload]
+        self.options = Options(list(entry.get("options") or []))  # type: ignore[call-overload]
+        self.maps = _maps(entry)
         self.type = str(entry.get("type") or "")
         source = str(entry.get("source") or "")
         if self.type == "bind" and self.options.tree < 0:
             self.options.tree = 0
-        if self.is_bind or self.options.symlink:
+        if self.maps and self.options.idmap < 0:
+            self.options.idmap = 0
+        if self.options.remount:
+            pass  # It names what is mounted already.
+        elif self.is_bind or self.options.symlink:
             if not source:
                 raise SpecError(f"{where}: a bind mount needs a source")
             source = source if source[0] == "/" else f"{bundle}/{source}"
@@ -122,7 +133,14 @@ class Mount:
 
     @property
     def is_bind(self) -> bool:
-        return self.options.tree >= 0
+        return self.options.tree >= 0 and not self.options.remount
+
+
+def _maps(entry: "dict[str, object]") -> "tuple[str, str] | None":
+    """A mount's own id maps, as the text of uid_map and gid_map; None when it has none."""
+    if not entry.get("uidMappings"):
+        return None
+    return map_text(entry["uidMappings"]), map_text(entry["gidMappings"])  # type: ignore[arg-type]
 
 
 def normal(path: str) -> str:
@@ -174,19 +192,30 @@ def set_attributes(plan: LaunchPlan, mounts: "list[Mount]", userns: int) -> None
     A clone of a shared mount is its peer: unless asked to share, it becomes a slave, so that nothing mounted below
     it in the container shows up on the host.
     """
+    maps = _make_maps(plan, mounts)
     for mount in mounts:
         options = mount.options
         if mount.slot < 0:
             continue
-        idmap = userns if options.idmap else -1
-        if options.idmap and userns < 0:
+        idmap = -1 if options.idmap < 0 else maps[mount.maps] if mount.maps else userns
+        if options.idmap >= 0 and idmap < 0:
             raise SpecError(f"mounts[{mount.index}]: option idmap needs a new user namespace")
-        recursive = (options.tree | (2 if idmap >= 0 and options.tree else 0)) if not options.overlay else 0
         plan.add("mount_setattr", mount.slot, 1, 0, 0, options.propagation or SLAVE, -1)
         if options.attr or idmap >= 0:
-            plan.add("mount_setattr", mount.slot, recursive & 2, options.attr, 0, 0, idmap)
+            recursive = _IDMAP_RECURSIVE if options.idmap > 0 else 0
+            plan.add("mount_setattr", mount.slot, recursive, options.attr, 0, 0, idmap)
         if options.recursive_set or options.recursive_clear:
             plan.add("mount_setattr", mount.slot, 1, options.recursive_set, options.recursive_clear, 0, -1)
+
+
+def _make_maps(plan: LaunchPlan, mounts: "list[Mount]") -> "dict[tuple[str, str], int]":
+    """A user namespace for each pair of maps that mounts have of their own: it is what mount_setattr(2) takes."""
+    slots: dict[tuple[str, str], int] = {}
+    for mount in mounts:
+        if mount.maps and mount.maps not in slots:
+            slots[mount.maps] = plan.slot()
+            plan.add("userns", slots[mount.maps], *mount.maps, 0, 0)
+    return slots
 
 
 def attach(
@@ -203,18 +232,42 @@ def attach(
             slot = plan.slot()
             plan.add("overlay", slot, -1, [str(mount.slot)], overlay_options(spec, host))
             plan.add("bind", slot, mount.destination, mount.resolve)
+        elif mount.options.remount:
+            _remount(plan, mount)
         elif mount.is_bind:
             plan.add("bind", mount.slot, mount.destination, mount.resolve)
         elif mount.type == "cgroup":
             _mount_cgroups(plan, mount, spec, host, unified, legacy)
         else:
-            _mount_new(plan, mount)
+            _mount_new(plan, mount, spec, host)
 
 
-def _mount_new(plan: LaunchPlan, mount: Mount) -> None:
+def _mount_new(plan: LaunchPlan, mount: Mount, spec: "Spec", host: "Host") -> None:
     options = mount.options
     resolve = mount.resolve | (COPY_UP if options.copy_up else 0)
-    plan.add("mount", mount.type, mount.destination, options.data, options.attr | options.recursive_set, resolve)
+    data, label = options.data, str((spec.config.get("linux") or {}).get("mountLabel") or "")
+    if label:
+        from .. import labels
+
+        data = [*data, *labels.mount_option(mount.type, label, host)]
+    plan.add("mount", mount.type, mount.destination, data, options.attr | options.recursive_set, resolve)
+    if options.propagation:
+        plan.add("remount", mount.destination, [], 0, 0, options.propagation)
+
+
+def _remount(plan: LaunchPlan, mount: Mount) -> None:
+    """Change what is mounted there: the words that are given, and no others (unlike MS_REMOUNT, which clears them)."""
+    options = mount.options
+    data = [] if options.tree >= 0 else options.data
+    set, clear = options.attr | options.recursive_set, options.clear | options.recursive_clear
+    plan.add("remount", mount.destination, data, set, clear, options.propagation)
+
+
+def keep_propagation(plan: LaunchPlan, mounts: "list[Mount]", root: int) -> None:
+    """A propagation of the root, set after the pivot for everything below, leaves mounts that have named their own."""
+    for mount in mounts if root not in (0, SLAVE) else ():
+        if mount.options.propagation:
+            plan.add("remount", mount.destination, [], 0, 0, mount.options.propagation)
 
 
 def overlay_options(spec: "Spec", host: "Host") -> "list[str]":

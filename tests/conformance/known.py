@@ -5,6 +5,7 @@ and the test fails.
 """
 
 POSTSTART_AT_CREATE = "runs poststart hooks at the end of create, not of start (changed by pull request 5186)"
+SCHEDULING = "ignores scheduler, ioPriority and execCPUAffinity before 1.2"
 
 KNOWN: dict[str, dict[str, str]] = {
     # runc 1.1.5, Debian 12.
@@ -34,6 +35,17 @@ KNOWN: dict[str, dict[str, str]] = {
         "test_users_are_parsed_strictly[]": "takes an empty user for no user",
         "test_users_are_parsed_strictly[4294967296]": "wraps around to root",
         "test_a_process_has_a_umask": "exec ignores umask",
+        "test_scheduler": SCHEDULING,
+        "test_a_scheduler_that_there_is_not": SCHEDULING,
+        "test_io_priority": SCHEDULING,
+        "test_exec_has_the_containers_scheduler": SCHEDULING,
+        "test_exec_affinity": SCHEDULING,
+        "test_a_malformed_affinity": SCHEDULING,
+        "test_time_offsets": "knows no time namespace before 1.2",
+        "test_passed_sockets": "wants its own pid in LISTEN_PID",
+        "test_a_label_without_selinux_is_an_error[mounts]": "passes the context to mount(2), which says EINVAL",
+        "test_a_mounts_own_maps": "ignores mappings of mounts before 1.2",
+        "test_two_mounts_with_maps": "ignores mappings of mounts before 1.2",
         "test_a_damaged_state_hides_no_container": "leaves the container running and its directory behind",
     },
 }

@@ -122,7 +122,7 @@ def test_further_mounts_of_the_host_are_overlaid_or_read_only() -> None:
     )  # fmt: skip
     spec = spec_of(root(files={"mountinfo": info}))
     found = {m["destination"]: m["options"] for m in spec.config["mounts"] if m["source"] == m["destination"]}
-    assert found == {"/usr": ["bind", "O", "idmap"], "/etc": ["bind", "ro"], "/etc/passwd": ["bind", "ro"]}
+    assert found == {"/usr": ["bind", "O", "ridmap"], "/etc": ["bind", "ro"], "/etc/passwd": ["bind", "ro"]}
 
 
 def test_an_ordinary_user_gets_the_root_entry_by_entry() -> None:
@@ -336,16 +336,16 @@ def test_bad_security_options(option: str) -> None:
 @pytest.mark.parametrize(
     ("text", "options"),
     [
-        ("/etc:/data", ["rbind", "idmap"]),
-        ("/etc:/data:O", ["O", "idmap"]),
-        ("/etc:/data:z,nocopy,rslave", ["rbind", "rslave", "idmap"]),
-        ("/etc:/data:bind,nosuid", ["bind", "nosuid", "idmap"]),
+        ("/etc:/data", ["rbind", "ridmap"]),
+        ("/etc:/data:O", ["O", "ridmap"]),
+        ("/etc:/data:z,nocopy,rslave", ["rbind", "rslave", "ridmap"]),
+        ("/etc:/data:bind,nosuid", ["bind", "nosuid", "ridmap"]),
     ],
 )
 def test_volumes(text: str, options: list[str]) -> None:
     mount = mounts(spec_of(volumes=[text]))["/data"]
     assert (mount["source"], mount["options"]) == ("/etc", options)
-    assert "idmap" not in mounts(spec_of(volumes=[text], userns="host"))["/data"]["options"]
+    assert "ridmap" not in mounts(spec_of(volumes=[text], userns="host"))["/data"]["options"]
 
 
 def test_the_source_of_a_volume_may_be_relative(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -393,9 +393,9 @@ def test_mount_option_and_tmpfs() -> None:
                 "type=tmpfs,dst=/b,tmpfs-size=1m,tmpfs-mode=700", "type=bind,src=/etc,dst=/c,bind-nonrecursive"],
         tmpfs=["/d:size=1m,exec", "/e"],
     ))  # fmt: skip
-    assert found["/a"]["options"] == ["rbind", "rslave", "idmap"]
+    assert found["/a"]["options"] == ["rbind", "rslave", "ridmap"]
     assert {"size=1048576", "mode=700", "nosuid", "nodev", "noexec"} <= {*found["/b"]["options"]}
-    assert found["/c"]["options"] == ["bind", "idmap"]
+    assert found["/c"]["options"] == ["bind", "ridmap"]
     assert found["/d"]["options"][-2:] == ["size=1m", "exec"]
     assert found["/e"]["options"] == ["nosuid", "nodev", "noexec"]
 
@@ -479,7 +479,7 @@ def test_a_plan_makes_no_source_and_a_launch_does(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("options", [{"volumes": ["/etc:/data:ro"]}, {"mounts": ["type=bind,src=/etc,dst=/data,ro"]}])
 def test_read_only_covers_what_is_mounted_below(options: dict[str, Any]) -> None:
-    assert mounts(spec_of(**options))["/data"]["options"] == ["rbind", "rro", "idmap"]
+    assert mounts(spec_of(**options))["/data"]["options"] == ["rbind", "rro", "ridmap"]
 
 
 def test_permissions_of_a_device_hold_or_are_refused() -> None:

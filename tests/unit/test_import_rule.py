@@ -25,6 +25,7 @@ LINES = [
         plan launch
         state hooks console
         namespaces cgroups capabilities seccomp
+        scheduling labels
         spec steps
         host
         syscalls
