@@ -11,7 +11,7 @@ from runtime import __version__, engine
 from runtime.config import HOST, ContainerConfig
 from runtime.errors import UsageError, WarrenError
 from runtime.host import writable_by_others
-from runtime.spec import dump_json
+from runtime.jsontext import dump_json
 from runtime.syscalls import take_interrupt
 
 

@@ -9,30 +9,23 @@ import posix
 import time
 from errno import ESRCH
 
-from . import cgroups, hooks, namespaces
+from . import cgroups
 from .cgroups import Cgroup
 from .errors import HookError, NotFoundError, StateError, WarrenError
 from .host import Host
-from .launch import (
-    Options,
-    connect_console,
-    fail_text,
-    failure,
-    launch,
-    poll_end,
-    write_pid_file,
-)
-from .namespaces import user
-from .plan import Wiring, create_plan, exec_plan
-from .spec import Bundle, Spec, dump_json
-from .state import StateDir, container_ids, read_file, start_time
-from .steps import CONSOLE_SLOT, FIFO_SLOT, PID, PIDFD_SLOT, REPORT_SLOT, SYNC, LaunchPlan
+from .jsontext import dump_json
+from .state import StateDir, container_ids, poll_end, read_file, start_time
 
+# What only a launch needs is imported where it launches: half of the time of `state`, `start` or `delete` was that.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .launch import Options
+    from .plan import Wiring
     from .seccomp import Program
+    from .spec import Bundle, Spec
+    from .steps import LaunchPlan
 
     Json = dict[str, object]
 
@@ -72,22 +65,25 @@ class Container:
 
     # ---- create, run, start
 
-    def plan(self, bundle: Bundle, options: Options, *, detached: bool = True) -> LaunchPlan:
+    def plan(self, bundle: "Bundle", options: "Options", *, detached: bool = True) -> "LaunchPlan":
         """What `create` (or, not detached, `run`) would execute; launches and changes nothing."""
+        from .namespaces import user
+        from .plan import create_plan
+
         host = Host.probe()
         cgroup = cgroups.for_container(bundle.spec, self.id, host)
         user.set_home(bundle.spec.config.get("process") or {}, bundle.spec.root_path())
         filter = _filter(bundle.spec.config, cached=False)
         return create_plan(bundle.spec, host, cgroup, self._wiring(options, filter, detached=detached))
 
-    def create(self, bundle: Bundle, options: Options) -> int:
+    def create(self, bundle: "Bundle", options: "Options") -> int:
         """Set the container up to the user's program and stop there; returns the pid of its init (host's view).
 
         Raises SpecError, UnsupportedError, ExistsError, LaunchError, HookError; whatever is raised, nothing is left.
         """
         return self._create(bundle, options, detached=True)
 
-    def run(self, bundle: Bundle, options: Options) -> int:
+    def run(self, bundle: "Bundle", options: "Options") -> int:
         """Create and start in one; the container's init is a child of this process, to be waited for."""
         pid = self._create(bundle, options, detached=False)
         self._poststart(bundle.spec.config)
@@ -115,7 +111,12 @@ class Container:
         finally:
             self._dir.unlock()
 
-    def _create(self, bundle: Bundle, options: Options, *, detached: bool) -> int:
+    def _create(self, bundle: "Bundle", options: "Options", *, detached: bool) -> int:
+        from .launch import connect_console, launch, write_pid_file
+        from .namespaces import user
+        from .plan import create_plan
+        from .steps import FIFO_SLOT, REPORT_SLOT
+
         host = Host.probe()
         spec = bundle.spec
         cgroup = cgroups.for_container(spec, self.id, host)
@@ -149,7 +150,7 @@ class Container:
                 console.close()
             self._dir.unlock()
 
-    def _head(self, spec: Spec, cgroup: Cgroup, options: Options) -> "Json":
+    def _head(self, spec: "Spec", cgroup: Cgroup, options: "Options") -> "Json":
         return {
             "ociVersion": OCI_VERSION,
             "id": self.id,
@@ -163,7 +164,9 @@ class Container:
             "lives_with": f"{posix.getpid()} {start_time(posix.getpid())}" if options.ephemeral else "",
         }
 
-    def _descriptors(self, options: Options, console: int, detached: bool) -> "dict[int, int]":
+    def _descriptors(self, options: "Options", console: int, detached: bool) -> "dict[int, int]":
+        from .steps import CONSOLE_SLOT, FIFO_SLOT, REPORT_SLOT
+
         fds = {}
         if console >= 0:
             fds[CONSOLE_SLOT] = console
@@ -172,8 +175,10 @@ class Container:
             fds[REPORT_SLOT] = self._dir.open_report()
         return fds
 
-    def _events(self, spec: Spec, filter: "Program | None") -> "Callable[[int, int, str], str]":
+    def _events(self, spec: "Spec", filter: "Program | None") -> "Callable[[int, int, str], str]":
         """Answer init: record the pid, map ids, run the hooks that belong to the runtime's namespaces."""
+        from .steps import PID, SYNC
+
         pid = 0
 
         def on_event(kind: int, value: int, name: str) -> str:
@@ -191,18 +196,20 @@ class Container:
 
         return on_event
 
-    def _hand_over(self, filter: "Program", pid: int, listener: int, status: str, spec: Spec) -> None:
+    def _hand_over(self, filter: "Program", pid: int, listener: int, status: str, spec: "Spec") -> None:
         """Give the listener of SCMP_ACT_NOTIFY to its agent, with the state of the container (its init's pid)."""
         from .seccomp import agent
 
         state = dump_json(self._state(status, self._dir.process() or pid, spec.bundle, spec.config))
         agent.hand_over(filter, pid, listener, state, OCI_VERSION)
 
-    def _runtime_hooks(self, name: str, spec: Spec, pid: int) -> str:
+    def _runtime_hooks(self, name: str, spec: "Spec", pid: int) -> str:
         """Run what belongs to the runtime's namespaces; returns the state for the hooks that init runs next.
 
         Those see the pid of the container's own pid namespace, as runc tells them.
         """
+        from . import hooks
+
         inside = _pid_inside(pid)
         if name == "startContainer":
             return dump_json(self._state("created", inside, spec.bundle, spec.config))
@@ -216,6 +223,8 @@ class Container:
         """A failing poststart hook is logged and the rest go on (runtime.md, Lifecycle, step 9)."""
         declared: dict[str, list[Json]] = config.get("hooks") or {}  # type: ignore[assignment]
         for hook in declared.get("poststart") or []:
+            from . import hooks
+
             try:
                 hooks.run_hooks([hook], dump_json(self.state()))
             except HookError as error:
@@ -225,6 +234,10 @@ class Container:
         data = self._dir.read_report()
         if not data:
             return
+        from .launch import fail_text, failure
+        from .plan import Wiring, create_plan
+        from .spec import Spec
+
         number, errno, text = fail_text(data)
         spec = Spec(record["config"], str(record["bundle"]))  # type: ignore[arg-type]
         # As at create, so that the step's number means the same.
@@ -232,7 +245,9 @@ class Container:
         plan = create_plan(spec, Host.probe(), _cgroup_of(record), wiring)
         raise failure(plan, number, errno, text)
 
-    def _wiring(self, options: Options, filter: "Program | None", *, detached: bool) -> Wiring:
+    def _wiring(self, options: "Options", filter: "Program | None", *, detached: bool) -> "Wiring":
+        from .plan import Wiring
+
         return Wiring(
             detached=detached,
             no_pivot=options.no_pivot,
@@ -244,7 +259,7 @@ class Container:
             keyring=self._keyring(options),
         )
 
-    def _keyring(self, options: Options) -> str:
+    def _keyring(self, options: "Options") -> str:
         """Name of the container's session keyring, as runc calls it."""
         return "" if options.no_new_keyring else "_ses." + self.id
 
@@ -355,6 +370,8 @@ class Container:
         declared: dict[str, list[Json]] = config.get("hooks") or {}  # type: ignore[assignment]
         state = dump_json(self._state("stopped", 0, bundle, config))
         for hook in declared.get("poststop") or []:
+            from . import hooks
+
             try:
                 hooks.run_hooks([hook], state)
             except HookError as error:
@@ -411,16 +428,19 @@ class Container:
 
     # ---- exec
 
-    def exec_plan(self, process: "Json", options: Options) -> LaunchPlan:
+    def exec_plan(self, process: "Json", options: "Options") -> "LaunchPlan":
         record = self._record()
         filter = _filter(record["config"], cached=False)  # type: ignore[arg-type]
         return self._exec_plan(record, process, options, self._running(record), filter)
 
-    def exec(self, process: "Json", options: Options) -> int:
+    def exec(self, process: "Json", options: "Options") -> int:
         """Run another process in the container; returns its pid, a child of this process (of the host's view).
 
         `process` is a valid process object of the spec.  Raises StateError unless created or running.
         """
+        from .launch import connect_console, launch, write_pid_file
+        from .steps import CONSOLE_SLOT, PIDFD_SLOT
+
         record = self._record()
         pid = self._running(record)
         filter = _filter(record["config"])  # type: ignore[arg-type]
@@ -441,6 +461,9 @@ class Container:
                 console.close()
 
     def _exec_events(self, record: "Json", filter: "Program | None") -> "Callable[[int, int, str], str]":
+        from .spec import Spec
+        from .steps import PID, SYNC
+
         pid = 0
 
         def on_event(kind: int, value: int, name: str) -> str:
@@ -455,8 +478,12 @@ class Container:
         return on_event
 
     def _exec_plan(
-        self, record: "Json", process: "Json", options: Options, pid: int, filter: "Program | None"
-    ) -> LaunchPlan:
+        self, record: "Json", process: "Json", options: "Options", pid: int, filter: "Program | None"
+    ) -> "LaunchPlan":
+        from .namespaces import user
+        from .plan import exec_plan
+        from .spec import Spec
+
         spec = Spec(record["config"], str(record["bundle"]))  # type: ignore[arg-type]
         user.set_home(process, spec.root_path())
         own = spec.config.get("process") or {}
@@ -523,7 +550,7 @@ def _make_cgroup(cgroup: Cgroup, resources: "Json") -> None:
         raise WarrenError(f"cgroup {error.filename}: {posix.strerror(error.errno or 0)}".lower()) from error
 
 
-def _map_ids(helper: int, spec: Spec) -> None:
+def _map_ids(helper: int, spec: "Spec") -> None:
     """Let newuidmap(1) and newgidmap(1) write the maps that an ordinary user may not."""
     host = Host.probe()
     linux: dict[str, list[dict[str, int]]] = spec.config["linux"]
@@ -562,6 +589,8 @@ def _pid_inside(pid: int) -> int:
 
 def _foreign_namespaces(pid: int) -> int:
     """CLONE_NEW flags of the namespaces in which `pid` differs from us."""
+    from . import namespaces
+
     flags = 0
     for flag, name in namespaces.TYPES.values():
         if _inode(f"/proc/{pid}/ns/{name}") != _inode(f"/proc/self/ns/{name}"):

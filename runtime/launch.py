@@ -7,7 +7,6 @@ Works from any thread of any process: nothing of Python runs between fork and ex
 import _socket
 import fcntl
 import posix
-import select
 import sys
 from errno import EACCES, EBADMSG, EINTR, EINVAL, EISDIR, ENOENT, ENOEXEC, ENOTDIR, EPERM
 
@@ -312,13 +311,6 @@ def _memfd(name: str, data: bytes, lowest: int, *, sealed: bool) -> int:
     if sealed:
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
     return fd
-
-
-def poll_end(fd: int, timeout: "float | None") -> bool:
-    """Wait until a pidfd is readable (its process ended); False after `timeout` seconds."""
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    return bool(poll.poll(None if timeout is None else max(0, int(timeout * 1000))))
 
 
 def fail_text(data: bytes) -> "tuple[int, int, str]":

@@ -180,7 +180,7 @@ class Log:
             return
         import time
 
-        from .spec import dump_json
+        from .jsontext import dump_json
 
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         if self.format == "json":
@@ -362,7 +362,7 @@ def _check_terminal(terminal: bool, detached: bool, socket: str) -> None:
 
 
 def _print_plan(plan: "Any", style: str) -> int:
-    from .spec import dump_json
+    from .jsontext import dump_json
 
     if style not in ("true", "text", "json"):
         raise UsageError(f"unknown plan format {style!r}", hint="text or json")
@@ -442,7 +442,7 @@ def _warn(container: "Any", log: Log) -> None:
 
 def _state(arguments: Arguments, root: str, log: Log) -> int:
     from .container import Container
-    from .spec import dump_json
+    from .jsontext import dump_json
 
     sys.stdout.write(dump_json(Container(arguments.words[0], root).state(), 2) + "\n")
     return 0
@@ -499,7 +499,8 @@ def _exec(arguments: Arguments, root: str, log: Log) -> int:
 
 def _process(arguments: Arguments, container: "Any") -> "Json":
     """The process object: a file's, or the container's own with the flags laid on it (runc, getProcess)."""
-    from .spec import parse_json, read_regular, validate_process
+    from .jsontext import parse_json, read_regular
+    from .spec import validate_process
 
     if arguments.get("cgroup"):
         raise UnsupportedError("--cgroup is not supported yet", hint="it comes with a later release")
@@ -568,7 +569,7 @@ def _capabilities(own: "Json", names: "list[str]") -> "Json":
 
 def _ps(arguments: Arguments, root: str, log: Log) -> int:
     from .container import Container
-    from .spec import dump_json
+    from .jsontext import dump_json
 
     style = arguments.get("format") or "table"
     pids = Container(arguments.words[0], root).processes()
@@ -610,7 +611,7 @@ def _ps_table(pids: "list[int]", options: "list[str]") -> int:
 
 def _list(arguments: Arguments, root: str, log: Log) -> int:
     from .container import list_containers
-    from .spec import dump_json
+    from .jsontext import dump_json
 
     style = arguments.get("format") or "table"
     if style not in ("table", "json"):
@@ -652,7 +653,8 @@ def _table(containers: "list[Json]") -> "Iterator[str]":
 
 
 def _spec(arguments: Arguments, root: str, log: Log) -> int:
-    from .spec import default_spec, dump_json
+    from .jsontext import dump_json
+    from .spec import default_spec
 
     path = f"{arguments.get('bundle') or '.'}/config.json"
     config = default_spec(bool(arguments.get("rootless")))
@@ -667,9 +669,9 @@ def _spec(arguments: Arguments, root: str, log: Log) -> int:
 
 def _features(arguments: Arguments, root: str, log: Log) -> int:
     from . import capabilities, namespaces
+    from .jsontext import dump_json
     from .namespaces.mount import MOUNT_OPTIONS
     from .seccomp.document import ACTIONS, FAMILIES, FLAGS, OPERATORS
-    from .spec import dump_json
 
     features = {
         "ociVersionMin": "1.0.0",

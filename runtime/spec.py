@@ -5,11 +5,10 @@ ignored as the spec demands).  It refuses what is malformed or contradicts itsel
 field.  What this host or this version cannot do is not its business (plan.py, host.py).
 """
 
-import _json
 import posix
-from errno import ELOOP, ENOENT, ENOTDIR, errorcode
 
 from .errors import SpecError
+from .jsontext import WrongError, is_clean, parse_json, read_regular, show, why
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,11 +17,6 @@ if TYPE_CHECKING:
 
     Check = Callable[[Any], None]
     Config = dict[str, Any]
-
-MAX_JSON = 16 << 20
-"""Most bytes of any JSON text that Warren reads."""
-_MAX_DIGITS = 20
-_BLANK = " \t\n\r"
 
 
 class Layers:
@@ -83,169 +77,11 @@ class Bundle:
         directory, real = _open_directory(path)
         try:
             what = config or f"{real}/config.json"
-            raw = _read_file(config, None, what) if config else _read_file("config.json", directory, what)
+            raw = read_regular(config, what) if config else read_regular("config.json", what, directory)
         finally:
             posix.close(directory)
         value = validate(parse_json(raw, what))
         return cls(real, Spec(value, real), raw)
-
-
-# --- JSON -------------------------------------------------------------------------------------------------------------
-
-
-def parse_json(data: bytes, what: str) -> object:
-    """Parse one JSON text strictly; `what` names it in errors.
-
-    Refused: more than MAX_JSON bytes, anything but UTF-8 without BOM, NUL and lone surrogates in strings, NaN and
-    Infinity, numbers of more digits than any 64-bit one has, nesting that exhausts the stack, and trailing garbage.
-    Of duplicate keys the last counts, as in Go.
-    """
-    if len(data) > MAX_JSON:
-        raise SpecError(f"{what}: larger than {MAX_JSON >> 20} MiB")
-    try:
-        text = data.decode()
-    except UnicodeDecodeError as error:
-        raise SpecError(f"{what}: not UTF-8 at byte {error.start}") from None
-    start = len(text) - len(text.lstrip(_BLANK))
-    try:
-        value, end = _scan(text, start)
-    except _WrongError as wrong:
-        raise SpecError(f"{what}: {wrong.message}") from None
-    except RecursionError:
-        raise SpecError(f"{what}: nested too deeply") from None
-    except StopIteration as stop:
-        raise _syntax(what, text, stop.value) from None
-    except (SystemError, ValueError):
-        raise _syntax(what, text, _error_position(text, start)) from None
-    if text[end:].strip(_BLANK):
-        raise _syntax(what, text, end + len(text[end:]) - len(text[end:].lstrip(_BLANK)), "trailing garbage")
-    # Escapes are the only way in for both, and rare enough that only then every string is looked at.
-    if b"\\u0000" in data or b"\\ud" in data or b"\\uD" in data:
-        _refuse_bad_strings(value, what)
-    return value
-
-
-def dump_json(value: object, indent: int = 0) -> str:
-    """Write JSON in ASCII: compact, or with `indent` spaces for each level.
-
-    Raises TypeError for what JSON cannot express, SpecError for what is nested too deeply.
-    """
-    try:
-        return _pretty(value, "\n", " " * indent) if indent else "".join(_encode(value, 0))
-    except RecursionError:
-        raise SpecError("JSON: nested too deeply") from None
-
-
-class _WrongError(Exception):
-    """Something is wrong with a value; the path to it is collected, innermost first, on the way out."""
-
-    __slots__ = ("message", "path")
-
-    def __init__(self, message: str, *path: "str | int") -> None:
-        self.message = message
-        self.path: list[str | int] = list(path)
-
-
-def _parse_int(text: str) -> int:
-    if len(text) > _MAX_DIGITS and len(text.lstrip("-")) > _MAX_DIGITS:
-        raise _WrongError(f"number of more than {_MAX_DIGITS} digits")
-    return int(text)
-
-
-def _parse_float(text: str) -> float:
-    value = float(text) if len(text) <= 64 else 0.0
-    if len(text) > 64 or value in (float("inf"), float("-inf")):
-        raise _WrongError("number that no double can hold")
-    return value
-
-
-def _refuse_constant(word: str) -> None:
-    raise _WrongError(f"{word} is not JSON")
-
-
-class _Context:
-    """What the C scanner wants to know of its decoder; `json` itself takes 7 ms to import."""
-
-    strict = True
-    object_hook = None
-    object_pairs_hook = None
-    array_hook = None  # Python 3.15
-    parse_float = _parse_float
-    parse_int = _parse_int
-    parse_constant = _refuse_constant
-
-
-def _no_json(value: object) -> object:
-    raise TypeError(f"{type(value).__name__} is not JSON")
-
-
-_scan: "Callable[[str, int], tuple[object, int]]" = _json.make_scanner(_Context)  # type: ignore[arg-type]
-_encode: "Callable[[object, int], tuple[str, ...]]" = _json.make_encoder(
-    None, _no_json, _json.encode_basestring_ascii, None, ":", ",", False, False, False
-)
-
-
-def _error_position(text: str, start: int) -> int:
-    """Scan again for the position: Python 3.11's scanner can only tell it once json.decoder has been imported."""
-    from json.decoder import JSONDecodeError
-
-    try:
-        _scan(text, start)
-    except JSONDecodeError as error:
-        return error.pos
-    except StopIteration as stop:
-        return int(stop.value)
-    except (ValueError, SystemError):
-        pass
-    return start
-
-
-def _syntax(what: str, text: str, position: int, problem: str = "") -> SpecError:
-    position = min(position, len(text))
-    line = text.count("\n", 0, position) + 1
-    column = position - text.rfind("\n", 0, position)
-    if not problem:
-        problem = "invalid JSON" if position < len(text) else "ends too early" if text.strip(_BLANK) else "empty"
-    return SpecError(f"{what}: {problem} at line {line} column {column}")
-
-
-def _refuse_bad_strings(value: object, what: str) -> None:
-    todo = [value]
-    while todo:
-        item = todo.pop()
-        if type(item) is dict:
-            todo.extend(item)
-            todo.extend(item.values())
-        elif type(item) is list:
-            todo.extend(item)
-        elif type(item) is str and not _is_clean(item):
-            raise SpecError(f"{what}: {_show(item)} holds a NUL or a lone surrogate")
-
-
-def _is_clean(text: str) -> bool:
-    """Whether a string can be handed to the kernel and written as UTF-8."""
-    try:
-        return b"\0" not in text.encode()
-    except UnicodeEncodeError:
-        return False
-
-
-def _pretty(value: object, newline: str, step: str) -> str:
-    inner = newline + step
-    if isinstance(value, dict) and value:
-        items = [f"{_json.encode_basestring_ascii(key)}: {_pretty(item, inner, step)}" for key, item in value.items()]
-        return "{" + inner + ("," + inner).join(items) + newline + "}"
-    if isinstance(value, (list, tuple)) and value:
-        return "[" + inner + ("," + inner).join([_pretty(item, inner, step) for item in value]) + newline + "]"
-    return "".join(_encode(value, 0))
-
-
-# --- Files ------------------------------------------------------------------------------------------------------------
-
-
-def read_regular(path: str, what: str) -> bytes:
-    """A whole regular file of at most MAX_JSON bytes; SpecError for any other kind."""
-    return _read_file(path, None, what)
 
 
 def _open_directory(path: str) -> tuple[int, str]:
@@ -253,59 +89,11 @@ def _open_directory(path: str) -> tuple[int, str]:
     try:
         directory = posix.open(path, posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
     except (OSError, ValueError) as error:
-        raise SpecError(f"bundle {path}: {_why(error)}") from None
+        raise SpecError(f"bundle {path}: {why(error)}") from None
     return directory, posix.readlink(f"/proc/self/fd/{directory}")
 
 
-def _read_file(path: str, directory: "int | None", what: str) -> bytes:
-    """Read a regular file of at most MAX_JSON bytes; anything else is refused without reading or waiting for it."""
-    try:
-        flags = posix.O_RDONLY | posix.O_NONBLOCK | posix.O_NOCTTY | posix.O_CLOEXEC
-        descriptor = posix.open(path, flags, dir_fd=directory)
-    except (OSError, ValueError) as error:
-        raise SpecError(f"{what}: {_why(error)}") from None
-    try:
-        status = posix.fstat(descriptor)
-        if status.st_mode & 0o170000 != 0o100000:
-            raise SpecError(f"{what}: not a regular file")
-        if status.st_size > MAX_JSON:
-            raise SpecError(f"{what}: larger than {MAX_JSON >> 20} MiB")
-        return _read_all(descriptor)
-    except OSError as error:
-        raise SpecError(f"{what}: {_why(error)}") from None
-    finally:
-        posix.close(descriptor)
-
-
-def _read_all(descriptor: int) -> bytes:
-    """Read to the end or one byte past the limit: a file may grow after fstat(2), and one on procfs has no size."""
-    parts = []
-    left = MAX_JSON + 1
-    while left:
-        part = posix.read(descriptor, min(left, 1 << 20))
-        if not part:
-            break
-        parts.append(part)
-        left -= len(part)
-    return b"".join(parts)
-
-
-def _why(error: Exception) -> str:
-    """The reason in words that no engine takes for a missing or unusable command (podman reads errors)."""
-    if not isinstance(error, OSError):
-        return "not a path"
-    known = {ENOENT: "not found", ENOTDIR: "not a directory", ELOOP: "too many links"}
-    number = error.errno or 0
-    return known.get(number) or errorcode.get(number, "cannot be opened")
-
-
 # --- Vocabulary of the tables -----------------------------------------------------------------------------------------
-
-
-def _show(value: object) -> str:
-    """A value for an error message, short even where it is hostile."""
-    text = repr(value[:40] if isinstance(value, str) else value)
-    return text if not isinstance(value, str) or len(value) <= 40 else text + "..."
 
 
 def _kind(value: object) -> str:
@@ -319,37 +107,37 @@ def _anything(value: "Any") -> None:
 
 def _bool(value: "Any") -> None:
     if value is not True and value is not False:
-        raise _WrongError(f"must be a bool, not {_kind(value)}")
+        raise WrongError(f"must be a bool, not {_kind(value)}")
 
 
 def _string(value: "Any") -> None:
     if not isinstance(value, str):
-        raise _WrongError(f"must be a string, not {_kind(value)}")
-    if "\0" in value or not (value.isascii() or _is_clean(value)):
-        raise _WrongError("must not hold a NUL or a lone surrogate")
+        raise WrongError(f"must be a string, not {_kind(value)}")
+    if "\0" in value or not (value.isascii() or is_clean(value)):
+        raise WrongError("must not hold a NUL or a lone surrogate")
 
 
 def _filled(value: "Any") -> None:
     _string(value)
     if not value:
-        raise _WrongError("must not be empty")
+        raise WrongError("must not be empty")
 
 
 def _absolute(value: "Any") -> None:
     _string(value)
     if not value.startswith("/"):
-        raise _WrongError(f"must be an absolute path, not {_show(value)}")
+        raise WrongError(f"must be an absolute path, not {show(value)}")
 
 
 def _strings(value: "Any") -> None:
     """A list of strings; joining them checks types at the speed of C, and the slow way finds the culprit."""
     if type(value) is not list:
-        raise _WrongError(f"must be a list, not {_kind(value)}")
+        raise WrongError(f"must be a list, not {_kind(value)}")
     try:
         joined = "".join(value)
     except TypeError:
         joined = "\0"
-    if "\0" in joined or not (joined.isascii() or _is_clean(joined)):
+    if "\0" in joined or not (joined.isascii() or is_clean(joined)):
         _each(_string, value)
 
 
@@ -359,7 +147,7 @@ def _each(check: "Check", value: "Any") -> None:
         for item in value:
             check(item)
             index += 1
-    except _WrongError as wrong:
+    except WrongError as wrong:
         wrong.path.append(index)
         raise
 
@@ -369,7 +157,7 @@ def _list(check: "Check", also: "Check | None" = None) -> "Check":
 
     def checked(value: "Any") -> None:
         if type(value) is not list:
-            raise _WrongError(f"must be a list, not {_kind(value)}")
+            raise WrongError(f"must be a list, not {_kind(value)}")
         _each(check, value)
         if also is not None:
             also(value)
@@ -382,14 +170,14 @@ def _map(check: "Check", also: "Check | None" = None) -> "Check":
 
     def checked(value: "Any") -> None:
         if type(value) is not dict:
-            raise _WrongError(f"must be an object, not {_kind(value)}")
+            raise WrongError(f"must be an object, not {_kind(value)}")
         for key, item in value.items():
             if not key:
-                raise _WrongError("must not have an empty key")
+                raise WrongError("must not have an empty key")
             try:
                 _string(key)
                 check(item)
-            except _WrongError as wrong:
+            except WrongError as wrong:
                 wrong.path.append(key)
                 raise
         if also is not None:
@@ -409,7 +197,7 @@ def _object(fields: "dict[str, Check]", required: "Iterable[str]" = (), also: "C
 
     def checked(value: "Any") -> None:
         if type(value) is not dict:
-            raise _WrongError(f"must be an object, not {_kind(value)}")
+            raise WrongError(f"must be an object, not {_kind(value)}")
         nulls: tuple[str, ...] = ()
         key = ""
         try:
@@ -421,14 +209,14 @@ def _object(fields: "dict[str, Check]", required: "Iterable[str]" = (), also: "C
                     nulls += (key,)
                 else:
                     check(item)
-        except _WrongError as wrong:
+        except WrongError as wrong:
             wrong.path.append(key)
             raise
         for key in nulls:
             del value[key]
         for key in required:
             if key not in value:
-                raise _WrongError("required", key)
+                raise WrongError("required", key)
         if also is not None:
             also(value)
 
@@ -438,9 +226,9 @@ def _object(fields: "dict[str, Check]", required: "Iterable[str]" = (), also: "C
 def _integer(low: int, high: int) -> "Check":
     def checked(value: "Any") -> None:
         if type(value) is not int:
-            raise _WrongError(f"must be an integer, not {_kind(value)}")
+            raise WrongError(f"must be an integer, not {_kind(value)}")
         if not low <= value <= high:
-            raise _WrongError(f"must be {low} to {high}, not {_number(value)}")
+            raise WrongError(f"must be {low} to {high}, not {_number(value)}")
 
     return checked
 
@@ -455,9 +243,9 @@ def _one_of(*words: str) -> "Check":
 
     def checked(value: "Any") -> None:
         if not isinstance(value, str):
-            raise _WrongError(f"must be a string, not {_kind(value)}")
+            raise WrongError(f"must be a string, not {_kind(value)}")
         if value not in known:
-            raise _WrongError(f"unknown: {_show(value)}")
+            raise WrongError(f"unknown: {show(value)}")
 
     return checked
 
@@ -477,15 +265,15 @@ _MAX_EXTENTS = 340
 
 def _mappings_fit(value: "Any") -> None:
     if not 1 <= len(value) <= _MAX_EXTENTS:
-        raise _WrongError(f"must hold 1 to {_MAX_EXTENTS} mappings, not {len(value)}")
+        raise WrongError(f"must hold 1 to {_MAX_EXTENTS} mappings, not {len(value)}")
     for side in ("containerID", "hostID"):
         end = 0
         for first, size in sorted([(entry[side], entry["size"]) for entry in value]):
             if first < end:
-                raise _WrongError(f"mappings overlap at {side} {first}")
+                raise WrongError(f"mappings overlap at {side} {first}")
             end = first + size
             if end > (1 << 32) - 1:
-                raise _WrongError(f"mapping of {side} {first} runs past the last id")
+                raise WrongError(f"mapping of {side} {first} runs past the last id")
 
 
 _MAPPING = _object(
@@ -505,25 +293,25 @@ def _no_empty_name(value: "Any") -> None:
     _strings(value)
     for index, entry in enumerate(value):
         if entry[:1] in ("", "="):
-            raise _WrongError(f"has no name: {_show(entry)}", index)
+            raise WrongError(f"has no name: {show(entry)}", index)
 
 
 def _argv(value: "Any") -> None:
     _strings(value)
     if not value:
-        raise _WrongError("must not be empty")
+        raise WrongError("must not be empty")
 
 
 def _limit_fits(value: "Any") -> None:
     if value["soft"] > value["hard"]:
-        raise _WrongError(f"soft limit {value['soft']} is above the hard limit {value['hard']}")
+        raise WrongError(f"soft limit {value['soft']} is above the hard limit {value['hard']}")
 
 
 def _distinct_types(value: "Any") -> None:
     seen: set[str] = set()
     for index, entry in enumerate(value):
         if entry["type"] in seen:
-            raise _WrongError(f"duplicate of {entry['type']}", index)
+            raise WrongError(f"duplicate of {entry['type']}", index)
         seen.add(entry["type"])
 
 
@@ -557,10 +345,10 @@ _POLICY = _one_of("SCHED_OTHER", "SCHED_FIFO", "SCHED_RR", "SCHED_BATCH", "SCHED
 def _schedule_fits(value: "Any") -> None:
     policy = value["policy"]
     if value.get("priority") and policy not in ("SCHED_FIFO", "SCHED_RR"):
-        raise _WrongError("only for SCHED_FIFO and SCHED_RR", "priority")
+        raise WrongError("only for SCHED_FIFO and SCHED_RR", "priority")
     for key in ("runtime", "deadline", "period"):
         if value.get(key) and policy != "SCHED_DEADLINE":
-            raise _WrongError("only for SCHED_DEADLINE", key)
+            raise WrongError("only for SCHED_DEADLINE", key)
 
 
 _USER = _object(
@@ -621,10 +409,10 @@ def _mount_maps(value: "Any") -> None:
     if not uids and not gids:
         return
     if not uids or not gids:
-        raise _WrongError("required beside the other mappings", "gidMappings" if uids else "uidMappings")
+        raise WrongError("required beside the other mappings", "gidMappings" if uids else "uidMappings")
     options = value.get("options") or []
     if value.get("type") != "bind" and "bind" not in options and "rbind" not in options:
-        raise _WrongError("only for bind mounts", "uidMappings")
+        raise WrongError("only for bind mounts", "uidMappings")
 
 
 _MOUNT = _object(
@@ -669,7 +457,7 @@ def _device_has_number(value: "Any") -> None:
     if value["type"] != "p":
         for key in ("major", "minor"):
             if key not in value:
-                raise _WrongError("required", key)
+                raise WrongError("required", key)
 
 
 _DEVICE = _object(
@@ -691,18 +479,18 @@ _DEVICE = _object(
 def _access(value: "Any") -> None:
     _string(value)
     if value.strip("rwm"):
-        raise _WrongError(f"must be of r, w and m, not {_show(value)}")
+        raise WrongError(f"must be of r, w and m, not {show(value)}")
 
 
 def _file_names(value: "Any") -> None:
     for key in value:
         if "/" in key or key in (".", ".."):
-            raise _WrongError("must be a file name", key)
+            raise WrongError("must be a file name", key)
 
 
 def _hugepage_fits(value: "Any") -> None:
     if "/" in value["pageSize"]:
-        raise _WrongError(f"must be a size, not {_show(value['pageSize'])}", "pageSize")
+        raise WrongError(f"must be a size, not {show(value['pageSize'])}", "pageSize")
 
 
 _NUMBERS: "dict[str, Check]" = {"major": _INT64, "minor": _INT64}
@@ -787,14 +575,14 @@ def _stays_below(value: "Any") -> None:
     """A cgroup path never climbs; a systemd "slice:prefix:name" has no components to climb with."""
     _string(value)
     if ".." in value and ".." in value.split("/"):
-        raise _WrongError(f"must not climb with '..': {_show(value)}")
+        raise WrongError(f"must not climb with '..': {show(value)}")
 
 
 def _absolute_paths(value: "Any") -> None:
     _strings(value)
     for index, path in enumerate(value):
         if not path.startswith("/"):
-            raise _WrongError(f"must be an absolute path, not {_show(path)}", index)
+            raise WrongError(f"must be an absolute path, not {show(path)}", index)
 
 
 _SYSCTL_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./"
@@ -813,19 +601,19 @@ def _sysctl_names(value: "Any") -> None:
     for key in value:
         parts = [part.replace("/", ".") for part in _dotted(key).split(".")]
         if key.strip(_SYSCTL_LETTERS) or not set(parts).isdisjoint(("", ".", "..")):
-            raise _WrongError("is no name of a sysctl", key)
+            raise WrongError("is no name of a sysctl", key)
 
 
 def _closid(value: "Any") -> None:
     _string(value)
     if value in (".", "..") or "/" in value:
-        raise _WrongError(f"must be a directory's name, not {_show(value)}")
+        raise WrongError(f"must be a directory's name, not {show(value)}")
 
 
 def _known_clocks(value: "Any") -> None:
     for clock in value:
         if clock not in ("monotonic", "boottime"):
-            raise _WrongError("unknown clock", clock)
+            raise WrongError("unknown clock", clock)
 
 
 _LINUX = _object(
@@ -870,15 +658,15 @@ def _version(value: "Any") -> None:
     numbers = core.split(".")
     proper = [part.isascii() and part.isdigit() and (part == "0" or part[0] != "0") for part in numbers]
     if len(numbers) != 3 or not all(proper) or value.endswith(("-", "+")) or not (label + "a").isascii():
-        raise _WrongError(f"must be a semantic version, not {_show(value)}")
+        raise WrongError(f"must be a semantic version, not {show(value)}")
     if numbers[0] != "1":
-        raise _WrongError(f"unsupported version {_show(value)}")
+        raise WrongError(f"unsupported version {show(value)}")
 
 
 def _host_name(value: "Any") -> None:
     _string(value)
     if len(value.encode()) > 64:
-        raise _WrongError("must not be longer than 64 bytes")
+        raise WrongError("must not be longer than 64 bytes")
 
 
 _CONFIG = _object(
@@ -908,15 +696,15 @@ def _check_whole(config: "Config") -> None:
     namespaces = {entry["type"]: entry.get("path") or "" for entry in linux.get("namespaces") or ()}
     for key in ("hostname", "domainname"):
         if config.get(key) and "uts" not in namespaces:
-            raise _WrongError("needs a uts namespace", key)
+            raise WrongError("needs a uts namespace", key)
     for key, kind in _NEEDS.items():
         if linux.get(key) and kind not in namespaces:
-            raise _WrongError(f"needs a {kind} namespace", key, "linux")
+            raise WrongError(f"needs a {kind} namespace", key, "linux")
     _check_ids(config, linux, namespaces)
     for key in linux.get("sysctl") or ():
         problem = _sysctl_problem(_dotted(key), namespaces)
         if problem:
-            raise _WrongError(problem, key, "sysctl", "linux")
+            raise WrongError(problem, key, "sysctl", "linux")
 
 
 def _check_ids(config: "Config", linux: "Config", namespaces: dict[str, str]) -> None:
@@ -925,18 +713,18 @@ def _check_ids(config: "Config", linux: "Config", namespaces: dict[str, str]) ->
     for key, id_key in (("uidMappings", "uid"), ("gidMappings", "gid")):
         mappings = linux.get(key)
         if mappings and "user" not in namespaces:
-            raise _WrongError("needs a user namespace", key, "linux")
+            raise WrongError("needs a user namespace", key, "linux")
         if namespaces.get("user") == "":
             if not mappings:
-                raise _WrongError("required by a new user namespace", key, "linux")
+                raise WrongError("required by a new user namespace", key, "linux")
             number = user.get(id_key, 0)
             if config.get("process") and not _is_mapped(mappings, number):
-                raise _WrongError(f"{number} is not in linux.{key}", id_key, "user", "process")
+                raise WrongError(f"{number} is not in linux.{key}", id_key, "user", "process")
     if "user" not in namespaces:
         for index, mount in enumerate(config.get("mounts") or ()):
             options = mount.get("options") or ()
             if ("idmap" in options or "ridmap" in options) and not mount.get("uidMappings"):
-                raise _WrongError("idmap needs a user namespace or mappings of its own", "options", index, "mounts")
+                raise WrongError("idmap needs a user namespace or mappings of its own", "options", index, "mounts")
 
 
 def _is_mapped(mappings: "list[dict[str, int]]", number: int) -> bool:
@@ -981,9 +769,9 @@ def validate(config: object, need_process: bool = False) -> "Config":
         _CONFIG(config)
         assert isinstance(config, dict)
         if need_process and "process" not in config:
-            raise _WrongError("required", "process")
+            raise WrongError("required", "process")
         _check_whole(config)
-    except _WrongError as wrong:
+    except WrongError as wrong:
         raise SpecError(f"{_where(wrong.path) or 'config'}: {wrong.message}") from None
     return config
 
@@ -995,7 +783,7 @@ def validate_process(process: object, where: str = "process") -> "Config":
     """
     try:
         _PROCESS(process)
-    except _WrongError as wrong:
+    except WrongError as wrong:
         raise SpecError(f"{_where(wrong.path, where)}: {wrong.message}") from None
     assert isinstance(process, dict)
     return process
@@ -1009,7 +797,7 @@ def _where(path: "list[str | int]", text: str = "") -> str:
         elif part.isidentifier() and len(part) <= 40:
             text += f".{part}" if text else part
         else:
-            text += f"[{_show(part)}]"
+            text += f"[{show(part)}]"
     return text
 
 

@@ -11,10 +11,11 @@ A status is computed from these and /proc, never stored.
 
 import fcntl
 import posix
+import select
 from errno import ELOOP, ENOENT, ENXIO
 
 from .errors import ExistsError, NotFoundError, SpecError, StateError, UsageError
-from .spec import dump_json, parse_json
+from .jsontext import dump_json, parse_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -250,6 +251,13 @@ def start_time(pid: int) -> str:
 
 def boot_id() -> str:
     return read_file("/proc/sys/kernel/random/boot_id").decode().strip()
+
+
+def poll_end(fd: int, timeout: "float | None") -> bool:
+    """Wait until a pidfd is readable (its process ended); False after `timeout` seconds."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(None if timeout is None else max(0, int(timeout * 1000))))
 
 
 def read_file(path: str) -> bytes:

@@ -9,11 +9,12 @@ import posix
 from .. import capabilities
 from ..errors import UnsupportedError, UsageError
 from ..host import Host, Mount
+from ..jsontext import dump_json, parse_json, read_regular
 from ..namespaces.mount import normal
 from ..plan import DEFAULT_PATH
 from ..seccomp import default_profile
 from ..seccomp.docker import plain
-from ..spec import Layers, Spec, dump_json, parse_json, read_regular, validate
+from ..spec import Layers, Spec, validate
 from .accounts import Accounts
 from .ids import RANGE
 from .sources import (

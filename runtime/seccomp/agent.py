@@ -20,7 +20,7 @@ def hand_over(program: "Program", pid: int, number: int, state: str, version: st
 
     `state` is the container's state as JSON.  Raises UnsupportedError where the kernel does not let us take it.
     """
-    from ..spec import dump_json
+    from ..jsontext import dump_json
 
     process = dump_json(
         {

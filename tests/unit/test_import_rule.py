@@ -27,6 +27,7 @@ LINES = [
         namespaces cgroups capabilities seccomp
         scheduling labels
         spec steps
+        jsontext
         host
         syscalls
         errors

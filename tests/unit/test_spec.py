@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runtime import spec
+from runtime import jsontext, spec
 from runtime.errors import SpecError
 
 Config = dict[str, Any]
@@ -130,7 +130,7 @@ def test_default_spec_is_valid_and_survives_json(rootless: bool) -> None:
     config = spec.default_spec(rootless)
     assert spec.validate(copy.deepcopy(config), need_process=True) == config
     for indent in (0, 4):
-        assert spec.parse_json(spec.dump_json(config, indent).encode(), "config.json") == config
+        assert jsontext.parse_json(jsontext.dump_json(config, indent).encode(), "config.json") == config
 
 
 def test_default_spec_differs_where_rootless_must() -> None:
@@ -373,35 +373,35 @@ def test_validate_process() -> None:
         (b'["a\\u0000b"]', "'a\\x00b' holds a NUL or a lone surrogate"),
         (b"[" * 200_000, "nested too deeply"),
         (b'{"a":' * 200_000, "nested too deeply"),
-        (b" " * (spec.MAX_JSON + 1), "larger than 16 MiB"),
+        (b" " * (jsontext.MAX_JSON + 1), "larger than 16 MiB"),
     ],
     ids=lambda value: repr(value[:24]),
 )
 def test_json_refused(data: bytes, message: str) -> None:
-    assert refusal(data, lambda value: spec.parse_json(value, "x.json")) == f"x.json: {message}"  # type: ignore[arg-type]
+    assert refusal(data, lambda value: jsontext.parse_json(value, "x.json")) == f"x.json: {message}"  # type: ignore[arg-type]
 
 
 def test_json_accepted() -> None:
-    assert spec.parse_json(b'\r\n {"a": [1, -2, 1.5, true, null, "\xc3\xa9"]}\n', "x") == {
+    assert jsontext.parse_json(b'\r\n {"a": [1, -2, 1.5, true, null, "\xc3\xa9"]}\n', "x") == {
         "a": [1, -2, 1.5, True, None, "é"]
     }
-    assert spec.parse_json(b'"\\ud83d\\ude00 \\\\ud800 \\\\u0000"', "x") == "\U0001f600 \\ud800 \\u0000"
-    assert spec.parse_json(b"[18446744073709551615, -9223372036854775808]", "x") == [(1 << 64) - 1, -(1 << 63)]
-    assert spec.parse_json(b'{"a": 1, "a": 2}', "x") == {"a": 2}
+    assert jsontext.parse_json(b'"\\ud83d\\ude00 \\\\ud800 \\\\u0000"', "x") == "\U0001f600 \\ud800 \\u0000"
+    assert jsontext.parse_json(b"[18446744073709551615, -9223372036854775808]", "x") == [(1 << 64) - 1, -(1 << 63)]
+    assert jsontext.parse_json(b'{"a": 1, "a": 2}', "x") == {"a": 2}
 
 
 def test_json_written() -> None:
     value = {"a": [1, "é\n", None, True, 1.5, {}, []], "b": {"c": []}}
-    assert spec.dump_json(value) == json.dumps(value, separators=(",", ":"))
-    assert spec.dump_json(value, 2) == json.dumps(value, indent=2)
+    assert jsontext.dump_json(value) == json.dumps(value, separators=(",", ":"))
+    assert jsontext.dump_json(value, 2) == json.dumps(value, indent=2)
     with pytest.raises(TypeError):
-        spec.dump_json({"a": b""})
+        jsontext.dump_json({"a": b""})
     deep: list[object] = []
     for _ in range(100_000):
         deep = [deep]
     for indent in (0, 2):
         with pytest.raises(SpecError, match="nested too deeply"):
-            spec.dump_json(deep, indent)
+            jsontext.dump_json(deep, indent)
 
 
 # --- Bundles ----------------------------------------------------------------------------------------------------------
@@ -444,7 +444,7 @@ def _fifo(path: Path) -> None:
 
 def _huge(path: Path) -> None:
     path.touch()
-    os.truncate(path, spec.MAX_JSON + 1)
+    os.truncate(path, jsontext.MAX_JSON + 1)
 
 
 @pytest.mark.parametrize(
@@ -526,7 +526,7 @@ def test_mutated_configurations(seed: int, changes: int) -> None:
 @fuzz
 @given(data=st.binary(max_size=200) | st.text(max_size=100).map(lambda text: text.encode("utf-8", "surrogatepass")))
 def test_raw_bytes(data: bytes) -> None:
-    _returns_or_refuses(lambda: spec.parse_json(data, "x"))
+    _returns_or_refuses(lambda: jsontext.parse_json(data, "x"))
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
@@ -539,14 +539,14 @@ JSON_VALUES = st.recursive(
 @fuzz
 @given(value=JSON_VALUES, indent=st.sampled_from([0, 1, 4]))
 def test_json_survives(value: object, indent: int) -> None:
-    assert spec.parse_json(spec.dump_json(value, indent).encode(), "x") == value
+    assert jsontext.parse_json(jsontext.dump_json(value, indent).encode(), "x") == value
 
 
 @fuzz
 @given(seed=st.integers(0, 1 << 32))
 def test_damaged_json(seed: int) -> None:
     dice = random.Random(seed)
-    data = bytearray(spec.dump_json(full()).encode())
+    data = bytearray(jsontext.dump_json(full()).encode())
     for _ in range(dice.randint(1, 3)):
         at = dice.randrange(len(data))
         match dice.randrange(3):
@@ -558,7 +558,7 @@ def test_damaged_json(seed: int) -> None:
                 data[at:at] = dice.choice(
                     [b"\\u0000", b"\\ud800", b"null", b"[" * 5000, b"9" * 5000, b"NaN", b"\xff", b"}"]
                 )
-    _returns_or_refuses(lambda: spec.validate(spec.parse_json(bytes(data), "config.json")))
+    _returns_or_refuses(lambda: spec.validate(jsontext.parse_json(bytes(data), "config.json")))
 
 
 def _returns_or_refuses(work: Callable[[], object]) -> None:
@@ -574,8 +574,8 @@ def test_no_json_import() -> None:
     """The hot path reads and writes JSON without the package json; that alone takes 7 ms."""
     program = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from runtime import capabilities, spec\n"
-        "spec.validate(spec.parse_json(spec.dump_json(spec.default_spec(), 2).encode(), 'x'))\n"
+        "from runtime import capabilities, jsontext, spec\n"
+        "spec.validate(jsontext.parse_json(jsontext.dump_json(spec.default_spec(), 2).encode(), 'x'))\n"
         "print(*sorted(sys.modules))"
     )
     root = str(Path(__file__).parents[2])
