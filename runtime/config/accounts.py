@@ -68,9 +68,11 @@ def read_inside(root: str, path: str) -> str:
 
     UsageError for another kind of file or one over 1 MiB: an image must not make us wait on a FIFO.
     """
+    flags = posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC
     top = posix.open(root, O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
     try:
-        fd = openat2_in_root(top, path, posix.O_RDONLY | posix.O_NONBLOCK)
+        # No link leads out of "/"; without it, openat2(2) costs 3 ms for ctypes.
+        fd = openat2_in_root(top, path, flags) if root != "/" else posix.open("/" + path, flags)
     except OSError as error:
         if error.errno in (ENOENT, ENOTDIR):
             return ""

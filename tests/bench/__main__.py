@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from . import report
+from . import profile, report
 from .commands import FailedError
 from .host import Host, enter_namespace
 from .session import Session
@@ -19,6 +19,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench", description="Compare Warren with other runtimes.")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--seed", type=int, default=1, help="of the order within each round")
+    parser.add_argument("--profile", action="store_true", help="only say where the time of one launch goes")
     parser.add_argument("--outside", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.rounds < 1:
@@ -44,6 +45,9 @@ def main() -> int:
     if not arguments.outside:
         enter_namespace(sys.argv[1:])
     try:
+        if arguments.profile:
+            print(profile.report(arguments.rounds, arguments.outside))
+            return 0
         text = measure(arguments)
     except FailedError as error:
         print(f"bench: {error}", file=sys.stderr)

@@ -32,6 +32,7 @@ class Command:
         monkeypatch.setattr(engine, "run_foreground", self._run)
         monkeypatch.setattr(engine, "plan", self._plan)
         monkeypatch.setattr(cli, "_warn_of_writable_code", lambda: None)
+        monkeypatch.setattr(cli.os, "_exit", sys.exit)
 
     def _run(self, config: ContainerConfig) -> int:
         self.configs.append(config)
