@@ -67,7 +67,8 @@
     X(52, affinity, "b")             \
     X(53, personality, "i")          \
     X(54, keyring, "si")             \
-    X(55, exec_label, "ss")
+    X(55, exec_label, "ss")          \
+    X(56, device_program, "fb")
 
 #define DETAIL_SIZE 320
 
