@@ -124,13 +124,12 @@ class Container:
         filter = _filter(spec.config)
         plan = create_plan(spec, host, cgroup, self._wiring(options, filter, detached=detached))
         console = connect_console(options.console_socket) if options.console_socket else None
-        options.enforced.update(cgroup.unenforced(spec.config))
+        options.enforced.update(cgroup.enforced(spec.config, host))
         self._dir.make()
         try:
             cgroup.made = cgroup.missing_parents()
-            resources = (spec.config.get("linux") or {}).get("resources") or {}
             self._dir.write_record(self._head(spec, cgroup, options), bundle.raw)
-            _make_cgroup(cgroup, resources)
+            _make_cgroup(cgroup, spec.config, host)
             fds = self._descriptors(options, console.fileno() if console else options.console_fd, detached)
             try:
                 pid = launch(plan, fds, options, self._events(spec, filter))
@@ -542,10 +541,11 @@ def _cgroup_of(record: "Json") -> Cgroup:
     return Cgroup(str(saved.get("unified") or ""), saved.get("legacy") or {}, saved.get("made") or [])  # type: ignore[arg-type]
 
 
-def _make_cgroup(cgroup: Cgroup, resources: "Json") -> None:
+def _make_cgroup(cgroup: Cgroup, config: "Json", host: Host) -> None:
     try:
         cgroup.create()
-        cgroup.apply(resources)
+        cgroup.apply(config, host)
+        cgroup.give_to_container(config)
     except OSError as error:
         raise WarrenError(f"cgroup {error.filename}: {posix.strerror(error.errno or 0)}".lower()) from error
 

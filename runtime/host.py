@@ -149,6 +149,15 @@ class Host:
         return self._fact("cgroup_legacy", find)  # type: ignore[return-value]
 
     @property
+    def cgroup_controllers(self) -> "list[str]":
+        """The controllers of the cgroup2 hierarchy, where it is mounted: those that no v1 hierarchy has taken."""
+
+        def find() -> "list[str]":
+            return self.read(self.cgroup_unified + "/cgroup.controllers").split() if self.cgroup_unified else []
+
+        return self._fact("cgroup_controllers", find)  # type: ignore[return-value]
+
+    @property
     def kernel(self) -> "tuple[int, int]":
         """Major and minor of the running kernel."""
 

@@ -4,8 +4,7 @@ Order lives here and nowhere else, and order is the security design (ARCHITECTUR
 what Host.probe() found alone determine the plan; nothing here opens, mounts or starts anything.
 """
 
-from . import capabilities, namespaces
-from .cgroups.devices import is_default
+from . import capabilities, cgroups, namespaces
 from .errors import SpecError, UnsupportedError
 from .namespaces import devices, mount, network, rootfs, user, uts
 from .steps import (
@@ -70,6 +69,7 @@ def create_plan(spec: "Spec", host: "Host", cgroup: "Cgroup", wiring: Wiring) ->
     Raises SpecError and UnsupportedError for what cannot be done as asked.
     """
     _refuse_unsupported(spec, host)
+    cgroups.check(spec.config, cgroup, host)
     plan = LaunchPlan()
     process = _process(spec)
     mounts = mount.load(spec)
@@ -78,6 +78,8 @@ def create_plan(spec: "Spec", host: "Host", cgroup: "Cgroup", wiring: Wiring) ->
     # Outside: everything that needs the host's paths and privileges.
     _adjust_oom_score(plan, process)
     cgroup_slot = _join_cgroup(plan, cgroup)
+    if program := cgroups.assemble_device_program(spec.config, cgroup, host):
+        plan.add("device_program", cgroup_slot, program)
     if host.privileged:
         root = _clone_sources(plan, spec, host, mounts, nodes)
     userns = user.create(plan, spec, host)
@@ -337,25 +339,3 @@ def _refuse_unsupported(spec: "Spec", host: "Host") -> None:
         raise UnsupportedError(
             "an ordinary user needs a user namespace", hint="add it to linux.namespaces, or use spec --rootless"
         )
-    _refuse_limits(linux.get("resources") or {}, host)
-
-
-def _refuse_limits(resources: "Json", host: "Host") -> None:
-    """Zero, null and unlimited values are no limit, and a lone deny-all is the default device set (runc spec)."""
-    for name, value in resources.items():
-        if name == "devices":
-            rules: list[Json] = value or []  # type: ignore[assignment]
-            if not is_default(rules) and "devices" not in host.cgroup_legacy:
-                raise UnsupportedError("linux.resources.devices is not supported yet", hint="limits come with cgroups")
-        elif limit := _first_limit(value, f"linux.resources.{name}"):
-            raise UnsupportedError(f"{limit} is not supported yet", hint="limits come with cgroups")
-
-
-def _first_limit(value: object, where: str) -> str:
-    """Path of the first value that would limit something."""
-    if isinstance(value, dict):
-        found = [_first_limit(item, f"{where}.{name}") for name, item in value.items() if name != "checkBeforeUpdate"]
-        return next(filter(None, found), "")
-    if isinstance(value, bool):
-        return where if value else ""
-    return where if value not in (None, 0, -1, "", "max", []) else ""

@@ -173,7 +173,9 @@ VOCABULARY = {
     "personality": Op(53, "i", "domain", "set personality {domain}"),
     "keyring": Op(54, "si", "name permissions", "start session keyring {name}"),
     "exec_label": Op(55, "ss", "attribute label", "set {attribute} to {label}"),
-    # 56 is reserved for the device program of cgroup v2.
+    "device_program": Op(
+        56, "fb", "cgroup program", "attach device program of {program:instructions} instructions to cgroup #{cgroup}"
+    ),
     "remount": Op(
         57,
         "sliii",

@@ -64,3 +64,25 @@ def pidfd_getfd(pidfd: int, number: int) -> int:
     if fd < 0:
         raise OSError(ctypes.get_errno(), "pidfd_getfd: " + posix.strerror(ctypes.get_errno()))
     return int(fd)
+
+
+_NR_BPF = {"x86_64": 321, "aarch64": 280}
+
+
+def bpf(command: int, layout: str, *values: "int | bytearray") -> "tuple[int, bytes]":
+    """bpf(2): `values` as struct(3py) lays them out in union bpf_attr, a bytearray as the address of its contents.
+
+    Returns the result and the attr as the kernel left it.
+    """
+    import ctypes
+    import struct
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    held = [(ctypes.c_char * len(v)).from_buffer(v) if isinstance(v, bytearray) else v for v in values]
+    numbers = [v if isinstance(v, int) else ctypes.addressof(v) for v in held]
+    attr = ctypes.create_string_buffer(struct.pack(layout, *numbers).ljust(128, b"\0"), 128)
+    number = ctypes.c_long(_NR_BPF[posix.uname().machine])
+    result = libc.syscall(number, ctypes.c_int(command), ctypes.byref(attr), ctypes.c_uint(len(attr)))
+    if result < 0:
+        raise OSError(ctypes.get_errno(), posix.strerror(ctypes.get_errno()))
+    return int(result), attr.raw

@@ -1,7 +1,13 @@
 """A container's cgroup: one directory in the v2 tree and one in each hierarchy that a host still binds to v1.
 
-Owns making, killing and removing them; limits come with their drivers.  Paths alone say what belongs to a
-container, so that the clean-up after a crash needs nothing but them.
+Owns making, killing and removing them, and what is written to them.  Paths alone say what belongs to a container, so
+that the clean-up after a crash needs nothing but them.
+
+    limits.py          which hierarchy holds which limit; unified.py and legacy.py: what to write, checks.py: what never
+    settings.py writing.py files.py    one value for one file, and what the kernel says to it
+    devices.py device_program.py programs.py    device rules: their meaning, as a program, and its life in the kernel
+    delegation.py      controllers down the v2 tree, ownership
+    update.py freezer.py oom.py stats.py events.py    what happens to a container that runs
 """
 
 import posix
@@ -9,8 +15,12 @@ import select
 import time
 from errno import EACCES, EBUSY, EEXIST, ENOENT, ENOTEMPTY, EPERM, EROFS
 
-from ..errors import StateError
+from ..errors import StateError, UnsupportedError
 from . import devices
+from .files import exists as _exists
+from .files import hierarchy as _hierarchy
+from .files import read as _read
+from .files import write as _write
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,8 +29,14 @@ if TYPE_CHECKING:
 
     from ..host import Host
     from ..spec import Spec
+    from .settings import Setting
 
 _REMOVE_SECONDS = 10.0
+_HOLDERS = (
+    "not enforced: device programs need root outside of user namespaces",
+    "devices.allow and devices.deny (cgroup v1 devices)",
+    "a device program (cgroup v2)",
+)
 
 
 class Cgroup:
@@ -49,19 +65,42 @@ class Cgroup:
         if self.unified:
             _make(self.unified)
 
-    def apply(self, resources: "dict[str, Any]") -> None:
-        """Set the device rules, the only resource so far, where a v1 hierarchy takes them."""
-        path = self.legacy.get("devices")
+    def apply(self, config: "dict[str, Any]", host: "Host") -> None:
+        """Set every limit of linux.resources, and the v1 device rules; nothing is touched where nothing is asked.
+
+        A device program for v2 is a step of the launch plan.  Raises WarrenError and its kin, naming the limit.
+        """
+        resources = _resources(config)
+        if wanted := _settings(resources, host):
+            from . import delegation, writing
+
+            delegation.enable_for(self.unified, host.cgroup_unified, wanted)
+            writing.write_all(self, wanted)
+        path = self.legacy.get(_hierarchy(self.legacy, "devices"))
         for file, line in devices.writes(resources.get("devices") or []) if path else ():
             _write(f"{path}/{file}", line)
 
-    def unenforced(self, config: "dict[str, Any]") -> "dict[str, str]":
-        """What of a container's resources is not enforced, by name, with the reason."""
+    def give_to_container(self, config: "dict[str, Any]") -> None:
+        """Let the root of the container's user namespace make cgroups of its own, where the spec says so."""
+        if self.unified and not self.legacy:
+            from . import delegation
+
+            uid = delegation.owner(config)
+            if uid >= 0:
+                delegation.give(self.unified, uid)
+
+    def enforced(self, config: "dict[str, Any]", host: "Host") -> "dict[str, str]":
+        """How each limit that was asked for is held, or why it is not, by name."""
         if not self.directories():
             return {"cgroup": "none: the caller may not make one"}
-        if ((config.get("linux") or {}).get("resources") or {}).get("devices") and "devices" not in self.legacy:
-            return {"devices": "not enforced: needs a v1 devices hierarchy until device programs for v2 come"}
-        return {}
+        resources = _resources(config)
+        found: dict[str, str] = {}
+        for setting in _settings(resources, host):
+            if not setting.lifts:
+                found[setting.limit] = f"{found[setting.limit]}; {setting}" if setting.limit in found else str(setting)
+        if resources.get("devices"):
+            found["devices"] = _HOLDERS[devices.holder(host)]
+        return found
 
     def missing_parents(self) -> "list[str]":
         """Parents that create() will make, outermost first; recorded before it does."""
@@ -98,6 +137,7 @@ class Cgroup:
 
     def kill(self) -> None:
         """SIGKILL everything inside, through cgroup.kill (Linux 5.14) where there is a v2 directory."""
+        self._thaw_to_die()
         if self.unified:
             try:
                 _write(self.unified + "/cgroup.kill", "1")
@@ -108,7 +148,28 @@ class Cgroup:
         _kill_each(self)
 
     def frozen(self) -> bool:
-        return "frozen 1" in _read(self.unified + "/cgroup.events") if self.unified else False
+        """Whether it has been told to freeze and has come to rest."""
+        if self.unified and "frozen 1" in _read(self.unified + "/cgroup.events"):
+            return True
+        legacy = self.legacy.get("freezer")
+        return bool(legacy) and _read(f"{legacy}/freezer.state").strip() == "FROZEN"
+
+    def freeze(self) -> None:
+        """Stop every process; raises StateError, with everything thawed, when one does not stop in ten seconds."""
+        from . import freezer
+
+        freezer.freeze(self)
+
+    def thaw(self) -> None:
+        from . import freezer
+
+        freezer.thaw(self)
+
+    def _thaw_to_die(self) -> None:
+        """A frozen v1 cgroup takes SIGKILL only when it is thawed; v2 needs no help."""
+        legacy = self.legacy.get("freezer")
+        if legacy and _read(legacy + "/freezer.state").strip() not in ("", "THAWED"):
+            _write(legacy + "/freezer.state", "THAWED")
 
     def remove(self) -> None:
         """Remove the directories, waiting for killed processes to leave; idempotent.
@@ -137,6 +198,51 @@ def for_container(spec: "Spec | None", container_id: str, host: "Host") -> Cgrou
     return Cgroup(unified, legacy)
 
 
+def check(config: "dict[str, Any]", cgroup: Cgroup, host: "Host") -> None:
+    """Refuse, before anything is made, limits that contradict themselves or that this host cannot hold.
+
+    Raises SpecError or UnsupportedError.  Zero, null and unlimited values are no limit, but for pids.limit.
+    """
+    resources = _resources(config)
+    if not resources:
+        return
+    rules = resources.get("devices") or []
+    devices.check(rules)
+    held = [setting for setting in _settings(resources, host) if setting.file and not setting.lifts]
+    if held and not cgroup.directories():
+        raise UnsupportedError(
+            f"linux.resources.{held[0].limit}: this user may not make a cgroup", hint="leave the limit out, or be root"
+        )
+    # In a user namespace nobody makes nodes, and mounts are nodev: there it is noted, not refused (runc).
+    if not devices.is_default(rules) and not devices.holder(host) and host.privileged and host.initial_userns:
+        raise UnsupportedError(
+            "linux.resources.devices: this host has neither cgroup v2 nor a v1 devices hierarchy", hint="mount one"
+        )
+
+
+def assemble_device_program(config: "dict[str, Any]", cgroup: Cgroup, host: "Host") -> bytes:
+    """The program that the launch has to attach to the v2 cgroup; none where v1, or nobody, holds the rules."""
+    rules = _resources(config).get("devices")
+    if not rules or not cgroup.unified or devices.holder(host) != 2:
+        return b""
+    from .device_program import assemble
+
+    return assemble(rules)
+
+
+def _resources(config: "dict[str, Any]") -> "dict[str, Any]":
+    return (config.get("linux") or {}).get("resources") or {}
+
+
+def _settings(resources: "dict[str, Any]", host: "Host") -> "list[Setting]":
+    """What limits.py makes of them; the drivers are not even loaded where nothing but device rules is asked."""
+    if not any(resources[name] for name in resources if name != "devices"):
+        return []
+    from . import limits
+
+    return limits.settings(resources, host)
+
+
 def of_process(pid: int, host: "Host") -> Cgroup:
     """The cgroup that a process is in (cgroups(7), /proc/PID/cgroup), but for hierarchies where that is the root."""
     unified, legacy = "", {}
@@ -156,14 +262,6 @@ def _writable(path: str) -> bool:
     while parent and not _exists(parent):
         parent = parent.rpartition("/")[0]
     return posix.access(parent, posix.W_OK) and posix.access(parent + "/cgroup.procs", posix.W_OK)
-
-
-def _exists(path: str) -> bool:
-    try:
-        posix.stat(path)
-    except OSError:
-        return False
-    return True
 
 
 def _make(path: str) -> None:
@@ -263,35 +361,5 @@ def _wait_for_change(unified: str) -> None:
             poll.poll(5)
         else:
             time.sleep(0.0005)
-    finally:
-        posix.close(fd)
-
-
-def _read(path: str) -> str:
-    try:
-        fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
-    except OSError as error:
-        if error.errno == ENOENT:
-            return ""
-        raise
-    try:
-        parts = []
-        while part := posix.read(fd, 65536):
-            parts.append(part)
-        return b"".join(parts).decode()
-    except OSError as error:
-        if error.errno == 19:  # ENODEV: the cgroup was removed while its file was open.
-            return ""
-        raise
-    finally:
-        posix.close(fd)
-
-
-def _write(path: str, value: str) -> None:
-    fd = posix.open(path, posix.O_WRONLY | posix.O_CLOEXEC)
-    try:
-        posix.write(fd, value.encode())
-    except OSError as error:
-        raise OSError(error.errno, posix.strerror(error.errno or 0), path) from error
     finally:
         posix.close(fd)

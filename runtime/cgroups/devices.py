@@ -1,17 +1,24 @@
-"""Device access rules in a v1 `devices` hierarchy (cgroup-v1/devices.rst): linux.resources.devices, line by line."""
+"""Device access rules, linux.resources.devices: what every container may use, and v1's lines (devices.rst)."""
+
+from ..errors import SpecError
+from .files import hierarchy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from ..host import Host
 
     Rule = dict[str, Any]
 
 # What every container may use whatever its rules say (runc, AllowedDevices): nodes of any kind may be made, the
 # default devices, terminals and /dev/console opened.
 _ALWAYS = (
-    "c *:* m", "b *:* m", "c 1:3 rwm", "c 1:5 rwm", "c 1:7 rwm", "c 1:8 rwm", "c 1:9 rwm", "c 5:0 rwm", "c 5:2 rwm",
-    "c 5:1 rwm", "c 136:* rwm",
+    ("c", -1, -1, "m"), ("b", -1, -1, "m"), ("c", 1, 3, "rwm"), ("c", 1, 5, "rwm"), ("c", 1, 7, "rwm"),
+    ("c", 1, 8, "rwm"), ("c", 1, 9, "rwm"), ("c", 5, 0, "rwm"), ("c", 5, 2, "rwm"), ("c", 5, 1, "rwm"),
+    ("c", 136, -1, "rwm"),
 )  # fmt: skip
+_DENY_ALL: "Rule" = {"allow": False, "type": "a"}
 
 
 def is_default(rules: "list[Rule]") -> bool:
@@ -19,11 +26,34 @@ def is_default(rules: "list[Rule]") -> bool:
     return all(not rule.get("allow") and rule.get("type") in (None, "", "a") for rule in rules)
 
 
+def holder(host: "Host") -> int:
+    """Who holds device rules: 1 a v1 hierarchy, 2 a program on the v2 cgroup, 0 nobody.
+
+    bpf(2) is for the initial user namespace alone, and nobody but its root makes device nodes (runc skips it, too).
+    """
+    if hierarchy(host.cgroup_legacy, "devices"):
+        return 1
+    return 2 if host.cgroup_unified and host.privileged and host.initial_userns else 0
+
+
+def check(rules: "list[Rule]") -> None:
+    """Raise SpecError for numbers that no device has; -1 and absent mean any."""
+    for index, rule in enumerate(rules):
+        for key in ("major", "minor"):
+            value = rule.get(key)
+            if value is not None and not -1 <= value < 1 << 32:
+                raise SpecError(f"linux.resources.devices[{index}].{key}: {value} is no device number")
+
+
+def with_defaults(rules: "list[Rule]") -> "list[Rule]":
+    """The rules between the default, which denies everything (runc), and what every container may use."""
+    always = [{"allow": True, "type": t, "major": a, "minor": i, "access": m} for t, a, i, m in _ALWAYS]
+    return [_DENY_ALL, *rules, *always]
+
+
 def writes(rules: "list[Rule]") -> "list[tuple[str, str]]":
-    """Files of the cgroup and the lines to write to them, in order; none when there are no rules."""
-    if not rules:
-        return []
-    return [_write(rule) for rule in rules] + [("devices.allow", line) for line in _ALWAYS]
+    """Files of a v1 `devices` cgroup and the lines to write to them, in order; none when there are no rules."""
+    return [_write(rule) for rule in with_defaults(rules)] if rules else []
 
 
 def _write(rule: "Rule") -> "tuple[str, str]":
@@ -32,7 +62,6 @@ def _write(rule: "Rule") -> "tuple[str, str]":
     if kind == "a":
         # "a" means all devices and all access, whatever stands behind it.
         return file, "a"
-    kind = "c" if kind == "u" else kind
     return file, f"{kind} {_number(rule.get('major'))}:{_number(rule.get('minor'))} {rule.get('access') or 'rwm'}"
 
 

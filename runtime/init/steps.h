@@ -68,6 +68,7 @@
     X(53, personality, "i")          \
     X(54, keyring, "si")             \
     X(55, exec_label, "ss")          \
+    X(56, device_program, "fb")     \
     X(57, remount, "sliii")          \
     X(58, timestamps, "f")
 

@@ -1,0 +1,106 @@
+"""Handing controllers down the v2 tree, and a container's cgroup to its own root.
+
+Only what is needed is enabled, and nothing is moved: a cgroup with processes of its own stays as it is ("no internal
+processes", cgroup-v2.rst).
+"""
+
+import posix
+from errno import EACCES, EBUSY, ENOENT, EOPNOTSUPP, EPERM, EROFS
+
+from ..errors import StateError, UnsupportedError
+from . import files
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from .settings import Setting
+
+_OWNED = "cgroup.procs\ncgroup.threads\ncgroup.subtree_control\n"
+
+
+def enable(path: str, mount: str, controllers: "Iterable[str]") -> None:
+    """Give the cgroup `path` its controllers: each directory from the mount down to the parent passes them on.
+
+    The usual case, a parent that does so already, costs one read.  Raises StateError or UnsupportedError naming the
+    cgroup that cannot.
+    """
+    needed = set(controllers) - {"cgroup"}
+    parent = path.rpartition("/")[0]
+    if not needed or not _missing(parent, needed):
+        return
+    at = mount
+    for name in ["", *parent[len(mount) :].strip("/").split("/")]:
+        at = f"{at}/{name}" if name else at
+        if missing := _missing(at, needed):
+            _pass_on(at, missing)
+
+
+def enable_for(path: str, mount: str, settings: "Iterable[Setting]") -> None:
+    """The same for the controllers of v2 among the settings."""
+    needed = {setting.controller for setting in settings if setting.version == 2 and setting.file}
+    if needed and path:
+        enable(path, mount, needed)
+
+
+def _missing(directory: str, needed: "set[str]") -> "list[str]":
+    return sorted(needed - set(files.read(directory + "/cgroup.subtree_control").split()))
+
+
+def _pass_on(directory: str, controllers: "list[str]") -> None:
+    try:
+        files.write(directory + "/cgroup.subtree_control", " ".join(["+" + name for name in controllers]))
+    except OSError as error:
+        raise _refusal(directory, ", ".join(controllers), error) from error
+
+
+def _refusal(directory: str, names: str, error: OSError) -> Exception:
+    what = f"cgroup {directory}: cannot enable {names} for what is below it"
+    if error.errno == EBUSY:
+        return StateError(f"{what}: it has processes of its own", hint="choose another parent, or move them to a leaf")
+    if error.errno == EOPNOTSUPP:
+        return StateError(f"{what}: it is threaded", hint="choose another parent")
+    if error.errno in (EACCES, EPERM, EROFS):
+        return UnsupportedError(f"{what}: not permitted", hint="it has not been delegated to this user")
+    if error.errno == ENOENT:
+        return UnsupportedError(f"{what}: its parent does not pass them on", hint="choose another parent")
+    return error
+
+
+def owner(config: "dict[str, Any]") -> int:
+    """Host uid that the container's v2 cgroup is to belong to, -1 for the caller's.
+
+    config-linux.md, "Cgroup ownership": with a cgroup namespace of its own and /sys/fs/cgroup mounted read-write, the
+    directory belongs to the host uid of process.user.uid.
+    """
+    linux = config.get("linux") or {}
+    kinds = {entry["type"]: entry.get("path") for entry in linux.get("namespaces") or ()}
+    if kinds.get("cgroup", "-") or kinds.get("user", "-") or not _writable_mount(config):
+        return -1
+    uid = int(((config.get("process") or {}).get("user") or {}).get("uid") or 0)
+    for entry in linux.get("uidMappings") or ():
+        if entry["containerID"] <= uid < entry["containerID"] + entry["size"]:
+            return int(entry["hostID"] + uid - entry["containerID"])
+    return -1
+
+
+def _writable_mount(config: "dict[str, Any]") -> bool:
+    mounts = [m for m in config.get("mounts") or () if m["destination"].rstrip("/") == "/sys/fs/cgroup"]
+    return (
+        bool(mounts)
+        and mounts[-1].get("type") in ("cgroup", "cgroup2")
+        and "ro" not in (mounts[-1].get("options") or ())
+    )
+
+
+def give(path: str, uid: int) -> None:
+    """Let `uid` make cgroups below `path`: the directory and the files that the kernel lists for that, no others."""
+    posix.chown(path, uid, -1)
+    for name in (files.read("/sys/kernel/cgroup/delegate") or _OWNED).split():
+        try:
+            posix.chown(f"{path}/{name}", uid, -1)
+        except OSError as error:
+            # A list of all files of this kernel: those of controllers that are not enabled are not here.
+            if error.errno != ENOENT:
+                raise
