@@ -18,15 +18,7 @@ MEGABYTE = 1 << 20
 DISK, OTHER = (98, 0), (7, 0)
 """Numbers of the machine's scratch disk, ubda, and of another block device, loop0."""
 
-NOT_YET = {
-    "test_a_process_over_memory_max_is_killed": "linux.resources.memory is refused",
-    "test_a_fork_bomb_stops_at_pids_max": "linux.resources.pids is refused",
-    "test_a_busy_loop_gets_its_share": "linux.resources.cpu is refused",
-    "test_a_write_is_slowed_down_to_io_max": "linux.resources.blockIO is refused",
-    "test_an_allowed_device_opens_and_no_other": "device rules on cgroup v2 are refused",
-    "test_devices_are_denied_by_default": "a lone deny-all is taken, but held on v1 only",
-    "test_frozen_tasks_do_not_run": "there is no pause",
-}
+NOT_YET = {"test_frozen_tasks_do_not_run": "there is no pause"}
 
 
 def limited(oci: Runtime, bundle: Bundle, script: str, **resources: Any) -> tuple[Container, int, Path]:

@@ -8,10 +8,7 @@ from tests.helpers.oci import Bundle, Runtime
 from tests.vm.guest.conftest import CGROUPS, box, wait_for
 
 HUGE = 2 << 20
-NOT_YET = {
-    "test_a_process_stays_on_its_cpus": "linux.resources.cpu is refused",
-    "test_huge_pages_end_at_their_limit": "linux.resources.hugepageLimits is refused",
-}
+NOT_YET: dict[str, str] = {}
 
 
 @pytest.fixture(scope="module")
