@@ -64,11 +64,11 @@ class Runtime:
         self._timed("start", self._ids["sleep"])
 
     def unenforced(self) -> dict[str, str]:
-        """Warren's own word, in its state; other runtimes have none."""
+        """What Warren did not hold, in its own words, from its state; other runtimes say nothing."""
         command = self.command("state", self._ids["sleep"])
         done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=True)
-        found: dict[str, str] = json.loads(done.stdout).get("enforced") or {}
-        return found
+        enforced: dict[str, str] = json.loads(done.stdout).get("enforced") or {}
+        return {what: why for what, why in enforced.items() if why.startswith(("not enforced", "none"))}
 
     def pid(self, kind: str) -> int:
         """Of the process that create() made last for that bundle; it is our child."""
