@@ -132,7 +132,7 @@ def _lines_before(file: str, value: str, text: str) -> "list[str]":
         before = [line for line in text.splitlines() if line.split()[:1] == [key]]
         return before or ([] if key == "default" else [f"{key} {_RESET.get(file, '0')}"])
     # An empty value is written as an empty line: a write of no bytes never reaches the kernel's parser.
-    return text.splitlines() or ["\n"]
+    return [line or "\n" for line in text.splitlines()] or ["\n"]
 
 
 def _restore(undo: "Undo") -> None:
