@@ -273,9 +273,10 @@ class Reader:
     def _pids(self) -> "PidsStats | None":
         """The same files in both versions."""
         path, pids = self._legacy.get("pids") or self._unified, PidsStats()
-        if not path or not self._text(path + "/pids.current"):
+        current = self._text(path + "/pids.current") if path else b""
+        if not current:
             return None
-        pids.current = self._number(path + "/pids.current")
+        pids.current = int(current)
         pids.limit = self._number(path + "/pids.max", UNLIMITED)
         pids.failures = self._words(path + "/pids.events").get("max", 0)
         return pids

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from runtime.cgroups import device_program
+from runtime.cgroups import device_program, devices
 from runtime.errors import SpecError, UnsupportedError
 from tests.helpers import ebpf
 
@@ -123,6 +123,10 @@ def test_no_device_has_such_a_number(number: int) -> None:
 
 
 def test_a_program_is_bounded() -> None:
-    rules = [{"allow": True, "type": "c", "major": n % 4096, "minor": n, "access": "r"} for n in range(20000)]
+    rules = [{"allow": True, "type": "c", "major": n % 4096, "minor": n, "access": "r"} for n in range(9000)]
     with pytest.raises(UnsupportedError, match="too many"):
         device_program.assemble(rules)
+
+
+def test_the_program_of_the_default_set_is_the_one_that_is_kept() -> None:
+    assert device_program.assemble([DENY_ALL]) == devices.DEFAULT_PROGRAM
