@@ -4,7 +4,7 @@ Owns making, killing and removing them, and what is written to them.  Paths alon
 that the clean-up after a crash needs nothing but them.
 
     limits.py          which hierarchy holds which limit; unified.py and legacy.py: what to write, checks.py: what never
-    settings.py writing.py files.py    one value for one file, and what the kernel says to it
+    settings.py files.py    one value for one file, and what the kernel says to it
     devices.py device_program.py programs.py    device rules: their meaning, as a program, and its life in the kernel
     delegation.py      controllers down the v2 tree, ownership
     update.py freezer.py oom.py stats.py events.py    what happens to a container that runs
@@ -72,17 +72,20 @@ class Cgroup:
         """
         resources = _resources(config)
         if wanted := _settings(resources, host):
-            from . import delegation, writing
+            from . import settings
 
-            delegation.enable_for(self.unified, host.cgroup_unified, wanted)
-            writing.write_all(self, wanted)
+            if self.unified and any(setting.version == 2 for setting in wanted):
+                from . import delegation
+
+                delegation.enable_for(self.unified, host.cgroup_unified, wanted)
+            settings.write_all(self, wanted)
         path = self.legacy.get(_hierarchy(self.legacy, "devices"))
-        for file, line in devices.writes(resources.get("devices") or []) if path else ():
-            _write(f"{path}/{file}", line)
+        if path:
+            devices.write(path, resources.get("devices") or [])
 
     def give_to_container(self, config: "dict[str, Any]") -> None:
         """Let the root of the container's user namespace make cgroups of its own, where the spec says so."""
-        if self.unified and not self.legacy:
+        if self.unified and not self.legacy and (config.get("linux") or {}).get("uidMappings"):
             from . import delegation
 
             uid = delegation.owner(config)
@@ -225,6 +228,8 @@ def assemble_device_program(config: "dict[str, Any]", cgroup: Cgroup, host: "Hos
     rules = _resources(config).get("devices")
     if not rules or not cgroup.unified or devices.holder(host) != 2:
         return b""
+    if devices.is_default(rules):
+        return devices.DEFAULT_PROGRAM
     from .device_program import assemble
 
     return assemble(rules)

@@ -3,8 +3,7 @@
 For the controllers that a host still binds to v1; the same interface as unified.py, and the spec's own numbers.
 """
 
-from .settings import Setting, asked
-from .unified import rdma_lines
+from .settings import Setting, asked, rdma_lines
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

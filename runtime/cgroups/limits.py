@@ -4,12 +4,13 @@ It owns the order of writing and the refusal, before anything exists, of what no
 """
 
 from ..errors import UnsupportedError
-from . import legacy, unified
 from .checks import check
 from .files import hierarchy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from ..host import Host
     from .settings import Json, Setting
 
@@ -45,7 +46,7 @@ def version(controller: str, host: "Host") -> int:
 
 def _of_controller(controller: str, resources: "Json", host: "Host") -> "list[Setting]":
     number = version(controller, host)
-    found: list[Setting] = (legacy if number == 1 else unified).DRIVERS[controller](resources)
+    found: list[Setting] = _drivers(number)[controller](resources)
     if number:
         return found
     for setting in found:
@@ -54,7 +55,20 @@ def _of_controller(controller: str, resources: "Json", host: "Host") -> "list[Se
     return []
 
 
+def _drivers(number: int) -> "Mapping[str, Callable[[Json], list[Setting]]]":
+    """Each is loaded where it is needed: a launch pays for it."""
+    if number == 1:
+        from . import legacy
+
+        return legacy.DRIVERS
+    from . import unified
+
+    return unified.DRIVERS
+
+
 def _verbatim(resources: "Json", host: "Host") -> "list[Setting]":
+    from . import unified
+
     found = unified.unified(resources)
     for setting in found:
         if not host.cgroup_unified:

@@ -1,8 +1,16 @@
-"""The unit of work of both drivers: one value for one file of a cgroup, and the limit that it comes from."""
+"""The unit of work of both drivers: one value for one file of a cgroup, the limit that it comes from, and what it
+means when the kernel does not take it."""
+
+from errno import EACCES, EBUSY, EINVAL, ENODEV, ENOENT, EPERM, ERANGE, EROFS, errorcode
+
+from ..errors import SpecError, StateError, UnsupportedError, WarrenError
+from . import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from . import Cgroup
 
     Json = dict[str, Any]
 
@@ -55,3 +63,69 @@ class Setting:
 def asked(section: "Json", name: str) -> int:
     """A number of the spec; 0 where it is absent or null, which mean the same nearly everywhere (runc)."""
     return int(section.get(name) or 0)
+
+
+def rdma_lines(resources: "Json", version: int) -> "list[Setting]":
+    """Both hierarchies have the same file (cgroup-v1/rdma.rst)."""
+    found = []
+    for device, limits in resources["rdma"].items():
+        keys = (("hcaHandles", "hca_handle"), ("hcaObjects", "hca_object"))
+        words = [f"{key}={limits[name]}" for name, key in keys if limits.get(name) is not None]
+        if words:
+            found.append(Setting(version, "rdma", f"rdma.{device}", "rdma.max", " ".join([device, *words])))
+    return found
+
+
+def directory(cgroup: "Cgroup", setting: "Setting") -> str:
+    """Where a setting's file lies; raises StateError when the container was made without that hierarchy."""
+    name = files.hierarchy(cgroup.legacy, setting.controller)
+    path = cgroup.unified if setting.version == 2 else cgroup.legacy.get(name, "")
+    if not path:
+        raise StateError(f"linux.resources.{setting.limit}: the container has no cgroup for {setting.controller}")
+    return path
+
+
+def write_all(cgroup: "Cgroup", settings: "list[Setting]") -> None:
+    """Write in order; raises what refusal() makes of the first failure."""
+    for setting in settings:
+        if setting.file:
+            try:
+                write(cgroup, setting)
+            except OSError as error:
+                raise refusal(setting, error) from error
+
+
+def write(cgroup: "Cgroup", setting: "Setting") -> None:
+    """Write one value, to the file that the kernel has of the two that it may have; remembers which."""
+    path = directory(cgroup, setting)
+    try:
+        files.write(f"{path}/{setting.file}", setting.value)
+    except OSError as error:
+        if error.errno != ENOENT or (not setting.instead and not setting.optional):
+            raise
+        if setting.instead:
+            (setting.file, setting.value), setting.instead = setting.instead, None
+            files.write(f"{path}/{setting.file}", setting.value)
+
+
+def refusal(setting: "Setting", error: OSError) -> WarrenError:
+    """The exception for a value that the kernel did not take."""
+    what = f"linux.resources.{setting.limit}: {setting.file} = {setting.value}"
+    name = errorcode.get(error.errno or 0, str(error.errno))
+    if error.errno == ENOENT:
+        return UnsupportedError(f"{what}: this kernel has no such file", hint="leave the limit out")
+    if error.errno == ENODEV:
+        return SpecError(f"{what}: no such device (ENODEV)", hint="the kernel limits whole disks by major:minor")
+    if error.errno in (EINVAL, ERANGE):
+        return SpecError(f"{what}: the kernel does not take this value ({name})", hint=_hint(setting))
+    if error.errno == EBUSY:
+        return StateError(f"{what}: more is in use (EBUSY)", hint="choose a higher limit")
+    if error.errno in (EACCES, EPERM, EROFS):
+        return UnsupportedError(f"{what}: not permitted ({name})", hint=_hint(setting) or "is the cgroup delegated?")
+    return WarrenError(f"{what}: {name}")
+
+
+def _hint(setting: "Setting") -> str:
+    if setting.limit.startswith("cpu.realtime"):
+        return "the parent cgroups need real-time runtime first"
+    return "the parent cgroup may allow less" if setting.controller in ("cpu", "cpuset") else ""

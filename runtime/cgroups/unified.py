@@ -4,7 +4,7 @@ The spec still speaks v1: its numbers are converted as runc and crun convert the
 """
 
 from ..errors import UnsupportedError
-from .settings import Setting, asked
+from .settings import Setting, asked, rdma_lines
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -180,17 +180,6 @@ def hugetlb(resources: "Json") -> "list[Setting]":
 
 def rdma(resources: "Json") -> "list[Setting]":
     return rdma_lines(resources, 2)
-
-
-def rdma_lines(resources: "Json", version: int) -> "list[Setting]":
-    """Both hierarchies have the same file (cgroup-v1/rdma.rst)."""
-    found = []
-    for device, limits in resources["rdma"].items():
-        keys = (("hcaHandles", "hca_handle"), ("hcaObjects", "hca_object"))
-        words = [f"{key}={limits[name]}" for name, key in keys if limits.get(name) is not None]
-        if words:
-            found.append(Setting(version, "rdma", f"rdma.{device}", "rdma.max", " ".join([device, *words])))
-    return found
 
 
 def net_cls(resources: "Json") -> "list[Setting]":

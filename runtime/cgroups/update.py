@@ -3,7 +3,7 @@
 from errno import EINVAL
 
 from ..errors import WarrenError
-from . import checks, delegation, device_program, devices, files, freezer, legacy, limits, programs, writing
+from . import checks, delegation, device_program, devices, files, freezer, legacy, limits, settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def _ordered(cgroup: "Cgroup", wanted: "list[Setting]") -> "list[Setting]":
     if legacy.LIMIT not in names or legacy.SWAP not in names:
         return wanted
     limit, swap = names.index(legacy.LIMIT), names.index(legacy.SWAP)
-    now = int(files.read(f"{writing.directory(cgroup, wanted[limit])}/{legacy.LIMIT}") or 0)
+    now = int(files.read(f"{settings.directory(cgroup, wanted[limit])}/{legacy.LIMIT}") or 0)
     if wanted[swap].value == "-1" or now < int(wanted[swap].value):
         wanted[limit], wanted[swap] = wanted[swap], wanted[limit]
     return wanted
@@ -103,18 +103,18 @@ def _write(cgroup: "Cgroup", setting: "Setting", undo: "Undo", *, again: bool) -
     """False for a value that the kernel did not take, where it is to be tried again."""
     known = _previous(cgroup, setting)
     try:
-        writing.write(cgroup, setting)
+        settings.write(cgroup, setting)
     except OSError as error:
         if again and error.errno == EINVAL:
             return False
-        raise writing.refusal(setting, error) from error
+        raise settings.refusal(setting, error) from error
     undo += known
     return True
 
 
 def _previous(cgroup: "Cgroup", setting: "Setting") -> "Undo":
     """The writes that bring back what the file says now."""
-    path = writing.directory(cgroup, setting)
+    path = settings.directory(cgroup, setting)
     file, value = setting.file, setting.value
     if setting.instead and not files.exists(f"{path}/{file}"):
         file, value = setting.instead
@@ -132,7 +132,7 @@ def _lines_before(file: str, value: str, text: str) -> "list[str]":
         before = [line for line in text.splitlines() if line.split()[:1] == [key]]
         return before or ([] if key == "default" else [f"{key} {_RESET.get(file, '0')}"])
     # An empty value is written as an empty line: a write of no bytes never reaches the kernel's parser.
-    return text.splitlines() or ["\n"]
+    return [line or "\n" for line in text.splitlines()] or ["\n"]
 
 
 def _restore(undo: "Undo") -> None:
@@ -149,6 +149,8 @@ def _write_devices(cgroup: "Cgroup", old: "Json", merged: "Json", program: bytes
         return
     path = cgroup.legacy.get(files.hierarchy(cgroup.legacy, "devices"), "")
     if program:
+        from . import programs
+
         programs.replace(cgroup.unified, program)
     elif path:
         _write_lines(cgroup, path, old.get("devices") or [], merged["devices"])
@@ -160,11 +162,10 @@ def _write_lines(cgroup: "Cgroup", path: str, old: "list[devices.Rule]", new: "l
     if not was_frozen:
         freezer.freeze(cgroup)
     try:
-        for file, line in devices.writes(new):
-            files.write(f"{path}/{file}", line)
+        devices.write(path, new)
     except OSError as error:
-        _restore([(f"{path}/{file}", line) for file, line in reversed(devices.writes(old))])
-        raise WarrenError(f"linux.resources.devices: {error.filename}: {line}: {error.strerror}") from error
+        devices.write(path, old or [{"allow": True}])
+        raise WarrenError(f"linux.resources.devices: {error.filename}: {error.strerror}".lower()) from error
     finally:
         if not was_frozen:
             freezer.thaw(cgroup)

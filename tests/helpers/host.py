@@ -54,6 +54,10 @@ def _cgroup2(controller: str) -> Callable[[], str]:
     return check
 
 
+def _cgroup1() -> str:
+    return "" if " - cgroup " in Path("/proc/self/mountinfo").read_text() else "no v1 hierarchy is mounted"
+
+
 def _userns() -> str:
     for knob in ("/proc/sys/kernel/unprivileged_userns_clone", "/proc/sys/user/max_user_namespaces"):
         if Path(knob).exists() and Path(knob).read_text().strip() == "0":
@@ -74,6 +78,9 @@ FEATURES: dict[str, Callable[[], str]] = {
     "cgroup2-memory": _cgroup2("memory"),
     "cgroup2-pids": _cgroup2("pids"),
     "cgroup2-cpu": _cgroup2("cpu"),
+    "cgroup2-hugetlb": _cgroup2("hugetlb"),
+    "cgroup1": _cgroup1,
+    "disk": lambda: "temporary files lie on no disk",
     "useradd": _tool("useradd"),
     "newuidmap": _tool("newuidmap"),
     "ip": _tool("ip"),
