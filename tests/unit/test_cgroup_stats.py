@@ -8,7 +8,7 @@ import pytest
 
 from runtime.cgroups import Cgroup, events, oom
 from runtime.cgroups.stats import UNLIMITED, Reader, read_stats
-from runtime.spec import dump_json
+from runtime.jsontext import dump_json
 
 V2 = {
     "cpu.stat": "usage_usec 1500\nuser_usec 1000\nsystem_usec 500\nnr_periods 10\nnr_throttled 4\nthrottled_usec 70\n",
