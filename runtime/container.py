@@ -307,6 +307,35 @@ class Container:
         pid = self._dir.process()
         return _pid_namespace(pid) if pid else []
 
+    # ---- pause, resume
+
+    def pause(self) -> None:
+        """Freeze every process of the container; returns when all have stopped.
+
+        Raises StateError unless it is created or running, and, with everything thawed, when a process does not stop.
+        """
+        self._dir.lock()
+        try:
+            record = self._record()
+            status = self._status(record)
+            if status not in ("created", "running"):
+                raise StateError(f"container {self.id!r} cannot be paused: container not running, it is {status}")
+            _cgroup_of(record).freeze()
+        finally:
+            self._dir.unlock()
+
+    def resume(self) -> None:
+        """Let a paused container go on; StateError for one that is not paused."""
+        self._dir.lock()
+        try:
+            record = self._record()
+            cgroup = _cgroup_of(record)
+            if not cgroup.frozen():
+                raise StateError(f"container {self.id!r} is not paused: it is {self._status(record)}")
+            cgroup.thaw()
+        finally:
+            self._dir.unlock()
+
     # ---- kill, delete
 
     def kill(self, signal: int, all: bool = False) -> None:

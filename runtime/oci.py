@@ -37,6 +37,8 @@ _COMMANDS: "dict[str, tuple[str, dict[str, str]]]" = {
     "start": ("ID", {}),
     "state": ("ID", {}),
     "kill": ("ID [SIGNAL]", {"all a": ""}),
+    "pause": ("ID", {}),
+    "resume": ("ID", {}),
     "delete": ("ID", {"force f": ""}),
     "exec": ("ID COMMAND...", {
         "console-socket": "=", "pidfd-socket": "=", "cwd": "=", "env e": "*", "tty t": "", "user u": "=",
@@ -49,7 +51,7 @@ _COMMANDS: "dict[str, tuple[str, dict[str, str]]]" = {
     "spec": ("", {"bundle b": "=", "rootless": ""}),
     "features": ("", {}),
 }  # fmt: skip
-_LATER = ("pause", "resume", "update", "events", "checkpoint", "restore")
+_LATER = ("update", "events", "checkpoint", "restore")
 _SIGNALS = {
     name: number + 1
     for number, name in enumerate(
@@ -468,6 +470,20 @@ def signal_number(text: str) -> int:
     if not number or sign:
         raise UsageError(f"unknown signal {text!r}")
     return number
+
+
+def _pause(arguments: Arguments, root: str, log: Log) -> int:
+    from .container import Container
+
+    Container(arguments.words[0], root).pause()
+    return 0
+
+
+def _resume(arguments: Arguments, root: str, log: Log) -> int:
+    from .container import Container
+
+    Container(arguments.words[0], root).resume()
+    return 0
 
 
 def _delete(arguments: Arguments, root: str, log: Log) -> int:

@@ -159,3 +159,44 @@ def test_a_damaged_state_hides_no_container(oci: Runtime, box: Container, text: 
     oci("state", box.id).fails("does not exist")
     process = processes.read(pid)
     assert not process or not process.alive
+
+
+def test_pause_and_resume(oci: Runtime, box: Container) -> None:
+    """runc(8): "The pause command suspends all processes in the instance of the container." A paused one takes no
+    other process, and is removed all the same."""
+    oci("pause", box.id).ok()
+    assert box.status == "paused"
+    assert "frozen 1" in frozen_of(box.pid)
+    oci("exec", box.id, "/bin/probe", "true").fails("paused")
+    oci("resume", box.id).ok()
+    assert box.status == "running"
+    assert "frozen 1" not in frozen_of(box.pid)
+    oci("exec", box.id, "/bin/probe", "true").ok()
+
+
+def frozen_of(pid: int) -> str:
+    """What the freezer, of v2 or v1, says of a process: "frozen 1" when it is."""
+    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "freezer" and "FROZEN" in Path(f"/sys/fs/cgroup/freezer{path}/freezer.state").read_text():
+            return "frozen 1"
+        for mount in ("/sys/fs/cgroup/unified", "/sys/fs/cgroup"):
+            file = Path(f"{mount}{path}/cgroup.events")
+            if not controllers and file.exists() and "frozen 1" in file.read_text():
+                return "frozen 1"
+    return "frozen 0"
+
+
+def test_pausing_and_resuming_what_cannot(oci: Runtime, bundle: Bundle, box: Container) -> None:
+    oci("resume", box.id).fails("not paused")
+    oci("pause", "wrn-no-such").fails("does not exist")
+    oci("resume", "wrn-no-such").fails("does not exist")
+    box.kill("KILL")
+    box.wait("stopped")
+    oci("pause", box.id).fails("not running")
+
+
+def test_a_paused_container_can_be_removed(oci: Runtime, box: Container) -> None:
+    oci("pause", box.id).ok()
+    box.delete("--force").ok()
+    oci("state", box.id).fails("does not exist")
