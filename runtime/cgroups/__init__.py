@@ -99,8 +99,9 @@ class Cgroup:
         resources = _resources(config)
         found: dict[str, str] = {}
         for setting in _settings(resources, host):
+            # What one limit needs beyond its first file (reservations of huge pages) goes without saying.
             if not setting.lifts:
-                found[setting.limit] = f"{found[setting.limit]}; {setting}" if setting.limit in found else str(setting)
+                found.setdefault(setting.limit, str(setting))
         if resources.get("devices"):
             found["devices"] = _HOLDERS[devices.holder(host)]
         return found

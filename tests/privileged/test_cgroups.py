@@ -21,6 +21,7 @@ from runtime.launch import Options, launch
 from runtime.spec import Spec
 from runtime.steps import LaunchPlan
 from tests.helpers.host import require
+from tests.helpers.oci import Bundle, Runtime
 
 MIB = 1 << 20
 PYTHON = os.path.realpath(sys.executable)
@@ -637,3 +638,33 @@ def test_a_reading_is_a_few_system_calls(box: Box, monkeypatch: pytest.MonkeyPat
     reader.read()
     reader.close()
     assert 0 < calls <= 16
+
+
+# ---- containers
+
+
+def test_a_container_is_held_by_what_its_state_says(oci: Runtime, bundle: Bundle) -> None:
+    bundle.linux["resources"].update(memory={"limit": 48 * MIB}, pids={"limit": 33}, cpu={"quota": 50000})
+    container = oci.up(bundle)
+    enforced = container.state()["enforced"]
+    assert {"memory.limit", "pids.limit", "cpu.quota", "devices"} <= set(enforced)
+    held = cgroups.of_process(container.pid, Host.probe())
+    found = stats.read_stats(held)
+    assert found.memory
+    assert found.pids
+    assert (found.memory.limit, found.pids.limit) == (48 * MIB, 33)
+
+
+@pytest.mark.parametrize(
+    ("resources", "words"),
+    [
+        ({"memory": {"limit": -7}}, "linux.resources.memory.limit: must be"),
+        ({"memory": {"limit": 2 * MIB, "swap": MIB}}, "linux.resources.memory.swap"),
+        ({"rdma": {"none": {"hcaHandles": 1}}}, "linux.resources.rdma.none: this host has no rdma controller"),
+        ({"unified": {"cgroup.kill": "1"}}, "linux.resources.unified: cgroup.kill is no limit"),
+        ({"cpu": {"cpus": "5-3"}}, "linux.resources.cpu.cpus"),
+    ],
+)
+def test_bad_limits_leave_nothing(oci: Runtime, bundle: Bundle, resources: dict[str, Any], words: str) -> None:
+    bundle.linux["resources"].update(resources)
+    oci.refuses(bundle, words)
