@@ -3,7 +3,7 @@
 from errno import EINVAL
 
 from ..errors import WarrenError
-from . import checks, delegation, device_program, devices, files, freezer, legacy, limits, settings
+from . import checks, device_program, devices, files, freezer, legacy, limits, settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def update(cgroup: "Cgroup", old: "Json", new: "Json", host: "Host") -> "Json":
     wanted = [s for s in limits.settings(merged, host) if s.file and _mentioned(s, new)]
     program = _program(cgroup, new, merged, host)
     _check_usage(cgroup, merged.get("memory") or {}, new)
-    delegation.enable_for(cgroup.unified, host.cgroup_unified, wanted)
+    cgroup.enable({s.controller for s in wanted if s.version == 2 and s.controller != "cgroup"}, host)
     undo: Undo = []
     try:
         _write_each(cgroup, _ordered(cgroup, wanted), undo)
