@@ -8,7 +8,7 @@ import _socket
 import fcntl
 import posix
 import sys
-from errno import EACCES, EBADMSG, EINTR, EINVAL, EISDIR, ENOENT, ENOEXEC, ENOTDIR, EPERM
+from errno import EACCES, EAGAIN, EBADMSG, EINTR, EINVAL, EISDIR, ENOENT, ENOEXEC, ENOTDIR, EPERM
 
 from .errors import CommandNotExecutableError, CommandNotFoundError, LaunchError, WarrenError
 from .steps import FAIL, MAP, MAX_MESSAGE, MESSAGE, OK, PID, READY, SYNC, SYNC_SLOT, LaunchPlan
@@ -207,6 +207,10 @@ def failure(plan: LaunchPlan, number: int, errno: int, detail: str) -> LaunchErr
 def _hint(op: str, errno: int) -> str:
     if errno == EPERM and op == "userns":
         return "are unprivileged user namespaces allowed here?"
+    if errno == EAGAIN and op == "clone":
+        return "is the limit of processes too low for a container to start?"
+    if errno == EPERM and op == "device_program":
+        return "bpf(2) is not permitted here"
     if errno == ENOENT and op == "open_tree":
         return "the source of a mount does not exist"
     if errno == EACCES and op == "oom_score_adj":

@@ -74,14 +74,19 @@ class Cgroup:
         if wanted := _settings(resources, host):
             from . import settings
 
-            if self.unified and any(setting.version == 2 for setting in wanted):
-                from . import delegation
-
-                delegation.enable_for(self.unified, host.cgroup_unified, wanted)
+            self.enable({s.controller for s in wanted if s.version == 2 and s.file and s.controller != "cgroup"}, host)
             settings.write_all(self, wanted)
         path = self.legacy.get(_hierarchy(self.legacy, "devices"))
         if path:
             devices.write(path, resources.get("devices") or [])
+
+    def enable(self, controllers: "set[str]", host: "Host") -> None:
+        """Have these v2 controllers; the usual case, a parent that passes them on already, costs one read."""
+        parent = self.unified.rpartition("/")[0]
+        if self.unified and controllers - set(_read(parent + "/cgroup.subtree_control").split()):
+            from . import delegation
+
+            delegation.enable(self.unified, host.cgroup_unified, controllers)
 
     def give_to_container(self, config: "dict[str, Any]") -> None:
         """Let the root of the container's user namespace make cgroups of its own, where the spec says so."""
@@ -99,8 +104,9 @@ class Cgroup:
         resources = _resources(config)
         found: dict[str, str] = {}
         for setting in _settings(resources, host):
+            # What one limit needs beyond its first file (reservations of huge pages) goes without saying.
             if not setting.lifts:
-                found[setting.limit] = f"{found[setting.limit]}; {setting}" if setting.limit in found else str(setting)
+                found.setdefault(setting.limit, str(setting))
         if resources.get("devices"):
             found["devices"] = _HOLDERS[devices.holder(host)]
         return found

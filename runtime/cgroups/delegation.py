@@ -15,33 +15,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
-    from .settings import Setting
-
 _OWNED = "cgroup.procs\ncgroup.threads\ncgroup.subtree_control\n"
 
 
 def enable(path: str, mount: str, controllers: "Iterable[str]") -> None:
     """Give the cgroup `path` its controllers: each directory from the mount down to the parent passes them on.
 
-    The usual case, a parent that does so already, costs one read.  Raises StateError or UnsupportedError naming the
-    cgroup that cannot.
+    Raises StateError or UnsupportedError naming the cgroup that cannot.
     """
-    needed = set(controllers) - {"cgroup"}
+    needed = set(controllers)
     parent = path.rpartition("/")[0]
-    if not needed or not _missing(parent, needed):
-        return
     at = mount
     for name in ["", *parent[len(mount) :].strip("/").split("/")]:
         at = f"{at}/{name}" if name else at
         if missing := _missing(at, needed):
             _pass_on(at, missing)
-
-
-def enable_for(path: str, mount: str, settings: "Iterable[Setting]") -> None:
-    """The same for the controllers of v2 among the settings."""
-    needed = {setting.controller for setting in settings if setting.version == 2 and setting.file}
-    if needed and path:
-        enable(path, mount, needed)
 
 
 def _missing(directory: str, needed: "set[str]") -> "list[str]":

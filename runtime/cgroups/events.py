@@ -1,6 +1,6 @@
 """What `events` prints: readings and OOM notices as the JSON that runc prints (runc, types/events.go)."""
 
-from .stats import UNLIMITED
+from .stats import CPUSET, UNLIMITED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     Json = dict[str, object]
 
 _MAX = (1 << 64) - 1
-"""How runc writes that there is no limit."""
+_MAX_V1 = (1 << 63) - 4096
+"""How runc writes that there is no limit: in v1 as the kernel does."""
 
 
 def stats_event(container_id: str, stats: "Stats") -> "Json":
@@ -24,7 +25,7 @@ def stats_data(stats: "Stats") -> "Json":
     """types.Stats; what is empty is left out where runc leaves it out, and only there."""
     return {
         "cpu": _cpu(stats),
-        "cpuset": _CPUSET,
+        "cpuset": _cpuset(stats),
         "memory": _memory(stats),
         "pids": _pids(stats),
         "blkio": _blkio(stats),
@@ -37,14 +38,16 @@ def stats_data(stats: "Stats") -> "Json":
     }
 
 
-_CPUSET: "Json" = dict.fromkeys(
-    (
-        "cpu_exclusive", "mem_hardwall", "mem_exclusive", "memory_migrate", "memory_spread_page", "memory_spread_slab",
-        "memory_pressure", "sched_load_balance", "sched_relax_domain_level",
-    ),
-    0,
-)  # fmt: skip
-"""runc fills it from v1 cpusets alone; the keys are always there."""
+def _cpuset(stats: "Stats") -> "Json":
+    """The lists by their members; the flags are always there, all 0 in v2 (runc)."""
+    lists = {name: _members(stats.cpuset.get(name, "")) for name in ("cpus", "mems")}
+    flags = {name: int(stats.cpuset.get(name) or 0) for name in CPUSET if name not in lists}
+    return {**_filled(**lists), **flags}
+
+
+def _members(text: str) -> "list[int]":
+    ends = [part.split("-") for part in text.split(",") if part]
+    return [number for end in ends for number in range(int(end[0]), int(end[-1]) + 1)]
 
 
 def _filled(**values: object) -> "Json":
@@ -56,7 +59,8 @@ def _cpu(stats: "Stats") -> "Json":
     cpu: CpuStats | None = stats.cpu
     if cpu is None:
         return {"usage": {"kernel": 0, "user": 0}, "throttling": {}}
-    usage = {**_filled(total=cpu.usage, percpu=cpu.per_cpu), "kernel": cpu.system, "user": cpu.user}
+    by_cpu = _filled(percpu=cpu.per_cpu, percpu_kernel=cpu.per_cpu_system, percpu_user=cpu.per_cpu_user)
+    usage = {**_filled(total=cpu.usage), **by_cpu, "kernel": cpu.system, "user": cpu.user}
     throttling = _filled(periods=cpu.periods, throttledPeriods=cpu.throttled_periods, throttledTime=cpu.throttled)
     return {"usage": usage, "throttling": throttling, **_psi(stats, "cpu")}
 
@@ -68,19 +72,23 @@ def _memory(stats: "Stats") -> "Json":
     if memory is None:
         return {"usage": none, "swap": none, "kernel": none, "kernelTCP": none}
     both = memory.limit + memory.swap_limit if memory.limit >= 0 and memory.swap_limit >= 0 else UNLIMITED
+    v1 = "hierarchical_memory_limit" in memory.raw
+    most = _MAX_V1 if v1 else _MAX
     return {
         **_filled(cache=memory.file),
-        "usage": _entry(memory.limit, memory.current, memory.peak, memory.failures),
-        "swap": _entry(both, memory.current + memory.swap, 0, 0),
-        "kernel": _entry(0, memory.kernel if "hierarchical_memory_limit" in memory.raw else 0, 0, 0),
-        "kernelTCP": none,
+        "usage": _entry(
+            most if memory.limit == UNLIMITED else memory.limit, memory.current, memory.peak, memory.failures
+        ),
+        "swap": _entry(most if both == UNLIMITED else both, memory.current + memory.swap, memory.swap_peak, 0),
+        "kernel": _entry(most, memory.kernel, memory.kernel_peak, 0) if v1 else none,
+        "kernelTCP": _entry(most, 0, 0, 0) if v1 else none,
         **_filled(raw=memory.raw),
         **_psi(stats, "memory"),
     }
 
 
 def _entry(limit: int, usage: int, peak: int, failures: int) -> "Json":
-    return {"limit": _MAX if limit == UNLIMITED else limit, **_filled(usage=usage, max=peak), "failcnt": failures}
+    return {"limit": limit, **_filled(usage=usage, max=peak), "failcnt": failures}
 
 
 def _pids(stats: "Stats") -> "Json":

@@ -57,7 +57,8 @@ class Setting:
         if not self.file:
             return "not enforced: " + self.value
         where = "cgroup v2" if self.version == 2 else f"cgroup v1 {self.controller}"
-        return f"{self.file} = {self.value} ({where})"
+        other = f" or {self.instead[0]} = {self.instead[1]}" if self.instead else ""
+        return f"{self.file} = {self.value}{other} ({where})"
 
 
 def asked(section: "Json", name: str) -> int:

@@ -18,12 +18,19 @@ UNLIMITED = -1
 _V1_UNLIMITED = 1 << 62
 """v1 says "none" as the largest multiple of a page below 2^63."""
 _SIZE = 1 << 16
+CPUSET = (
+    "cpus", "cpu_exclusive", "mems", "mem_hardwall", "mem_exclusive", "memory_migrate", "memory_spread_page",
+    "memory_spread_slab", "memory_pressure", "sched_load_balance", "sched_relax_domain_level",
+)  # fmt: skip
 
 
 class CpuStats:
     """All times in nanoseconds."""
 
-    __slots__ = ("per_cpu", "periods", "system", "throttled", "throttled_periods", "usage", "user")
+    __slots__ = (
+        "per_cpu", "per_cpu_system", "per_cpu_user", "periods", "system", "throttled", "throttled_periods", "usage",
+        "user",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.usage = 0
@@ -34,15 +41,17 @@ class CpuStats:
         self.throttled_periods = 0
         self.throttled = 0
         self.per_cpu: list[int] = []
-        """Usage by processor; v1 only."""
+        """Usage by processor, this and the next two; v1 only."""
+        self.per_cpu_user: list[int] = []
+        self.per_cpu_system: list[int] = []
 
 
 class MemoryStats:
     """All in bytes; limits are UNLIMITED where there is none."""
 
     __slots__ = (
-        "anon", "current", "failures", "file", "kernel", "limit", "oom", "oom_kills", "peak", "raw", "shmem", "swap",
-        "swap_limit", "working_set",
+        "anon", "current", "failures", "file", "kernel", "kernel_peak", "limit", "oom", "oom_kills", "peak", "raw",
+        "shmem", "swap", "swap_limit", "swap_peak", "working_set",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -57,6 +66,9 @@ class MemoryStats:
         self.shmem = 0
         """Part of `file`."""
         self.kernel = 0
+        self.kernel_peak = 0
+        self.swap_peak = 0
+        """Of memory and swap together; this and the one before v1 only."""
         self.swap = 0
         """Swap alone, in both versions."""
         self.swap_limit = UNLIMITED
@@ -121,7 +133,7 @@ class Pressure:
 class Stats:
     """A reading; `None` for what no hierarchy of the container accounts."""
 
-    __slots__ = ("cpu", "hugetlb", "io", "memory", "pids", "pressure")
+    __slots__ = ("cpu", "cpuset", "hugetlb", "io", "memory", "pids", "pressure")
 
     def __init__(self) -> None:
         self.cpu: CpuStats | None = None
@@ -129,6 +141,8 @@ class Stats:
         self.pids: PidsStats | None = None
         self.io: list[DeviceIo] | None = None
         self.hugetlb: dict[str, HugetlbStats] = {}
+        self.cpuset: dict[str, str] = {}
+        """Files of a v1 cpuset, without "cpuset."."""
         self.pressure: dict[str, Pressure] = {}
         """By "cpu", "memory", "io"; v2 only, and only where the kernel accounts it."""
 
@@ -143,7 +157,7 @@ class Reader:
     __slots__ = ("_absent", "_fds", "_full", "_legacy", "_sizes", "_unified")
 
     def __init__(self, cgroup: "Cgroup", *, full: bool = False) -> None:
-        names = ("memory", "cpu", "cpuacct", "pids", "blkio", "hugetlb")
+        names = ("memory", "cpu", "cpuacct", "pids", "blkio", "hugetlb", "cpuset")
         legacy = {name: cgroup.legacy.get(files.hierarchy(cgroup.legacy, name), "") for name in names}
         self._legacy = {name: path for name, path in legacy.items() if path}
         self._unified = cgroup.unified
@@ -161,6 +175,7 @@ class Reader:
         if self._full:
             stats.hugetlb = self._hugetlb()
             stats.pressure = self._pressure()
+            stats.cpuset = self._cpuset()
         return stats
 
     def close(self) -> None:
@@ -222,6 +237,8 @@ class Reader:
         cpu.system = self._number(path + "/cpuacct.usage_sys")
         if self._full:
             cpu.per_cpu = list(map(int, self._text(path + "/cpuacct.usage_percpu").split()))
+            rows = [line.split() for line in self._text(path + "/cpuacct.usage_all").splitlines()[1:]]
+            cpu.per_cpu_user, cpu.per_cpu_system = [int(row[1]) for row in rows], [int(row[2]) for row in rows]
         if "cpu" in self._legacy:
             self._throttling_v1(cpu)
         return cpu
@@ -265,6 +282,9 @@ class Reader:
         both = _v1_limit(raw.get("hierarchical_memsw_limit", 0))
         memory.swap_limit = both - memory.limit if both >= 0 and memory.limit >= 0 else UNLIMITED
         memory.failures = self._number(path + "/memory.failcnt")
+        if self._full:
+            memory.kernel_peak = self._number(path + "/memory.kmem.max_usage_in_bytes")
+            memory.swap_peak = self._number(path + "/memory.memsw.max_usage_in_bytes")
         memory.oom_kills = self._words(path + "/memory.oom_control").get("oom_kill", 0)
         return memory
 
@@ -334,6 +354,10 @@ class Reader:
                 at = f"{self._unified}/hugetlb.{size}."
                 found[size] = HugetlbStats(self._number(at + "current"), 0, self._words(at + "events").get("max", 0))
         return found
+
+    def _cpuset(self) -> "dict[str, str]":
+        path = self._legacy.get("cpuset")
+        return {name: self._text(f"{path}/cpuset.{name}").decode().strip() for name in CPUSET} if path else {}
 
     def _pressure(self) -> "dict[str, Pressure]":
         texts = {name: self._text(f"{self._unified}/{name}.pressure") for name in ("cpu", "memory", "io")}

@@ -3,7 +3,7 @@
 from errno import EINVAL
 
 from ..errors import WarrenError
-from . import checks, delegation, device_program, devices, files, freezer, legacy, limits, settings
+from . import checks, device_program, devices, files, freezer, legacy, limits, settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,10 +44,14 @@ def update(cgroup: "Cgroup", old: "Json", new: "Json", host: "Host") -> "Json":
     wanted = [s for s in limits.settings(merged, host) if s.file and _mentioned(s, new)]
     program = _program(cgroup, new, merged, host)
     _check_usage(cgroup, merged.get("memory") or {}, new)
-    delegation.enable_for(cgroup.unified, host.cgroup_unified, wanted)
-    _write_or_restore(cgroup, _ordered(cgroup, wanted))
-    # Last, and atomic in itself: nothing can fail after it.
-    _write_devices(cgroup, old, merged, program, new)
+    cgroup.enable({s.controller for s in wanted if s.version == 2 and s.controller != "cgroup"}, host)
+    undo: Undo = []
+    try:
+        _write_each(cgroup, _ordered(cgroup, wanted), undo)
+        _write_devices(cgroup, old, merged, program, new)
+    except BaseException:
+        _restore(undo)
+        raise
     return merged
 
 
@@ -87,16 +91,11 @@ def _ordered(cgroup: "Cgroup", wanted: "list[Setting]") -> "list[Setting]":
     return wanted
 
 
-def _write_or_restore(cgroup: "Cgroup", wanted: "list[Setting]") -> None:
-    undo: Undo = []
-    try:
-        late = [s for s in wanted if not _write(cgroup, s, undo, again=True)]
-        # Some pairs bound each other (quota and burst, quota and period): one more try once the others are written.
-        for setting in late:
-            _write(cgroup, setting, undo, again=False)
-    except BaseException:
-        _restore(undo)
-        raise
+def _write_each(cgroup: "Cgroup", wanted: "list[Setting]", undo: "Undo") -> None:
+    """Some pairs bound each other (quota and burst, quota and period): one more try once the others are written."""
+    late = [setting for setting in wanted if not _write(cgroup, setting, undo, again=True)]
+    for setting in late:
+        _write(cgroup, setting, undo, again=False)
 
 
 def _write(cgroup: "Cgroup", setting: "Setting", undo: "Undo", *, again: bool) -> bool:
@@ -145,6 +144,7 @@ def _restore(undo: "Undo") -> None:
 
 
 def _write_devices(cgroup: "Cgroup", old: "Json", merged: "Json", program: bytes, new: "Json") -> None:
+    """The last of all, and all or nothing in itself."""
     if new.get("devices") is None:
         return
     path = cgroup.legacy.get(files.hierarchy(cgroup.legacy, "devices"), "")

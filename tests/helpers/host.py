@@ -78,6 +78,8 @@ FEATURES: dict[str, Callable[[], str]] = {
     "cgroup2-memory": _cgroup2("memory"),
     "cgroup2-pids": _cgroup2("pids"),
     "cgroup2-cpu": _cgroup2("cpu"),
+    "cgroup2-cpuset": _cgroup2("cpuset"),
+    "cgroup2-io": _cgroup2("io"),
     "cgroup2-hugetlb": _cgroup2("hugetlb"),
     "cgroup1": _cgroup1,
     "disk": lambda: "temporary files lie on no disk",

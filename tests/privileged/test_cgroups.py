@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from runtime import cgroups
-from runtime.cgroups import Cgroup, delegation, device_program, oom, programs, stats, update
+from runtime.cgroups import Cgroup, delegation, device_program, limits, oom, programs, stats, update
 from runtime.cgroups.freezer import freeze, thaw
 from runtime.errors import LaunchError, SpecError, StateError, UnsupportedError, WarrenError
 from runtime.host import Host
@@ -21,6 +21,7 @@ from runtime.launch import Options, launch
 from runtime.spec import Spec
 from runtime.steps import LaunchPlan
 from tests.helpers.host import require
+from tests.helpers.oci import Bundle, Runtime
 
 MIB = 1 << 20
 PYTHON = os.path.realpath(sys.executable)
@@ -41,6 +42,12 @@ class Box:
             require("cgroup2-hugetlb" if unified else "cgroup1")
         self.children: list[subprocess.Popen[str]] = []
         self.cgroup.create()
+
+    def has(self, controller: str) -> "Box":
+        """Skips the test where no hierarchy has the controller."""
+        if not limits.version(controller, self.host):
+            require(f"cgroup2-{controller}")
+        return self
 
     def limit(self, **resources: Any) -> None:
         config = {"linux": {"resources": resources}}
@@ -103,7 +110,7 @@ GREEDY = "import sys; held = bytearray(int(sys.argv[1])); print(len(held))"
 
 
 def test_a_process_over_its_memory_is_killed_and_that_is_told(box: Box) -> None:
-    box.limit(memory={"limit": 32 * MIB, "swap": 32 * MIB})
+    box.has("memory").limit(memory={"limit": 32 * MIB, "swap": 32 * MIB})
     assert box.run(GREEDY, 4 * MIB).stdout == f"{4 * MIB}\n"
     watch = oom.OomWatch(box.cgroup)
     try:
@@ -158,7 +165,7 @@ time.sleep(60)
 
 
 def test_a_fork_bomb_stops_at_the_limit(box: Box) -> None:
-    box.limit(pids={"limit": 20})
+    box.has("pids").limit(pids={"limit": 20})
     child = box.start(BOMB)
     assert child.stdout
     assert child.stdout.readline() == "19\n"
@@ -174,7 +181,7 @@ def test_a_fork_bomb_stops_at_the_limit(box: Box) -> None:
 
 def test_no_process_at_all_is_a_limit(box: Box) -> None:
     """A process may still be put in; it may not fork."""
-    box.limit(pids={"limit": 0})
+    box.has("pids").limit(pids={"limit": 0})
     script = "import posix\ntry:\n    posix.fork()\nexcept BlockingIOError:\n    print('refused')"
     assert box.run(script).stdout == "refused\n"
 
@@ -183,15 +190,16 @@ def test_no_process_at_all_is_a_limit(box: Box) -> None:
 
 SPIN = """
 import sys, time
-end = time.monotonic() + float(sys.argv[1])
+sys.stdin.readline()
+end, before = time.monotonic() + float(sys.argv[1]), time.process_time()
 while time.monotonic() < end:
     pass
-print(time.process_time())
+print(time.process_time() - before)
 """
 
 
 def test_a_fifth_of_a_processor_is_a_fifth(box: Box) -> None:
-    box.limit(cpu={"quota": 20000, "period": 100000})
+    box.has("cpu").limit(cpu={"quota": 20000, "period": 100000})
     seconds = 3.0
     before = stats.read_stats(box.cgroup).cpu
     used = float(box.run(SPIN, seconds).stdout)
@@ -199,7 +207,7 @@ def test_a_fifth_of_a_processor_is_a_fifth(box: Box) -> None:
     assert before
     assert after
     assert 17 <= 100 * used / seconds <= 23
-    assert (after.usage - before.usage) / 1e9 == pytest.approx(used, abs=0.15)
+    assert (after.usage - before.usage) / 1e9 == pytest.approx(used, abs=0.3)
     assert after.user + after.system == pytest.approx(after.usage, rel=0.3)  # Sampled by the tick.
     assert after.throttled_periods > before.throttled_periods
     assert after.throttled / 1e9 > seconds / 2
@@ -209,16 +217,21 @@ def test_a_fifth_of_a_processor_is_a_fifth(box: Box) -> None:
 def test_shares_divide_what_is_wanted_twice(new_box: Callable[..., Box]) -> None:
     """Both on one processor."""
     boxes = new_box(), new_box()
+    one = {"cpus": "0"} if os.cpu_count() != 1 else {}
     for box, shares in zip(boxes, (3072, 1024), strict=True):
-        box.limit(cpu={"shares": shares, "cpus": "0"})
+        box.has("cpu").has("cpuset" if one else "cpu").limit(cpu={"shares": shares, **one})
     children = [box.start(SPIN, 2) for box in boxes]
+    time.sleep(1)  # Both have started, and wait for their line.
+    for child in children:
+        child.stdin.write("\n")  # type: ignore[union-attr]
+        child.stdin.flush()  # type: ignore[union-attr]
     big, small = [float(child.communicate(timeout=30)[0]) for child in children]
     # Others use the machine, too.
     assert 2 < big / small < 4.5
 
 
 def test_processors_are_those_of_the_list(box: Box) -> None:
-    box.limit(cpu={"cpus": "0", "mems": "0"})
+    box.has("cpuset").limit(cpu={"cpus": "0", "mems": "0"})
     assert box.run("import posix; print(posix.sched_getaffinity(0))").stdout == "{0}\n"
 
 
@@ -233,7 +246,7 @@ def test_writing_is_throttled(box: Box, directory: Path) -> None:
     if (disk / "partition").exists():
         device = os.makedev(*map(int, (disk.resolve().parent / "dev").read_text().split(":")))
     rate = [{"major": os.major(device), "minor": os.minor(device), "rate": 4 * MIB}]
-    box.limit(blockIO={"throttleWriteBpsDevice": rate})
+    box.has("io").limit(blockIO={"throttleWriteBpsDevice": rate})
     script = """
 import mmap, posix, sys, time
 fd = posix.open(sys.argv[1], posix.O_WRONLY | posix.O_CREAT | 0o40000)  # O_DIRECT
@@ -467,25 +480,29 @@ def test_an_update_raises_and_lowers_memory_in_the_right_order(box: Box) -> None
 
 
 def test_an_update_is_all_or_nothing(box: Box) -> None:
-    old = {"memory": {"limit": 64 * MIB}, "pids": {"limit": 10}, "cpu": {"quota": 50000, "period": 100000, "cpus": "0"}}
-    box.limit(**old)
+    old: dict[str, Any] = {
+        "memory": {"limit": 64 * MIB},
+        "pids": {"limit": 10},
+        "cpu": {"quota": 50000, "period": 100000},
+    }
+    box.has("memory").has("pids").has("cpu").limit(**old)
 
     def now() -> list[str]:
         files = [path for part in box.cgroup.directories() for path in sorted(Path(part).iterdir())]
-        limits = ("memory.limit_in_bytes", "memory.max", "pids.max", "cpu.cfs_quota_us", "cpu.max", "cpuset.cpus")
-        return [path.read_text() for path in files if path.name in limits]
+        names = ("memory.limit_in_bytes", "memory.max", "pids.max", "cpu.cfs_quota_us", "cpu.max")
+        return [path.read_text() for path in files if path.name in names]
 
     before = now()
-    assert len(before) >= 4
-    # No machine has processor 8000: the kernel refuses it when the rest has been written.
-    new = {"memory": {"limit": 128 * MIB}, "pids": {"limit": 20}, "cpu": {"quota": 20000, "cpus": "0,8000"}}
-    with pytest.raises((SpecError, UnsupportedError), match=r"linux.resources.cpu.cpus: cpuset.cpus = 0,8000"):
-        update.update(box.cgroup, old, {**new, "pids": {"limit": 20}}, box.host)
+    assert len(before) == 3
+    # A file that the kernel has not, or has and will not take this from: found out when the rest has been written.
+    new = {"memory": {"limit": 128 * MIB}, "pids": {"limit": 20}, "cpu": {"quota": 20000}}
+    bad = {"unified": {"cgroup.max.depth": "deep"}} if box.cgroup.unified else {"cpu": {"cpus": "0,8000"}}
+    with pytest.raises(SpecError, match="the kernel does not take this value"):
+        update.update(box.cgroup, old, {**new, **bad}, box.host)
     assert now() == before
     with pytest.raises(SpecError, match=r"memory\.swap"):
         update.update(box.cgroup, old, {"pids": {"limit": 20}, "memory": {"swap": 1}}, box.host)
     assert now() == before
-    new["cpu"].pop("cpus")  # type: ignore[attr-defined]
     update.update(box.cgroup, old, new, box.host)
     assert now() != before
 
@@ -532,7 +549,7 @@ def test_controllers_are_handed_down(box: Box) -> None:
     top = Path(box.cgroup.unified)
     (top / "middle/leaf").mkdir(parents=True)
     try:
-        delegation.enable(f"{top}/middle/leaf", box.host.cgroup_unified, {name, "cgroup"})
+        delegation.enable(f"{top}/middle/leaf", box.host.cgroup_unified, {name})
         for directory in (top, top / "middle"):
             assert (directory / "cgroup.subtree_control").read_text().split() == [name]
         assert (top / "middle/leaf/cgroup.subtree_control").read_text().split() == []
@@ -542,7 +559,8 @@ def test_controllers_are_handed_down(box: Box) -> None:
 
 
 def test_a_parent_with_processes_is_left_as_it_is(box: Box) -> None:
-    name = next((n for n in box.host.cgroup_controllers), "")
+    """For controllers that account whole processes; those of threads (cpu, pids) may be enabled above them."""
+    name = next((n for n in ("hugetlb", "memory", "io") if n in box.host.cgroup_controllers), "")
     if not name:
         require("cgroup2-hugetlb")
     top = Path(box.cgroup.unified)
@@ -552,19 +570,16 @@ def test_a_parent_with_processes_is_left_as_it_is(box: Box) -> None:
         with pytest.raises(StateError, match="it has processes of its own"):
             delegation.enable(f"{top}/leaf", box.host.cgroup_unified, {name})
         with pytest.raises(UnsupportedError, match="does not pass them on"):
-            delegation.enable(f"{top}/leaf/x", str(top / "leaf"), {"memory"} - {*box.host.cgroup_controllers})
+            delegation.enable(f"{top}/leaf/x", str(top / "leaf"), {name})
     finally:
         (top / "leaf").rmdir()
 
 
 def test_huge_pages_are_limited(box: Box) -> None:
-    sizes = [name.removeprefix("hugepages-").removesuffix("kB") for name in os.listdir("/sys/kernel/mm/hugepages")]
-    if "2048" not in sizes:
-        require("cgroup2-hugetlb")
-    box.limit(hugepageLimits=[{"pageSize": "2MB", "limit": 4 * MIB}])
+    box.has("hugetlb").limit(hugepageLimits=[{"pageSize": "2MB", "limit": 4 * MIB}])
     files = [path for part in box.cgroup.directories() for path in Path(part).glob("hugetlb.2MB*")]
-    limits = {path.name: path.read_text() for path in files if path.name.endswith(("max", "limit_in_bytes"))}
-    assert set(limits.values()) == {f"{4 * MIB}\n"}
+    found = {path.name: path.read_text() for path in files if path.name.endswith(("max", "limit_in_bytes"))}
+    assert set(found.values()) == {f"{4 * MIB}\n"}
     assert stats.read_stats(box.cgroup).hugetlb["2MB"].usage == 0
     with pytest.raises(UnsupportedError, match="no such file"):
         box.limit(hugepageLimits=[{"pageSize": "3MB", "limit": 1}])
@@ -595,8 +610,7 @@ def test_readings_go_on_until_the_end(box: Box) -> None:
     reader = stats.Reader(box.cgroup, full=True)
     try:
         assert reader.read().cpu
-        child = box.start(SPIN, 0.3)
-        child.wait(10)
+        box.run(SPIN, 0.3)
         cpu = reader.read().cpu
         assert cpu
         assert cpu.usage > 0.2e9
@@ -608,19 +622,49 @@ def test_readings_go_on_until_the_end(box: Box) -> None:
     assert set(stats.Reader(box.cgroup)._fds) == set()
 
 
-def test_a_thousand_containers_a_second_take_a_tenth_of_a_processor(new_box: Callable[..., Box]) -> None:
-    """Of a hundred, read ten times; the bound is wide, as others use the machine, too."""
-    readers = [stats.Reader(new_box().cgroup) for _ in range(20)]
-    for reader in readers:
-        reader.read()
-    best = min(_cost(readers) for _ in range(5))
-    for reader in readers:
-        reader.close()
-    assert best < 0.0002
+def test_a_reading_is_a_few_system_calls(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand containers a second may take a tenth of a processor: 100 microseconds each; a call takes two."""
+    calls = 0
+
+    def counted(fd: int, size: int, offset: int) -> bytes:
+        nonlocal calls
+        calls += 1
+        return os.pread(fd, size, offset)
+
+    reader = stats.Reader(box.cgroup)
+    reader.read()
+    monkeypatch.setattr("runtime.cgroups.stats.posix.pread", counted)
+    monkeypatch.setattr("runtime.cgroups.stats.posix.open", None)
+    reader.read()
+    reader.close()
+    assert 0 < calls <= 16
 
 
-def _cost(readers: list[stats.Reader]) -> float:
-    start = time.process_time()
-    for reader in readers:
-        reader.read()
-    return (time.process_time() - start) / len(readers)
+# ---- containers
+
+
+def test_a_container_is_held_by_what_its_state_says(oci: Runtime, bundle: Bundle) -> None:
+    bundle.linux["resources"].update(memory={"limit": 48 * MIB}, pids={"limit": 33}, cpu={"quota": 50000})
+    container = oci.up(bundle)
+    enforced = container.state()["enforced"]
+    assert {"memory.limit", "pids.limit", "cpu.quota", "devices"} <= set(enforced)
+    held = cgroups.of_process(container.pid, Host.probe())
+    found = stats.read_stats(held)
+    assert found.memory
+    assert found.pids
+    assert (found.memory.limit, found.pids.limit) == (48 * MIB, 33)
+
+
+@pytest.mark.parametrize(
+    ("resources", "words"),
+    [
+        ({"memory": {"limit": -7}}, "linux.resources.memory.limit: must be"),
+        ({"memory": {"limit": 2 * MIB, "swap": MIB}}, "linux.resources.memory.swap"),
+        ({"rdma": {"none": {"hcaHandles": 1}}}, "linux.resources.rdma.none: this host has no rdma controller"),
+        ({"unified": {"cgroup.kill": "1"}}, "linux.resources.unified: cgroup.kill is no limit"),
+        ({"cpu": {"cpus": "5-3"}}, "linux.resources.cpu.cpus"),
+    ],
+)
+def test_bad_limits_leave_nothing(oci: Runtime, bundle: Bundle, resources: dict[str, Any], words: str) -> None:
+    bundle.linux["resources"].update(resources)
+    oci.refuses(bundle, words)

@@ -211,6 +211,7 @@ def test_a_hybrid_host_holds_each_limit_where_its_controller_is() -> None:
         "pids": {"limit": 5},
         "cpu": {"quota": 20000},
         "hugepageLimits": [{"pageSize": "2MB", "limit": 0}],
+        "blockIO": {"weight": 20},
     }
     cgroup = Cgroup("/u/c", {"memory": "/m/c"})
     config = {"linux": {"resources": resources}}
@@ -218,7 +219,8 @@ def test_a_hybrid_host_holds_each_limit_where_its_controller_is() -> None:
         "memory.limit": "memory.limit_in_bytes = 33554432 (cgroup v1 memory)",
         "cpu.quota": "cpu.cfs_quota_us = 20000 (cgroup v1 cpu)",
         "pids.limit": "pids.max = 5 (cgroup v1 pids)",
-        "hugepageLimits.2MB": "hugetlb.2MB.max = 0 (cgroup v2); hugetlb.2MB.rsvd.max = 0 (cgroup v2)",
+        "hugepageLimits.2MB": "hugetlb.2MB.max = 0 (cgroup v2)",
+        "blockIO.weight": "blkio.weight = 20 or blkio.bfq.weight = 20 (cgroup v1 blkio)",
     }
 
 

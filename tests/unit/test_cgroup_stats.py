@@ -38,6 +38,7 @@ V1: dict[str, dict[str, str]] = {
         "cpuacct.usage_user": "1000000\n",
         "cpuacct.usage_sys": "500000\n",
         "cpuacct.usage_percpu": "700000 800000 \n",
+        "cpuacct.usage_all": "cpu user system\n0 600000 100000\n1 400000 400000\n",
         "cpu.stat": "nr_periods 10\nnr_throttled 4\nthrottled_time 70000\n",
     },
     "memory": {
@@ -51,6 +52,7 @@ V1: dict[str, dict[str, str]] = {
         "memory.failcnt": "9\n",
         "memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n",
     },
+    "cpuset": {"cpuset.cpus": "0-1,3\n", "cpuset.mems": "0\n", "cpuset.sched_relax_domain_level": "-1\n"},
     "pids": {"pids.current": "3\n", "pids.max": "max\n", "pids.events": "max 6\n"},
     "blkio": {
         "blkio.throttle.io_service_bytes_recursive": (
@@ -166,15 +168,24 @@ def test_a_reading_as_runc_prints_it(legacy: Cgroup) -> None:
         "cpu", "cpuset", "memory", "pids", "blkio", "hugetlb", "intel_rdt", "network_interfaces",
     ]  # fmt: skip
     assert data["cpu"] == {
-        "usage": {"total": 1500000, "percpu": [700000, 800000], "kernel": 500000, "user": 1000000},
+        "usage": {
+            "total": 1500000,
+            "percpu": [700000, 800000],
+            "percpu_kernel": [100000, 400000],
+            "percpu_user": [600000, 400000],
+            "kernel": 500000,
+            "user": 1000000,
+        },
         "throttling": {"periods": 10, "throttledPeriods": 4, "throttledTime": 70000},
     }
     assert data["memory"]["usage"] == {"limit": 1000, "usage": 160, "max": 200, "failcnt": 9}
     assert data["memory"]["swap"] == {"limit": 1500, "usage": 180, "failcnt": 0}
-    assert data["memory"]["kernel"] == {"limit": 0, "usage": 7, "failcnt": 0}
+    assert data["memory"]["kernel"] == {"limit": (1 << 63) - 4096, "usage": 7, "failcnt": 0}
     assert data["memory"]["cache"] == 50
     assert data["memory"]["raw"]["total_rss"] == 100
     assert data["pids"] == {"current": 3}
+    assert (data["cpuset"]["cpus"], data["cpuset"]["mems"]) == ([0, 1, 3], [0])
+    assert (data["cpuset"]["sched_relax_domain_level"], data["cpuset"]["cpu_exclusive"]) == (-1, 0)
     assert data["blkio"]["ioServiceBytesRecursive"][:2] == [
         {"major": 8, "minor": 16, "op": "Read", "value": 10},
         {"major": 8, "minor": 16, "op": "Write", "value": 20},

@@ -26,6 +26,8 @@ HEAVY = set(
 HOT = """
     errors syscalls host spec steps capabilities cgroups seccomp hooks state console plan launch container oci
     namespaces namespaces.devices namespaces.mount namespaces.network namespaces.rootfs namespaces.user namespaces.uts
+    cgroups.limits cgroups.unified cgroups.legacy cgroups.delegation cgroups.device_program cgroups.update
+    cgroups.freezer cgroups.programs cgroups.oom cgroups.stats cgroups.events
 """.split()
 
 # Runs warren-oci as the launcher does, and writes down at its end what has been loaded.
