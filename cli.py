@@ -9,10 +9,14 @@ import click
 
 from runtime import __version__, engine
 from runtime.config import HOST, ContainerConfig
+from runtime.doctor import examine
 from runtime.errors import UsageError, WarrenError
-from runtime.host import writable_by_others
+from runtime.host import Host, writable_by_others
 from runtime.jsontext import dump_json
 from runtime.syscalls import take_interrupt
+
+KILLED = 137
+"""Exit code of what SIGKILL has ended, as the kernel's OOM killer does."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -34,6 +38,31 @@ def _many(*names: str, help: str, metavar: str) -> Callable[[Any], Any]:
     return click.option(*names, multiple=True, help=help, metavar=metavar)
 
 
+LIMIT_OPTIONS = _options(
+    click.option("-m", "--memory", default="", metavar="SIZE", help="Limit of memory."),
+    click.option("--memory-swap", default="", metavar="SIZE", help="Limit of memory and swap together; -1 for none."),
+    click.option("--memory-reservation", default="", metavar="SIZE", help="Memory that others leave it."),
+    click.option("--memory-swappiness", type=int, default=None, metavar="0-100", help="How willingly it swaps."),
+    click.option("--oom-kill-disable", is_flag=True, help="Let it wait for memory instead of being killed."),
+    click.option("--cpus", default="", metavar="NUMBER", help="Processors' worth of time, such as 1.5."),
+    click.option("-c", "--cpu-shares", type=int, default=0, metavar="2-262144", help="Weight; 1024 is the default."),
+    click.option("--cpu-quota", type=int, default=0, metavar="MICROSECONDS", help="Time in each period."),
+    click.option("--cpu-period", type=int, default=0, metavar="MICROSECONDS", help="Length of a period."),
+    click.option("--cpuset-cpus", default="", metavar="LIST", help="Processors it may use, such as 0-2,7."),
+    click.option("--cpuset-mems", default="", metavar="LIST", help="Memory nodes it may use."),
+    click.option("--pids-limit", type=int, default=None, metavar="NUMBER",
+                 help="Limit of processes (1024); 0 or -1 for none."),
+    click.option("--blkio-weight", type=int, default=0, metavar="10-1000", help="Weight of its block I/O."),
+    _many("--blkio-weight-device", metavar="PATH:WEIGHT", help="The same for one device."),
+    _many("--device-read-bps", metavar="PATH:SIZE", help="Limit of bytes read a second."),
+    _many("--device-write-bps", metavar="PATH:SIZE", help="Limit of bytes written a second."),
+    _many("--device-read-iops", metavar="PATH:NUMBER", help="Limit of reads a second."),
+    _many("--device-write-iops", metavar="PATH:NUMBER", help="Limit of writes a second."),
+    _many("--device-cgroup-rule", metavar="RULE", help='Allow more devices: "c 10:229 rwm".'),
+    click.option("--cgroup-parent", default="", metavar="PATH", help="Cgroup to make the container's in."),
+    click.option("--cgroupns", default="", metavar="NS", help="host or private (the default)."),
+    click.option("--best-effort", is_flag=True, help="Note limits that this host cannot hold, instead of refusing."),
+)  # fmt: skip
 RUN_OPTIONS = _options(
     click.option("--rootfs", default="", metavar="DIR", help="Use this directory as the root, below an overlay."),
     click.option("--write", is_flag=True, help="Let the container write to the directory of --rootfs."),
@@ -69,6 +98,7 @@ RUN_OPTIONS = _options(
     click.option("--privileged", is_flag=True, help="All capabilities, no user namespace, nothing masked."),
     click.option("--entrypoint", default=None, metavar="COMMAND", help="Put a command before the given one."),
     click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Kill it then."),
+    LIMIT_OPTIONS,
     click.option("--plan", default=None, type=click.Choice(["text", "json"]), help="Print the steps, launch nothing."),
 )  # fmt: skip
 
@@ -125,7 +155,25 @@ def run(words: tuple[str, ...], **options: Any) -> None:
     if style:
         _print_plan(config, style)
         return
-    sys.exit(engine.run_foreground(config))
+    result = engine.run_foreground(config)
+    if result.oom_killed and result.returncode == KILLED:
+        click.echo(f"warren: out of memory: a process was killed at the limit of {config.memory}", err=True)
+    sys.exit(result.returncode)
+
+
+@commands.command()
+@click.option("--format", "style", default="table", type=click.Choice(["table", "json"]))
+def doctor(style: str) -> None:
+    """Tell what this machine can do and what not, and what to do about it; exit code 1 if it cannot run containers."""
+    findings = examine(Host.probe())
+    if style == "json":
+        click.echo(dump_json([finding.to_dict() for finding in findings], 2))
+    else:
+        width = max(len(finding.name) for finding in findings)
+        for found in findings:
+            remedy = f" ({found.remedy})" if found.remedy else ""
+            click.echo(f"{'yes' if found.ok else 'no':4}{found.name:{width}}  {found.text}{remedy}")
+    sys.exit(any(finding.essential and not finding.ok for finding in findings))
 
 
 def _config(words: list[str], options: dict[str, Any]) -> ContainerConfig:

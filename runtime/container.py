@@ -11,7 +11,7 @@ from errno import ESRCH
 
 from . import cgroups
 from .cgroups import Cgroup
-from .errors import HookError, NotFoundError, StateError, WarrenError
+from .errors import HookError, LaunchError, NotFoundError, StateError, UnsupportedError, WarrenError
 from .host import Host
 from .jsontext import dump_json
 from .state import StateDir, container_ids, poll_end, read_file, start_time
@@ -19,8 +19,10 @@ from .state import StateDir, container_ids, poll_end, read_file, start_time
 # What only a launch needs is imported where it launches: half of the time of `state`, `start` or `delete` was that.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
+    from .cgroups.oom import OomWatch
+    from .cgroups.stats import Reader, Stats
     from .launch import Options
     from .plan import Wiring
     from .seccomp import Program
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 DEFAULT_ROOT = "/run/warren"
 OCI_VERSION = "1.2.0"
 _KILL_SECONDS = 10.0
+_CGROUP = ("unified", "legacy", "made", "best_effort")
 _CONTAINERS = ("apparmorProfile", "selinuxLabel", "scheduler", "ioPriority", "execCPUAffinity")
 """What a process of `exec` has from the container where its own object does not say (runc, newInitConfig)."""
 
@@ -71,7 +74,7 @@ class Container:
         from .plan import create_plan
 
         host = Host.probe()
-        cgroup = cgroups.for_container(bundle.spec, self.id, host)
+        cgroup = cgroups.for_container(bundle.spec, self.id, host, best_effort=options.best_effort)
         user.set_home(bundle.spec.config.get("process") or {}, bundle.spec.root_path())
         filter = _filter(bundle.spec.config, cached=False)
         return create_plan(bundle.spec, host, cgroup, self._wiring(options, filter, detached=detached))
@@ -119,7 +122,7 @@ class Container:
 
         host = Host.probe()
         spec = bundle.spec
-        cgroup = cgroups.for_container(spec, self.id, host)
+        cgroup = cgroups.for_container(spec, self.id, host, best_effort=options.best_effort)
         user.set_home(spec.config.get("process") or {}, spec.root_path())
         filter = _filter(spec.config)
         plan = create_plan(spec, host, cgroup, self._wiring(options, filter, detached=detached))
@@ -130,9 +133,12 @@ class Container:
             cgroup.made = cgroup.missing_parents()
             self._dir.write_record(self._head(spec, cgroup, options), bundle.raw)
             _make_cgroup(cgroup, spec.config, host)
+            self._note_enforced(spec, cgroup, options, bundle.raw)
             fds = self._descriptors(options, console.fileno() if console else options.console_fd, detached)
             try:
-                pid = launch(plan, fds, options, self._events(spec, filter))
+                pid = launch(plan, fds, options, self._events(spec, filter, cgroup))
+            except LaunchError as error:
+                raise _memory_error(error, spec.config, cgroup) from error
             finally:
                 for slot in (FIFO_SLOT, REPORT_SLOT):
                     if slot in fds:
@@ -157,11 +163,18 @@ class Container:
             "rootfs": spec.root_path(),
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "owner": posix.geteuid(),
-            "cgroup": {"unified": cgroup.unified, "legacy": cgroup.legacy, "made": cgroup.made},
+            "cgroup": {name: getattr(cgroup, name) for name in _CGROUP},
             "enforced": options.enforced,
             "keyring": self._keyring(options),
             "lives_with": f"{posix.getpid()} {start_time(posix.getpid())}" if options.ephemeral else "",
         }
+
+    def _note_enforced(self, spec: "Spec", cgroup: Cgroup, options: "Options", raw: bytes) -> None:
+        """What the kernel made of the limits, where it is not what the intent record says."""
+        now = {**options.enforced, **cgroup.enforced(spec.config, Host.probe())}
+        if now != options.enforced:
+            options.enforced.update(now)
+            self._dir.write_record(self._head(spec, cgroup, options), raw)
 
     def _descriptors(self, options: "Options", console: int, detached: bool) -> "dict[int, int]":
         from .steps import CONSOLE_SLOT, FIFO_SLOT, REPORT_SLOT
@@ -174,7 +187,7 @@ class Container:
             fds[REPORT_SLOT] = self._dir.open_report()
         return fds
 
-    def _events(self, spec: "Spec", filter: "Program | None") -> "Callable[[int, int, str], str]":
+    def _events(self, spec: "Spec", filter: "Program | None", cgroup: Cgroup) -> "Callable[[int, int, str], str]":
         """Answer init: record the pid, map ids, run the hooks that belong to the runtime's namespaces."""
         from .steps import PID, SYNC
 
@@ -187,6 +200,8 @@ class Container:
                 self._dir.record_pid(pid)
             elif kind == SYNC and name == "seccomp" and filter:
                 self._hand_over(filter, pid, value, "creating", spec)
+            elif kind == SYNC and name == "limits":
+                cgroup.apply_late(spec.config, Host.probe())
             elif kind == SYNC:
                 return self._runtime_hooks(name, spec, pid)
             else:
@@ -335,6 +350,104 @@ class Container:
             cgroup.thaw()
         finally:
             self._dir.unlock()
+
+    # ---- limits and use
+
+    def update(self, resources: "Json") -> None:
+        """Change limits: `resources` is a valid linux.resources object of what is to change.
+
+        Raises StateError for a container that is stopped; SpecError, UnsupportedError and WarrenError for limits that
+        cannot be had.  Whatever is raised, the old limits hold.
+        """
+        from .cgroups.update import merge, update
+
+        self._dir.lock()
+        try:
+            record = self._record()
+            if not self._dir.process():
+                raise StateError(f"container not running: {self.id!r} is stopped")
+            config: Json = record.pop("config")  # type: ignore[assignment]
+            host, cgroup = Host.probe(), _cgroup_of(record)
+            old: Json = (config.get("linux") or {}).get("resources") or {}  # type: ignore[attr-defined]
+            changed: Json = {**config, "linux": {**(config.get("linux") or {}), "resources": merge(old, resources)}}  # type: ignore[dict-item]
+            limits = cgroup.enforced(config, host)
+            notes: dict[str, str] = record.get("enforced") or {}  # type: ignore[assignment]
+            notes = {name: note for name, note in notes.items() if name not in limits}
+            record["enforced"] = {**notes, **cgroup.enforced(changed, host)}
+            self._dir.stage_record(record, dump_json(changed).encode("utf-8", "surrogateescape"))
+            update(cgroup, old, resources, host)
+            self._dir.commit_record()
+        finally:
+            self._dir.unlock()
+
+    def stats(self) -> "Stats":
+        """What the container uses now; StateError when it is stopped.  To poll, keep the Reader of `stats_reader`."""
+        with self.stats_reader() as reader:
+            return reader.read()
+
+    def stats_reader(self, *, full: bool = False) -> "Reader":
+        """Readings as often as wanted, cheaply; to be closed.  StateError when the container is stopped."""
+        from .cgroups.stats import Reader
+
+        return Reader(self._live_cgroup(), full=full)
+
+    def watch(self, seconds: float) -> "Iterator[int]":
+        """Until the container ends: 0 every so many `seconds`, and whenever the kernel has killed processes for lack of
+        memory, how many.  StateError when the container is stopped."""
+        import select
+
+        poll = select.poll()
+        watch = self._oom_watch()
+        end = self.pidfd()
+        try:
+            poll.register(end, select.POLLIN)
+            if watch:
+                poll.register(watch.fileno(), watch.events)
+            deadline = time.monotonic() + seconds
+            ended = False
+            while not ended:
+                ready = poll.poll(max(0, int((deadline - time.monotonic()) * 1000) + 1))
+                ended = any(fd == end for fd, _ in ready)
+                if watch and (killed := watch.take()):
+                    yield killed
+                if time.monotonic() >= deadline and not ended:
+                    deadline += seconds
+                    yield 0
+        finally:
+            posix.close(end)
+            if watch:
+                watch.close()
+
+    def _oom_watch(self) -> "OomWatch | None":
+        """None where nobody accounts the container's memory."""
+        from .cgroups.oom import OomWatch
+
+        try:
+            return OomWatch(self._live_cgroup())
+        except UnsupportedError:
+            return None
+
+    def oom_kills(self) -> int:
+        """How many processes the kernel has killed for the container's memory limit."""
+        from .cgroups import oom
+
+        return oom.kills(_cgroup_of(self._record()))
+
+    def pidfd(self) -> int:
+        """A descriptor of the container's init that polls as POLLIN at its end; StateError when stopped."""
+        try:
+            fd = posix.pidfd_open(self._dir.process() or -1)
+        except (ProcessLookupError, OSError):
+            fd = -1
+        if fd < 0 or not self._dir.process():
+            raise StateError(f"container not running: {self.id!r} is stopped")
+        return fd
+
+    def _live_cgroup(self) -> Cgroup:
+        record = self._record()
+        if not self._dir.process():
+            raise StateError(f"container not running: {self.id!r} is stopped")
+        return _cgroup_of(record)
 
     # ---- kill, delete
 
@@ -567,7 +680,7 @@ def _filter(config: "Json", *, cached: bool = True) -> "Program | None":
 
 def _cgroup_of(record: "Json") -> Cgroup:
     saved: Json = record.get("cgroup") or {}  # type: ignore[assignment]
-    return Cgroup(str(saved.get("unified") or ""), saved.get("legacy") or {}, saved.get("made") or [])  # type: ignore[arg-type]
+    return Cgroup(**{name: saved[name] for name in _CGROUP if name in saved})  # type: ignore[arg-type]
 
 
 def _make_cgroup(cgroup: Cgroup, config: "Json", host: Host) -> None:
@@ -577,6 +690,19 @@ def _make_cgroup(cgroup: Cgroup, config: "Json", host: Host) -> None:
         cgroup.give_to_container(config)
     except OSError as error:
         raise WarrenError(f"cgroup {error.filename}: {posix.strerror(error.errno or 0)}".lower()) from error
+
+
+def _memory_error(error: LaunchError, config: "Json", cgroup: Cgroup) -> LaunchError:
+    """The error itself, or that the container's memory limit has ended its start."""
+    limits: dict[str, Json] = (config.get("linux") or {}).get("resources") or {}  # type: ignore[attr-defined]
+    limit = (limits.get("memory") or {}).get("limit")
+    if not limit:
+        return error
+    from .cgroups import oom
+
+    if not oom.kills(cgroup):
+        return error
+    return LaunchError(0, None, 0, f"out of memory: a limit of {limit} bytes is too low to start", hint="raise it")
 
 
 def _map_ids(helper: int, spec: "Spec") -> None:

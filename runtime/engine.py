@@ -51,10 +51,17 @@ _SURNAMES = (
 
 
 class Result:
-    """What a finished container leaves: subprocess.CompletedProcess's fields, and what could not be enforced."""
+    """What a finished container leaves: subprocess.CompletedProcess's fields, and what became of its limits."""
 
     def __init__(
-        self, args: "list[str]", returncode: int, stdout: "Any", stderr: "Any", enforced: "dict[str, str]"
+        self,
+        args: "list[str]",
+        returncode: int,
+        stdout: "Any",
+        stderr: "Any",
+        enforced: "dict[str, str]",
+        *,
+        oom_killed: bool = False,
     ) -> None:
         self.args = args
         self.returncode = returncode
@@ -62,7 +69,9 @@ class Result:
         self.stdout = stdout
         self.stderr = stderr
         self.enforced = enforced
-        """What is weaker than the default, by name, with the reason; empty when nothing is."""
+        """How each limit is held, by name, and what is weaker than asked or than the default, with the reason."""
+        self.oom_killed = oom_killed
+        """Whether the kernel has killed a process of it at its memory limit."""
 
     def check_returncode(self) -> None:
         """Raise ProcessError unless the command succeeded."""
@@ -97,8 +106,8 @@ def plan(config: ContainerConfig) -> LaunchPlan:
     return run.container.plan(Bundle("/", spec, raw_config(spec)), run.options, detached=False)
 
 
-def run_foreground(config: ContainerConfig) -> int:
-    """Run with the caller's own streams and terminal, passing signals on; the exit code.
+def run_foreground(config: ContainerConfig) -> Result:
+    """Run with the caller's own streams and terminal, passing signals on.
 
     Raises TimeoutExpiredError after config.timeout seconds, and what a launch raises.  Main thread only.
     """
@@ -119,7 +128,7 @@ def run_foreground(config: ContainerConfig) -> int:
                     foreground.restore_mode()
                     raise _timed_out(config)
                 run.pid = 0
-                return code
+                return run.result(code, None, None)
             finally:
                 run.end()
                 for sock in (ours, theirs):
@@ -154,12 +163,17 @@ def run(
     cap_drop: "Sequence[str]" = (),
     userns: str = "",
     init: bool = False,
+    memory: str = "",
+    cpus: str = "",
+    pids_limit: "int | None" = None,
+    best_effort: bool = False,
 ) -> Result:
     """Run a command in a new container and wait for it; names and meanings are subprocess.run's.
 
     `image` is "host" (the host's own root under a throw-away overlay) or a directory to use as the root, under an
-    overlay too.  `env` adds to a minimal environment; `mounts` are SRC:DST[:OPTIONS].  Works from any thread; the
-    container dies with the thread.
+    overlay too.  `env` adds to a minimal environment; `mounts` are SRC:DST[:OPTIONS].  `memory` ("512m"), `cpus`
+    ("1.5") and `pids_limit` (1024 by default, 0 for none) are docker's; a limit that this host cannot hold is an error,
+    with `best_effort` a note in `enforced`.  Works from any thread; the container dies with the thread.
 
     Raises LaunchError when it cannot be started (CommandNotFoundError, CommandNotExecutableError), UsageError for
     bad arguments, TimeoutExpiredError after `timeout` seconds (the container is killed then), and with `check`
@@ -183,6 +197,10 @@ def run(
         userns=userns,
         init=init,
         timeout=timeout,
+        memory=memory,
+        cpus=cpus,
+        pids_limit=pids_limit,
+        best_effort=best_effort,
     )
     if capture_output:
         if stdout is not None or stderr is not None:
@@ -200,10 +218,10 @@ def run(
     run = _Run(config, Options(stdio=streams.child))
     try:
         out, err, code = _communicate(run, streams, data or b"", timeout, config)
+        result = run.result(code, out, err)
     finally:
         run.end()
         streams.close()
-    result = Result(list(config.argv), code, out, err, run.options.enforced)
     if decode:
         result.stdout, result.stderr = (_text(data, encoding or "utf-8", errors or "strict") for data in (out, err))
     if check:
@@ -230,6 +248,7 @@ class _Run:
         """The container's process from its launch until it is waited for."""
         options.ephemeral = True
         options.init = config.init
+        options.best_effort = config.best_effort
         options.pdeathsig = _SIGKILL
 
     def prepare(self) -> None:
@@ -283,6 +302,11 @@ class _Run:
         except BaseException:
             release_ids(self.root, config.id)
             raise
+
+    def result(self, code: int, stdout: "bytes | None", stderr: "bytes | None") -> Result:
+        """To be asked before end(), which takes the cgroup away that knows of the kills."""
+        killed = bool(self.config.memory) and self.container.oom_kills() > 0
+        return Result(list(self.config.argv), code, stdout, stderr, self.options.enforced, oom_killed=killed)
 
     def end(self) -> None:
         """Delete it, if it is still there, and leave no zombie of it; idempotent."""

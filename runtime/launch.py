@@ -40,12 +40,13 @@ class Options:
     init            a reaper as process 1
     size            rows and columns of the terminal
     enforced        notes on what could not be enforced; kept in the container's state
+    best_effort     limits that this host cannot hold are such notes, not errors
     ephemeral       the container lives with this process: if it is killed, the next sweep() removes the container
     """
 
     __slots__ = (
-        "console_fd", "console_socket", "enforced", "ephemeral", "init", "no_new_keyring", "no_pivot", "pdeathsig",
-        "pid_file", "preserve_fds", "size", "stdio",
+        "best_effort", "console_fd", "console_socket", "enforced", "ephemeral", "init", "no_new_keyring", "no_pivot",
+        "pdeathsig", "pid_file", "preserve_fds", "size", "stdio",
     )  # fmt: skip
 
     def __init__(
@@ -62,6 +63,7 @@ class Options:
         init: bool = False,
         size: "tuple[int, int]" = (0, 0),
         enforced: "dict[str, str] | None" = None,
+        best_effort: bool = False,
         ephemeral: bool = False,
     ) -> None:
         self.console_socket = console_socket
@@ -75,6 +77,7 @@ class Options:
         self.init = init
         self.size = size
         self.enforced = enforced or {}
+        self.best_effort = best_effort
         self.ephemeral = ephemeral
 
 

@@ -8,6 +8,7 @@ import posix
 import sys
 
 from .errors import UnsupportedError, UsageError, WarrenError
+from .quantities import duration, is_number, size
 from .syscalls import take_interrupt
 
 TYPE_CHECKING = False
@@ -46,12 +47,19 @@ _COMMANDS: "dict[str, tuple[str, dict[str, str]]]" = {
         "apparmor": "=", "no-new-privs": "", "cap c": "*", "preserve-fds": "=", "cgroup": "*", "ignore-paused": "",
         "no-subreaper": "",
     }),
+    "update": ("ID", {
+        "resources r": "=", "blkio-weight": "=", "cpu-period": "=", "cpu-quota": "=", "cpu-burst": "=",
+        "cpu-share": "=", "cpu-rt-period": "=", "cpu-rt-runtime": "=", "cpu-idle": "=", "cpuset-cpus": "=",
+        "cpuset-mems": "=", "kernel-memory": "=", "kernel-memory-tcp": "=", "memory": "=", "memory-reservation": "=",
+        "memory-swap": "=", "pids-limit": "=", "l3-cache-schema": "=", "mem-bw-schema": "=",
+    }),
+    "events": ("ID", {"stats": "", "interval": "="}),
     "ps": ("ID [PS OPTIONS]", {"format f": "="}),
     "list": ("", {"format f": "=", "quiet q": ""}),
     "spec": ("", {"bundle b": "=", "rootless": ""}),
     "features": ("", {}),
 }  # fmt: skip
-_LATER = ("update", "events", "checkpoint", "restore")
+_LATER = ("checkpoint", "restore")
 _SIGNALS = {
     name: number + 1
     for number, name in enumerate(
@@ -107,7 +115,7 @@ class Arguments:
     def number(self, key: str) -> int:
         """A non-negative decimal number."""
         text = self.options.get(key, "0")
-        if not _is_digits(text) or len(text) > 9:
+        if not is_number(text) or len(text) > 9:
             raise UsageError(f"--{key} {text!r} is not a number")
         return int(text)
 
@@ -461,11 +469,11 @@ def _kill(arguments: Arguments, root: str, log: Log) -> int:
 def signal_number(text: str) -> int:
     """A signal's number from its number or name, with or without SIG, in any case."""
     name = text.upper().removeprefix("SIG")
-    if _is_digits(name) and len(name) < 4 and int(name) < 65:
+    if is_number(name) and len(name) < 4 and int(name) < 65:
         return int(name)
     base, sign, offset = name.partition("+")
     number = _SIGNALS.get(base, 0)
-    if sign and base == "RTMIN" and _is_digits(offset) and int(offset[:3]) <= 30:
+    if sign and base == "RTMIN" and is_number(offset) and int(offset[:3]) <= 30:
         return number + int(offset)
     if not number or sign:
         raise UsageError(f"unknown signal {text!r}")
@@ -493,6 +501,91 @@ def _delete(arguments: Arguments, root: str, log: Log) -> int:
     container.delete(bool(arguments.get("force")))
     _warn(container, log)
     return 0
+
+
+# ---- limits and use
+
+# Options of update, and what they set of linux.resources; sizes have units.
+_NUMBERS = {
+    "blkio-weight": ("blockIO", "weight"), "cpu-period": ("cpu", "period"), "cpu-quota": ("cpu", "quota"),
+    "cpu-burst": ("cpu", "burst"), "cpu-share": ("cpu", "shares"), "cpu-rt-period": ("cpu", "realtimePeriod"),
+    "cpu-rt-runtime": ("cpu", "realtimeRuntime"), "cpu-idle": ("cpu", "idle"), "pids-limit": ("pids", "limit"),
+}  # fmt: skip
+_SIZES = {
+    "kernel-memory": "kernel", "kernel-memory-tcp": "kernelTCP", "memory": "limit", "memory-reservation": "reservation",
+    "memory-swap": "swap",
+}  # fmt: skip
+
+
+def _update(arguments: Arguments, root: str, log: Log) -> int:
+    from .container import Container
+    from .spec import validate_resources
+
+    container = Container(arguments.words[0], root)
+    source = arguments.get("resources")
+    container.update(validate_resources(_read_resources(source) if source else _resources(arguments)))
+    return 0
+
+
+def _read_resources(path: str) -> object:
+    from .jsontext import MAX_JSON, parse_json, read_regular
+
+    if path != "-":
+        return parse_json(read_regular(path, "resources file"), path)
+    with open(0, "rb", closefd=False) as stdin:
+        return parse_json(stdin.read(MAX_JSON + 1), "resources from standard input")
+
+
+def _resources(arguments: Arguments) -> "Json":
+    """The single limits, which are ignored where there is a file (runc)."""
+    for name in ("l3-cache-schema", "mem-bw-schema"):
+        if name in arguments.options:
+            raise UnsupportedError(f"--{name}: the container has no resctrl group", hint="leave it out")
+    found: Json = {}
+    for name, (section, key) in _NUMBERS.items():
+        if name in arguments.options:
+            found.setdefault(section, {})[key] = _signed(arguments.get(name), name)
+    for name, key in _SIZES.items():
+        if name in arguments.options:
+            text = arguments.get(name)
+            found.setdefault("memory", {})[key] = -1 if text == "-1" else size(text, f"--{name}", zero=True)
+    for name in ("cpus", "mems"):
+        if arguments.get(f"cpuset-{name}"):
+            found.setdefault("cpu", {})[name] = arguments.get(f"cpuset-{name}")
+    return found
+
+
+def _signed(text: str, name: str) -> int:
+    digits = text.removeprefix("-")
+    if not is_number(digits) or len(digits) > 19:
+        raise UsageError(f"--{name} {text!r} is not a number")
+    return int(text)
+
+
+def _events(arguments: Arguments, root: str, log: Log) -> int:
+    """Statistics every interval, and a line for each process that is killed for lack of memory, until the end."""
+    from .cgroups import events
+    from .container import Container
+
+    container = Container(arguments.words[0], root)
+    seconds = duration(arguments.get("interval") or "5s", "--interval")
+    with container.stats_reader(full=True) as reader:
+        if arguments.get("stats"):
+            _print_line(events.stats_event(container.id, reader.read()))
+            return 0
+        for killed in container.watch(seconds):
+            for _ in range(killed):
+                _print_line(events.oom_event(container.id))
+            if not killed:
+                _print_line(events.stats_event(container.id, reader.read()))
+    return 0
+
+
+def _print_line(value: "Json") -> None:
+    from .jsontext import dump_json
+
+    sys.stdout.write(dump_json(value) + "\n")
+    sys.stdout.flush()
 
 
 # ---- exec
@@ -556,12 +649,8 @@ def _user(text: str, own: "Json") -> "Json":
     return user
 
 
-def _is_digits(text: str) -> bool:
-    return text.isascii() and text.isdecimal()
-
-
 def _id(text: str) -> int:
-    if not _is_digits(text) or int(text[:11]) > 0xFFFFFFFE:
+    if not is_number(text) or int(text[:11]) > 0xFFFFFFFE:
         raise UsageError(f"{text!r} is not an id", hint="digits from 0 to 4294967294")
     return int(text)
 

@@ -113,6 +113,8 @@ def create_plan(spec: "Spec", host: "Host", cgroup: "Cgroup", wiring: Wiring) ->
     rootfs.finish(plan, root, spec)
     mount.keep_propagation(plan, mounts, rootfs.propagation(spec))
 
+    if cgroup.holds_late(spec.config, host):
+        plan.add("sync", "limits")
     _become_user(plan, spec, host, process, wiring, MAKE_DIR)
     if (spec.config.get("hooks") or {}).get("startContainer"):
         plan.add("sync", "startContainer")

@@ -781,12 +781,21 @@ def validate_process(process: object, where: str = "process") -> "Config":
 
     `where` is what errors call it: "process.cwd: required".
     """
+    return _validate_part(_PROCESS, process, where)
+
+
+def validate_resources(resources: object) -> "Config":
+    """Check a linux.resources object, as that of `update --resources`, likewise."""
+    return _validate_part(_RESOURCES, resources, "linux.resources")
+
+
+def _validate_part(check: "Check", part: object, where: str) -> "Config":
     try:
-        _PROCESS(process)
+        check(part)
     except WrongError as wrong:
         raise SpecError(f"{_where(wrong.path, where)}: {wrong.message}") from None
-    assert isinstance(process, dict)
-    return process
+    assert isinstance(part, dict)
+    return part
 
 
 def _where(path: "list[str | int]", text: str = "") -> str:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _ID = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 MAX_ID = 1024
+_STAGED = "/state.json.tmp"
 _DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC | posix.O_NOFOLLOW
 
 
@@ -122,9 +123,13 @@ class StateDir:
 
     def write_record(self, head: "Json", config: bytes) -> None:
         """Write the intent record: `head` and, verbatim, the bytes of config.json (fsync, rename)."""
+        self.stage_record(head, config)
+        self.commit_record()
+
+    def stage_record(self, head: "Json", config: bytes) -> None:
+        """Write it where nobody looks until commit_record(): everything that may fail."""
         data = dump_json(head)[:-1].encode("utf-8", "surrogateescape") + b',"config":' + config + b"}"
-        temporary = self.path + "/state.json.tmp"
-        fd = posix.open(temporary, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC, 0o600)
+        fd = posix.open(self.path + _STAGED, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC, 0o600)
         try:
             view = memoryview(data)
             while view:
@@ -132,7 +137,9 @@ class StateDir:
             posix.fsync(fd)
         finally:
             posix.close(fd)
-        posix.rename(temporary, self.path + "/state.json")
+
+    def commit_record(self) -> None:
+        posix.rename(self.path + _STAGED, self.path + "/state.json")
 
     def read_record(self) -> "Json | None":
         """The record; None when it is missing or corrupt (RULES 20: that must not hide a container)."""

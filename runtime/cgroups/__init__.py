@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .settings import Setting
 
 _REMOVE_SECONDS = 10.0
+_NO_CGROUP = "none: the caller may not make one"
 _HOLDERS = (
     "not enforced: device programs need root outside of user namespaces",
     "devices.allow and devices.deny (cgroup v1 devices)",
@@ -44,14 +45,19 @@ class Cgroup:
 
     `unified` is the cgroup2 directory ("" without one), `legacy` maps a v1 hierarchy's name (its controllers, or
     "name=systemd") to its directory; `made` are parents that `create` had to make and `remove` may take away again.
+    With `best_effort` limits that this host cannot hold are noted in `enforced` instead of refused.
     """
 
-    __slots__ = ("legacy", "made", "unified")
+    __slots__ = ("_found", "best_effort", "legacy", "made", "unified")
 
-    def __init__(self, unified: str, legacy: "dict[str, str]", made: "Iterable[str]" = ()) -> None:
+    def __init__(
+        self, unified: str, legacy: "dict[str, str]", made: "Iterable[str]" = (), *, best_effort: bool = False
+    ) -> None:
         self.unified = unified
         self.legacy = legacy
         self.made = list(made)
+        self.best_effort = best_effort
+        self._found: tuple[object, list[Setting]] = (None, [])
 
     def directories(self) -> "list[str]":
         return [path for path in (self.unified, *self.legacy.values()) if path]
@@ -68,17 +74,44 @@ class Cgroup:
     def apply(self, config: "dict[str, Any]", host: "Host") -> None:
         """Set every limit of linux.resources, and the v1 device rules; nothing is touched where nothing is asked.
 
-        A device program for v2 is a step of the launch plan.  Raises WarrenError and its kin, naming the limit.
+        A device program for v2 is a step of the launch plan, and what holds_late() is left to apply_late().  Raises
+        WarrenError and its kin, naming the limit.
         """
-        resources = _resources(config)
-        if wanted := _settings(resources, host):
+        wanted = [setting for setting in self._settings(config, host) if not _is_late(setting)]
+        if wanted and self.directories():
             from . import settings
 
             self.enable({s.controller for s in wanted if s.version == 2 and s.file and s.controller != "cgroup"}, host)
-            settings.write_all(self, wanted)
+            settings.write_all(self, wanted, best_effort=self.best_effort)
         path = self.legacy.get(_hierarchy(self.legacy, "devices"))
         if path:
-            devices.write(path, resources.get("devices") or [])
+            devices.write(path, _resources(config).get("devices") or [])
+
+    def holds_late(self, config: "dict[str, Any]", host: "Host") -> bool:
+        """Whether there are limits that would keep the container's own process from being made."""
+        return any(_is_late(setting) for setting in self._settings(config, host))
+
+    def apply_late(self, config: "dict[str, Any]", host: "Host") -> None:
+        """Set these, once the process is there; errors as apply()'s."""
+        from . import settings
+
+        late = [setting for setting in self._settings(config, host) if _is_late(setting)]
+        self.enable({setting.controller for setting in late if setting.version == 2}, host)
+        settings.write_all(self, late, best_effort=self.best_effort)
+
+    def _settings(self, config: "dict[str, Any]", host: "Host") -> "list[Setting]":
+        """What limits.py makes of linux.resources, once a launch: three places ask.
+
+        The drivers are not even loaded where nothing but device rules is asked.
+        """
+        resources = _resources(config)
+        if not any(resources[name] for name in resources if name != "devices"):
+            return []
+        if self._found[0] is not resources:
+            from . import limits
+
+            self._found = resources, limits.settings(resources, host, best_effort=self.best_effort)
+        return self._found[1]
 
     def enable(self, controllers: "set[str]", host: "Host") -> None:
         """Have these v2 controllers; the usual case, a parent that passes them on already, costs one read."""
@@ -99,15 +132,15 @@ class Cgroup:
 
     def enforced(self, config: "dict[str, Any]", host: "Host") -> "dict[str, str]":
         """How each limit that was asked for is held, or why it is not, by name."""
-        if not self.directories():
-            return {"cgroup": "none: the caller may not make one"}
-        resources = _resources(config)
         found: dict[str, str] = {}
-        for setting in _settings(resources, host):
+        nowhere = not self.directories()
+        if nowhere:
+            found["cgroup"] = _NO_CGROUP
+        for setting in self._settings(config, host):
             # What one limit needs beyond its first file (reservations of huge pages) goes without saying.
             if not setting.lifts:
-                found.setdefault(setting.limit, str(setting))
-        if resources.get("devices"):
+                found.setdefault(setting.limit, "not enforced: no cgroup" if nowhere else str(setting))
+        if not nowhere and _resources(config).get("devices"):
             found["devices"] = _HOLDERS[devices.holder(host)]
         return found
 
@@ -196,15 +229,15 @@ class Cgroup:
                     raise
 
 
-def for_container(spec: "Spec | None", container_id: str, host: "Host") -> Cgroup:
+def for_container(spec: "Spec | None", container_id: str, host: "Host", *, best_effort: bool = False) -> Cgroup:
     """Name the cgroup of a container: linux.cgroupsPath below each hierarchy's mount, else warren-ID."""
     linux = (spec.config.get("linux") or {}) if spec is not None else {}
     relative = "/" + (str(linux.get("cgroupsPath") or "").strip("/") or "warren-" + container_id)
     unified = host.cgroup_unified + relative if host.cgroup_unified else ""
     legacy = {name: mount + relative for name, mount in host.cgroup_legacy.items()}
     if not host.privileged and not all(_writable(path) for path in [unified, *legacy.values()] if path):
-        return Cgroup("", {})
-    return Cgroup(unified, legacy)
+        return Cgroup("", {}, best_effort=best_effort)
+    return Cgroup(unified, legacy, best_effort=best_effort)
 
 
 def check(config: "dict[str, Any]", cgroup: Cgroup, host: "Host") -> None:
@@ -217,8 +250,8 @@ def check(config: "dict[str, Any]", cgroup: Cgroup, host: "Host") -> None:
         return
     rules = resources.get("devices") or []
     devices.check(rules)
-    held = [setting for setting in _settings(resources, host) if setting.file and not setting.lifts]
-    if held and not cgroup.directories():
+    held = [setting for setting in cgroup._settings(config, host) if setting.file and not setting.lifts]
+    if held and not cgroup.directories() and not cgroup.best_effort:
         raise UnsupportedError(
             f"linux.resources.{held[0].limit}: this user may not make a cgroup", hint="leave the limit out, or be root"
         )
@@ -245,13 +278,9 @@ def _resources(config: "dict[str, Any]") -> "dict[str, Any]":
     return (config.get("linux") or {}).get("resources") or {}
 
 
-def _settings(resources: "dict[str, Any]", host: "Host") -> "list[Setting]":
-    """What limits.py makes of them; the drivers are not even loaded where nothing but device rules is asked."""
-    if not any(resources[name] for name in resources if name != "devices"):
-        return []
-    from . import limits
-
-    return limits.settings(resources, host)
+def _is_late(setting: "Setting") -> bool:
+    """With fewer than two, no launch comes to its end: what joins v1 hierarchies is not yet the container's process."""
+    return setting.file == "pids.max" and setting.value in ("0", "1")
 
 
 def of_process(pid: int, host: "Host") -> Cgroup:

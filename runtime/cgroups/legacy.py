@@ -3,7 +3,7 @@
 For the controllers that a host still binds to v1; the same interface as unified.py, and the spec's own numbers.
 """
 
-from .settings import Setting, asked, rdma_lines
+from .settings import Setting, asked, cpuset_lists, pids_limit, rdma_lines
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -84,19 +84,11 @@ def _cpu(limit: str, file: str, value: "int | str", *, lifts: bool = False) -> S
 
 
 def cpuset(resources: "Json") -> "list[Setting]":
-    section = resources["cpu"]
-    return [
-        Setting(1, "cpuset", f"cpu.{name}", f"cpuset.{name}", section[name])
-        for name in ("cpus", "mems")
-        if section.get(name)
-    ]
+    return cpuset_lists(resources, 1)
 
 
 def pids(resources: "Json") -> "list[Setting]":
-    limit = resources["pids"].get("limit")
-    if limit is None:
-        return []
-    return [Setting(1, "pids", "pids.limit", "pids.max", "max" if limit == -1 else limit, lifts=limit == -1)]
+    return pids_limit(resources, 1)
 
 
 def io(resources: "Json") -> "list[Setting]":

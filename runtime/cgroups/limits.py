@@ -22,10 +22,11 @@ _SECTIONS = (
 _V1_NAMES = {"io": "blkio"}
 
 
-def settings(resources: "Json", host: "Host") -> "list[Setting]":
+def settings(resources: "Json", host: "Host", *, best_effort: bool = False) -> "list[Setting]":
     """Everything to write for linux.resources but the device rules; empty, at no cost, where nothing is asked.
 
-    Raises SpecError for values that contradict themselves, UnsupportedError for a limit that this host cannot hold.
+    Raises SpecError for values that contradict themselves, UnsupportedError for a limit that this host cannot hold;
+    with `best_effort` that is a setting without a file, which says why.
     """
     check(resources)
     found: list[Setting] = []
@@ -34,14 +35,22 @@ def settings(resources: "Json", host: "Host") -> "list[Setting]":
             found += _of_controller(controller, resources, host)
     if resources.get("unified"):
         found += _verbatim(resources, host)
+    for setting in found:
+        if setting.hint and not best_effort:
+            raise UnsupportedError(f"linux.resources.{setting.limit}: {setting.value}", hint=setting.hint)
     return found
 
 
 def version(controller: str, host: "Host") -> int:
     """The hierarchy, 1 or 2, that has the controller (as v2 calls it); 0 for none."""
-    if hierarchy(host.cgroup_legacy, _V1_NAMES.get(controller, controller)):
+    if mount(controller, host):
         return 1
     return 2 if controller in host.cgroup_controllers else 0
+
+
+def mount(controller: str, host: "Host") -> str:
+    """Where the v1 hierarchy with the controller (as v2 calls it) is mounted; "" when there is none."""
+    return host.cgroup_legacy.get(hierarchy(host.cgroup_legacy, _V1_NAMES.get(controller, controller)), "")
 
 
 def _of_controller(controller: str, resources: "Json", host: "Host") -> "list[Setting]":
@@ -49,10 +58,7 @@ def _of_controller(controller: str, resources: "Json", host: "Host") -> "list[Se
     found: list[Setting] = _drivers(number)[controller](resources)
     if number:
         return found
-    for setting in found:
-        if not setting.lifts and setting.file:
-            raise _nowhere(setting)
-    return []
+    return [_nowhere(setting, "host") if setting.file else setting for setting in found if not setting.lifts]
 
 
 def _drivers(number: int) -> "Mapping[str, Callable[[Json], list[Setting]]]":
@@ -72,17 +78,14 @@ def _verbatim(resources: "Json", host: "Host") -> "list[Setting]":
     found = unified.unified(resources)
     for setting in found:
         if not host.cgroup_unified:
-            raise UnsupportedError(
-                f"linux.resources.{setting.limit}: this host has no cgroup v2", hint="`unified` names files of v2"
-            )
-        if setting.controller != "cgroup" and setting.controller not in host.cgroup_controllers:
-            raise _nowhere(setting)
+            setting.give_up("this host has no cgroup v2")
+            setting.hint = "`unified` names files of v2"
+        elif setting.controller != "cgroup" and setting.controller not in host.cgroup_controllers:
+            _nowhere(setting, "cgroup v2")
     return found
 
 
-def _nowhere(setting: "Setting") -> UnsupportedError:
-    where = "cgroup v2" if setting.limit.startswith("unified.") else "host"
-    return UnsupportedError(
-        f"linux.resources.{setting.limit}: this {where} has no {setting.controller} controller",
-        hint="leave the limit out, or have the kernel provide the controller (/proc/cgroups)",
-    )
+def _nowhere(setting: "Setting", where: str) -> "Setting":
+    setting.give_up(f"this {where} has no {setting.controller} controller")
+    setting.hint = "leave the limit out, or have the kernel provide the controller (/proc/cgroups)"
+    return setting

@@ -80,6 +80,12 @@ class OomWatch:
             # Nothing to read yet, or the cgroup is gone.
             pass
 
+    def __enter__(self) -> "OomWatch":
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
     def close(self) -> None:
         for fd in (self._fd, self._control):
             if fd >= 0:

@@ -21,12 +21,13 @@ class Setting:
     limit     its name below linux.resources: "memory.limit"
     version   of the hierarchy, 1 or 2
     file      "" for what the hierarchy cannot hold though the spec has it; `value` then says why
+    hint      of what is an error for that, unless the caller asked for best effort; "" for what is only noted
     instead   file and value where the kernel has no `file`
     optional  nothing is lost where the kernel has no `file`
     lifts     the value is no limit: without a controller there is nothing to do
     """
 
-    __slots__ = ("controller", "file", "instead", "lifts", "limit", "optional", "value", "version")
+    __slots__ = ("controller", "file", "hint", "instead", "lifts", "limit", "optional", "value", "version")
 
     def __init__(
         self,
@@ -39,6 +40,7 @@ class Setting:
         optional: bool = False,
         lifts: bool = False,
         instead: "tuple[str, str] | None" = None,
+        hint: str = "",
     ) -> None:
         self.version = version
         self.controller = controller
@@ -48,6 +50,11 @@ class Setting:
         self.optional = optional
         self.lifts = lifts
         self.instead = instead
+        self.hint = hint
+
+    def give_up(self, why: str) -> None:
+        """Let it be a note of why it is not enforced."""
+        self.file, self.value, self.hint = "", why, ""
 
     def __repr__(self) -> str:
         return f"Setting({self})"
@@ -64,6 +71,23 @@ class Setting:
 def asked(section: "Json", name: str) -> int:
     """A number of the spec; 0 where it is absent or null, which mean the same nearly everywhere (runc)."""
     return int(section.get(name) or 0)
+
+
+def cpuset_lists(resources: "Json", version: int) -> "list[Setting]":
+    section = resources["cpu"]
+    return [
+        Setting(version, "cpuset", f"cpu.{name}", f"cpuset.{name}", section[name])
+        for name in ("cpus", "mems")
+        if section.get(name)
+    ]
+
+
+def pids_limit(resources: "Json", version: int) -> "list[Setting]":
+    """0 is a limit: no process at all may be added by fork (runtime-spec 1.3)."""
+    limit = resources["pids"].get("limit")
+    if limit is None:
+        return []
+    return [Setting(version, "pids", "pids.limit", "pids.max", "max" if limit == -1 else limit, lifts=limit == -1)]
 
 
 def rdma_lines(resources: "Json", version: int) -> "list[Setting]":
@@ -86,14 +110,20 @@ def directory(cgroup: "Cgroup", setting: "Setting") -> str:
     return path
 
 
-def write_all(cgroup: "Cgroup", settings: "list[Setting]") -> None:
-    """Write in order; raises what refusal() makes of the first failure."""
+def write_all(cgroup: "Cgroup", settings: "list[Setting]", *, best_effort: bool = False) -> None:
+    """Write in order; raises what refusal() makes of the first failure.
+
+    With `best_effort` what this kernel or caller cannot hold is given up, and the setting says so.
+    """
     for setting in settings:
         if setting.file:
             try:
                 write(cgroup, setting)
             except OSError as error:
-                raise refusal(setting, error) from error
+                refused = refusal(setting, error)
+                if not best_effort or not isinstance(refused, UnsupportedError):
+                    raise refused from error
+                setting.give_up(refused.message)
 
 
 def write(cgroup: "Cgroup", setting: "Setting") -> None:

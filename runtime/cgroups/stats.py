@@ -178,6 +178,12 @@ class Reader:
             stats.cpuset = self._cpuset()
         return stats
 
+    def __enter__(self) -> "Reader":
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
     def close(self) -> None:
         for fd in self._fds.values():
             posix.close(fd)

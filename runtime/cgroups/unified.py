@@ -3,8 +3,7 @@
 The spec still speaks v1: its numbers are converted as runc and crun convert them, so that a bundle means the same here.
 """
 
-from ..errors import UnsupportedError
-from .settings import Setting, asked, rdma_lines
+from .settings import Setting, asked, cpuset_lists, pids_limit, rdma_lines
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -85,13 +84,11 @@ def _no_memory(section: "Json") -> "list[Setting]":
 
 def cpu(resources: "Json") -> "list[Setting]":
     section = resources["cpu"]
-    for name in ("realtimeRuntime", "realtimePeriod"):
-        if asked(section, name):
-            raise UnsupportedError(
-                f"linux.resources.cpu.{name}: cgroup v2 does not limit real-time tasks", hint="leave it out"
-            )
     idle = section.get("idle")
     found = _cpu_weight(section, idle) + _cpu_max(section)
+    for name in ("realtimeRuntime", "realtimePeriod"):
+        if asked(section, name):
+            found.append(_refusal("cpu", f"cpu.{name}", "cgroup v2 does not limit real-time tasks", "leave it out"))
     if section.get("burst") is not None:
         found.append(Setting(2, "cpu", "cpu.burst", "cpu.max.burst", section["burst"], lifts=not section["burst"]))
     return found
@@ -117,18 +114,11 @@ def _cpu_max(section: "Json") -> "list[Setting]":
 
 
 def cpuset(resources: "Json") -> "list[Setting]":
-    section = resources["cpu"]
-    return [
-        Setting(2, "cpuset", f"cpu.{name}", f"cpuset.{name}", section[name])
-        for name in ("cpus", "mems")
-        if section.get(name)
-    ]
+    return cpuset_lists(resources, 2)
 
 
 def pids(resources: "Json") -> "list[Setting]":
-    """0 is a limit: no process at all may be added by fork (runtime-spec 1.3)."""
-    limit = resources["pids"].get("limit")
-    return [] if limit is None else [Setting(2, "pids", "pids.limit", "pids.max", _limit(limit), lifts=limit == -1)]
+    return pids_limit(resources, 2)
 
 
 def io(resources: "Json") -> "list[Setting]":
@@ -183,19 +173,21 @@ def rdma(resources: "Json") -> "list[Setting]":
 
 
 def net_cls(resources: "Json") -> "list[Setting]":
-    if asked(resources["network"], "classID"):
-        raise UnsupportedError(
-            "linux.resources.network.classID: this host has no v1 net_cls hierarchy", hint="v2 has no such thing"
-        )
-    return []
+    asks = asked(resources["network"], "classID")
+    return [_no_hierarchy("net_cls", "network.classID")] if asks else []
 
 
 def net_prio(resources: "Json") -> "list[Setting]":
-    if resources["network"].get("priorities"):
-        raise UnsupportedError(
-            "linux.resources.network.priorities: this host has no v1 net_prio hierarchy", hint="v2 has no such thing"
-        )
-    return []
+    asks = resources["network"].get("priorities")
+    return [_no_hierarchy("net_prio", "network.priorities")] if asks else []
+
+
+def _no_hierarchy(controller: str, limit: str) -> Setting:
+    return _refusal(controller, limit, f"this host has no v1 {controller} hierarchy", "v2 has no such thing")
+
+
+def _refusal(controller: str, limit: str, why: str, hint: str) -> Setting:
+    return Setting(2, controller, limit, "", why, hint=hint)
 
 
 def unified(resources: "Json") -> "list[Setting]":

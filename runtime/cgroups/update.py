@@ -21,15 +21,20 @@ _RESET = {
 }
 """What undoes a line about a device that the file had none about before; "0" does in v1."""
 _KEYED_V1 = ("blkio.throttle.", "blkio.weight_device", "blkio.leaf_weight_device", "blkio.bfq.weight_device")
+_ZEROS = {"cpu": ("burst", "idle"), "memory": ("swappiness",), "pids": ("limit",)}
+"""Where 0 means something; elsewhere it, what is empty and null stand for nothing: engines send whole objects."""
 
 
 def merge(old: "Json", new: "Json") -> "Json":
-    """Resources after an update: what `new` has not is as in `old`; lists are replaced, null is nothing (runc)."""
+    """Resources after an update: what `new` does not say is as in `old`; lists are replaced."""
     merged = dict(old)
     for name, value in new.items():
-        before = old.get(name)
-        if isinstance(value, dict) and isinstance(before, dict):
-            merged[name] = {**before, **{key: item for key, item in value.items() if item is not None}}
+        if isinstance(value, dict):
+            zeros = _ZEROS.get(name, ())
+            said = {key: item for key, item in value.items() if item or item is False or (item == 0 and key in zeros)}
+            if name == "memory" and said.get("limit") == -1:
+                said.setdefault("swap", -1)  # What it includes cannot stay behind (runc).
+            merged[name] = {**(old.get(name) or {}), **said}
         elif value is not None:
             merged[name] = value
     return merged
@@ -41,7 +46,8 @@ def update(cgroup: "Cgroup", old: "Json", new: "Json", host: "Host") -> "Json":
     Raises SpecError, UnsupportedError, StateError or WarrenError; whatever is raised, the old limits hold.
     """
     merged = merge(old, new)
-    wanted = [s for s in limits.settings(merged, host) if s.file and _mentioned(s, new)]
+    found = limits.settings(merged, host, best_effort=cgroup.best_effort)
+    wanted = [setting for setting in found if setting.file and _mentioned(setting, new)]
     program = _program(cgroup, new, merged, host)
     _check_usage(cgroup, merged.get("memory") or {}, new)
     cgroup.enable({s.controller for s in wanted if s.version == 2 and s.controller != "cgroup"}, host)

@@ -7,14 +7,17 @@ UnsupportedError for what this host or version cannot do.
 import posix
 
 from .. import capabilities
+from ..cgroups import devices
 from ..errors import UnsupportedError, UsageError
 from ..host import Host, Mount
 from ..jsontext import dump_json, parse_json, read_regular
 from ..namespaces.mount import normal
 from ..plan import DEFAULT_PATH
+from ..quantities import size
 from ..seccomp import default_profile
 from ..seccomp.docker import plain
 from ..spec import Layers, Spec, validate
+from . import limits
 from .accounts import Accounts
 from .ids import RANGE
 from .sources import (
@@ -39,7 +42,6 @@ from .words import (
     pair,
     rlimits,
     security_options,
-    size,
     tmpfs,
     volume,
 )
@@ -67,13 +69,19 @@ class ContainerConfig:
     userns      "" (the default for the caller), host, private
     pid, ipc, uts, network  "" or private, host, ns:PATH
     timeout     seconds, None for ever
+    memory ... device_cgroup_rule   limits as docker writes them ("512m", "1.5"); pids_limit None is the default, 1024
+    cgroupns    "" or private, host
+    best_effort note limits that this host cannot hold, instead of refusing them
     """
 
     __slots__ = (
-        "argv", "cap_add", "cap_drop", "devices", "entrypoint", "env", "hide", "hostname", "id", "init", "interactive",
-        "ipc", "keep_changes", "mounts", "name", "network", "pid", "privileged", "read_only", "rootfs", "security_opt",
-        "shm_size", "sysctl", "timeout", "tmpfs", "tty", "ulimits", "user", "userns", "uts", "volumes", "workdir",
-        "write",
+        "argv", "best_effort", "blkio_weight", "blkio_weight_device", "cap_add", "cap_drop", "cgroup_parent",
+        "cgroupns", "cpu_period", "cpu_quota", "cpu_shares", "cpus", "cpuset_cpus", "cpuset_mems", "device_cgroup_rule",
+        "device_read_bps", "device_read_iops", "device_write_bps", "device_write_iops", "devices", "entrypoint", "env",
+        "hide", "hostname", "id", "init", "interactive", "ipc", "keep_changes", "memory", "memory_reservation",
+        "memory_swap", "memory_swappiness", "mounts", "name", "network", "oom_kill_disable", "pid", "pids_limit",
+        "privileged", "read_only", "rootfs", "security_opt", "shm_size", "sysctl", "timeout", "tmpfs", "tty", "ulimits",
+        "user", "userns", "uts", "volumes", "workdir", "write",
     )  # fmt: skip
 
     def __init__(
@@ -112,6 +120,28 @@ class ContainerConfig:
         interactive: bool = False,
         tty: bool = False,
         timeout: "float | None" = None,
+        memory: str = "",
+        memory_swap: str = "",
+        memory_reservation: str = "",
+        memory_swappiness: "int | None" = None,
+        oom_kill_disable: bool = False,
+        cpus: str = "",
+        cpu_shares: int = 0,
+        cpu_quota: int = 0,
+        cpu_period: int = 0,
+        cpuset_cpus: str = "",
+        cpuset_mems: str = "",
+        pids_limit: "int | None" = None,
+        blkio_weight: int = 0,
+        blkio_weight_device: "Sequence[str]" = (),
+        device_read_bps: "Sequence[str]" = (),
+        device_write_bps: "Sequence[str]" = (),
+        device_read_iops: "Sequence[str]" = (),
+        device_write_iops: "Sequence[str]" = (),
+        device_cgroup_rule: "Sequence[str]" = (),
+        cgroup_parent: str = "",
+        cgroupns: str = "",
+        best_effort: bool = False,
     ) -> None:
         for key, value in locals().items():
             if key in self.__slots__:
@@ -151,6 +181,28 @@ class ContainerConfig:
         interactive: bool
         tty: bool
         timeout: float | None
+        memory: str
+        memory_swap: str
+        memory_reservation: str
+        memory_swappiness: int | None
+        oom_kill_disable: bool
+        cpus: str
+        cpu_shares: int
+        cpu_quota: int
+        cpu_period: int
+        cpuset_cpus: str
+        cpuset_mems: str
+        pids_limit: int | None
+        blkio_weight: int
+        blkio_weight_device: Sequence[str]
+        device_read_bps: Sequence[str]
+        device_write_bps: Sequence[str]
+        device_read_iops: Sequence[str]
+        device_write_iops: Sequence[str]
+        device_cgroup_rule: Sequence[str]
+        cgroup_parent: str
+        cgroupns: str
+        best_effort: bool
 
 
 def make_spec(config: ContainerConfig, host: Host, first_id: int, enforced: "dict[str, str]") -> Spec:
@@ -315,7 +367,11 @@ class _Builder:
     # ---- namespaces, ids, paths
 
     def _namespaces(self) -> "dict[str, str]":
-        config, found = self.config, {"mount": "", "cgroup": ""}
+        config, found = self.config, {"mount": ""}
+        if config.cgroupns not in ("", "private", "host"):
+            raise UsageError(f"--cgroupns {config.cgroupns!r} is unknown", hint="host or private")
+        if config.cgroupns != "host":
+            found["cgroup"] = ""
         for kind, word in (("pid", config.pid), ("ipc", config.ipc), ("uts", config.uts), ("network", config.network)):
             if word in ("", "private") or (kind == "network" and word == "none"):
                 found[kind] = ""
@@ -344,9 +400,14 @@ class _Builder:
         if self.userns:
             linux["uidMappings"] = self._mappings("uid", uid)
             linux["gidMappings"] = self._mappings("gid", gid)
+        resources = limits.resources(config, self.host, self.enforced)
         rules = [] if config.privileged else self._device_rules()
         if not config.privileged and self.host.privileged:
-            linux["resources"] = {"devices": [{"allow": False, "access": "rwm"}, *rules]}
+            resources["devices"] = [{"allow": False, "access": "rwm"}, *rules]
+        if resources:
+            linux["resources"] = resources
+        if path := limits.cgroups_path(config):
+            linux["cgroupsPath"] = path
         if profile := self._seccomp():
             linux["seccomp"] = profile
         if config.sysctl:
@@ -372,17 +433,23 @@ class _Builder:
 
     def _device_rules(self) -> "list[Json]":
         """Rules for the devices that are given; with the node goes what may be done with it."""
-        enforced = self.host.privileged and "devices" in self.host.cgroup_legacy
+        config = self.config
+        enforced = self.host.privileged and bool(devices.holder(self.host))
         rules = []
-        for text in self.config.devices:
+        for text in config.devices:
             _, node, permissions = device(text)
-            if not enforced and not {"r", "w"} <= set(permissions):
+            if not enforced and not config.best_effort and not {"r", "w"} <= set(permissions):
                 raise UnsupportedError(
                     f"--device {text}: permissions cannot be enforced here", hint="leave them out to allow everything"
                 )
             place = {key: node[key] for key in ("type", "major", "minor")}
             rules.append({"allow": True, "access": permissions, **place})
-        # Where there are no rules yet, the record of the container says so.
+        if config.device_cgroup_rule and not enforced:
+            if not config.best_effort:
+                raise UnsupportedError("--device-cgroup-rule: nobody holds device rules here", hint="needs root")
+            self.enforced["device_cgroup_rule"] = "not enforced: nobody holds device rules here"
+        rules += limits.device_rules(config.device_cgroup_rule)
+        # Where nobody holds them, the record of the container says so.
         return rules if enforced else []
 
     def _host_devices(self) -> "list[Json]":

@@ -4,6 +4,7 @@ import posix
 
 from ..errors import UnsupportedError, UsageError
 from ..host import Host
+from ..quantities import is_number, size
 from ..spec import MASKED_PATHS, READONLY_PATHS
 
 TYPE_CHECKING = False
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
 
     Json = dict[str, Any]
 
-_SIZES = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 _RLIMITS = ("core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio",
             "rttime", "sigpending", "stack", "as")  # fmt: skip
 _RESOURCE_NUMBERS = {"cpu": 0, "fsize": 1, "data": 2, "stack": 3, "core": 4, "rss": 5, "nproc": 6, "nofile": 7,
@@ -97,20 +97,6 @@ def absolute(path: str) -> str:
     return path
 
 
-def size(text: str, option: str) -> int:
-    """Bytes of docker's sizes: 64m, 1g, 512k, 100b, 1024."""
-    unit = text[-1:].lower() if not text[-1:].isdecimal() else ""
-    number = text[: len(text) - len(unit)]
-    if unit not in _SIZES or not _is_number(number) or len(number) > 15 or int(number) == 0:
-        raise UsageError(f"{option} {text!r} is not a size", hint="a number with b, k, m or g")
-    return int(number) * _SIZES[unit]
-
-
-def _is_number(text: str) -> bool:
-    """ASCII digits; int() takes those of every script."""
-    return text.isascii() and text.isdecimal()
-
-
 def rlimits(texts: "Iterable[str]", host: Host) -> "list[Json]":
     """--ulimit TYPE=SOFT[:HARD]; -1 is unlimited.  One above our own hard limit needs CAP_SYS_RESOURCE."""
     limits = {}
@@ -130,7 +116,7 @@ def rlimits(texts: "Iterable[str]", host: Host) -> "list[Json]":
 def _limit(text: str, whole: str) -> int:
     if text == "-1":
         return (1 << 64) - 1
-    if not _is_number(text) or len(text) > 19:
+    if not is_number(text) or len(text) > 19:
         raise UsageError(f"--ulimit {whole!r} is malformed", hint="TYPE=SOFT[:HARD]")
     return int(text)
 

@@ -53,6 +53,7 @@ class Box:
         config = {"linux": {"resources": resources}}
         cgroups.check(config, self.cgroup, self.host)
         self.cgroup.apply(config, self.host)
+        self.cgroup.apply_late(config, self.host)
 
     def start(self, script: str, *arguments: object) -> "subprocess.Popen[str]":
         child = subprocess.Popen(

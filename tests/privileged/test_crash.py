@@ -256,5 +256,5 @@ def test_control_c_while_the_program_is_still_loading_is_no_traceback(warren: Wa
     time.sleep(milliseconds / 1000)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=20)
-    assert error == ""
+    assert error in ("", "\n")  # click ends the line in which a terminal shows ^C.
     assert process.returncode in (130, -signal.SIGINT)

@@ -34,11 +34,11 @@ class Command:
         monkeypatch.setattr(cli, "_warn_of_writable_code", lambda: None)
         monkeypatch.setattr(cli.os, "_exit", sys.exit)
 
-    def _run(self, config: ContainerConfig) -> int:
+    def _run(self, config: ContainerConfig) -> engine.Result:
         self.configs.append(config)
         if isinstance(self.result, Exception):
             raise self.result
-        return self.result
+        return engine.Result(list(config.argv), self.result, None, None, {})
 
     def _plan(self, config: ContainerConfig) -> LaunchPlan:
         self.configs.append(config)

@@ -18,7 +18,7 @@ LINES = [
     line.split()
     for line in """
         cli oci pytest_plugin
-        engine
+        engine doctor
         config network vm
         images
         container
@@ -27,7 +27,7 @@ LINES = [
         namespaces cgroups capabilities seccomp
         scheduling labels
         spec steps
-        jsontext
+        jsontext quantities
         host
         syscalls
         errors

@@ -355,7 +355,7 @@ def test_help_of_a_command(tmp_path: Path, command: str) -> None:
     [
         (["frobnicate"], "unknown command 'frobnicate'"),
         (["--frobnicate"], "unknown option"),
-        (["update", "c"], "not supported yet"),
+        (["restore", "c"], "not supported yet"),
         (["state"], "a container id is required"),
         (["state", "a", "b"], "unexpected argument 'b'"),
         (["kill", "a", "KILL", "c"], "unexpected argument 'c'"),

@@ -1,0 +1,105 @@
+"""What `warren doctor` tells: what this machine can do for this caller and what not, each "no" with cause and remedy.
+
+It looks and changes nothing.  What is `essential` keeps Warren from running containers at all.
+"""
+
+import posix
+
+from . import cgroups
+from .cgroups import devices, limits
+from .host import Host
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+OLDEST_KERNEL = (5, 15)
+CONTROLLERS = ("memory", "cpu", "cpuset", "pids", "io", "hugetlb", "rdma", "freezer", "devices")
+_NAMESPACES = ("mnt", "pid", "net", "ipc", "uts", "user", "cgroup", "time")
+_REMEDIES = {
+    "privileged": "run as root for cgroups, idmapped mounts and device nodes",
+    "raise_limits": "none for hard resource limits above the caller's: give it CAP_SYS_RESOURCE",
+    "device_nodes": "run outside of user namespaces, or bind devices",
+    "user_namespaces": "set the sysctl that is named",
+    "subordinate_uids": "usermod --add-subuids 100000-165535 USER",
+    "subordinate_gids": "usermod --add-subgids 100000-165535 USER",
+    "newuidmap": "install uidmap (shadow)",
+    "newgidmap": "install uidmap (shadow)",
+    "cgroup_v2": "mount cgroup2 on /sys/fs/cgroup",
+}
+_ROOT_DOES_WITHOUT = ("subordinate_uids", "subordinate_gids", "newuidmap", "newgidmap")
+
+
+class Finding:
+    """One line: `name` can be had (`ok`) or not; `text` says how or why not, `remedy` what to do about it."""
+
+    __slots__ = ("essential", "name", "ok", "remedy", "text")
+
+    def __init__(self, name: str, ok: bool, text: str, remedy: str = "", *, essential: bool = False) -> None:
+        self.name = name
+        self.ok = ok
+        self.text = text
+        self.remedy = "" if ok else remedy
+        self.essential = essential
+
+    def to_dict(self) -> "dict[str, object]":
+        return {name: getattr(self, name) for name in ("name", "ok", "essential", "text", "remedy")}
+
+
+def examine(host: Host) -> "list[Finding]":
+    return [*_kernel(host), *_caller(host), *_cgroups(host)]
+
+
+def _kernel(host: Host) -> "Iterator[Finding]":
+    release = ".".join(map(str, host.kernel))
+    oldest = ".".join(map(str, OLDEST_KERNEL))
+    yield Finding("kernel", host.kernel >= OLDEST_KERNEL, release, f"Linux {oldest} or newer", essential=True)
+    missing = [name for name in _NAMESPACES if not posix.access(f"/proc/self/ns/{name}", posix.F_OK)]
+    text = f"no {', '.join(missing)}" if missing else "all of them"
+    yield Finding("namespaces", not missing, text, "a kernel that has them", essential="mnt" in missing)
+    known = host.read("/proc/filesystems").split()
+    yield Finding(
+        "overlay", "overlay" in known, "in the kernel" if "overlay" in known else "not in /proc/filesystems",
+        "modprobe overlay", essential=True,
+    )  # fmt: skip
+    actions = host.read("/proc/sys/kernel/seccomp/actions_avail").split()
+    yield Finding("seccomp", bool(actions), " ".join(actions) or "not in this kernel", "a kernel with CONFIG_SECCOMP")
+    for name, there in (("apparmor", host.apparmor), ("selinux", host.selinux)):
+        yield Finding(name, there, "enabled" if there else "not enabled", "none is needed unless a bundle asks for it")
+    for path, use in (
+        ("/dev/net/tun", "private networks of ordinary users"),
+        ("/dev/fuse", "file systems in programs"),
+    ):
+        there = posix.access(path, posix.R_OK | posix.W_OK)
+        yield Finding(
+            path, there, use if there else f"cannot be opened, it is for {use}", "modprobe, or the permissions"
+        )
+
+
+def _caller(host: Host) -> "Iterator[Finding]":
+    reasons = host.reasons
+    for name, remedy in _REMEDIES.items():
+        if host.privileged and name in _ROOT_DOES_WITHOUT:
+            continue
+        essential = name == "user_namespaces" and not host.privileged
+        yield Finding(name, name not in reasons, reasons.get(name, ""), remedy, essential=essential)
+
+
+def _cgroups(host: Host) -> "Iterator[Finding]":
+    """The choice for each controller, as every launch makes it."""
+    own = bool(cgroups.for_container(None, "doctor", host).directories())
+    text = "can be made" if own else "the caller may not make one: limits are refused, and containers are not frozen"
+    yield Finding("cgroup", own, text, "be root, or have a cgroup delegated (systemd: Delegate=yes)")
+    for name in CONTROLLERS:
+        held = _held_by(name, host)
+        yield Finding(f"cgroup {name}", bool(held), held or "nobody holds it: limits are refused",
+                      "have the kernel provide the controller (/proc/cgroups)")  # fmt: skip
+
+
+def _held_by(controller: str, host: Host) -> str:
+    if controller == "freezer" and host.cgroup_unified:
+        return f"cgroup.freeze (cgroup v2 at {host.cgroup_unified})"
+    number = devices.holder(host) if controller == "devices" else limits.version(controller, host)
+    if number == 2:
+        return f"{'device programs, ' * (controller == 'devices')}cgroup v2 at {host.cgroup_unified}"
+    return f"cgroup v1 at {limits.mount(controller, host)}" if number else ""
