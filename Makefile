@@ -13,12 +13,12 @@ TEST_PACKAGES := busybox-static runc util-linux uidmap iproute2 procps passwd li
 	golang-github-opencontainers-specs-dev $(ENGINE_PACKAGES)
 # A kernel as an ordinary program, and the runtimes that prove the tests in it.
 VM_PACKAGES := busybox-static runc crun iproute2 util-linux user-mode-linux
-BENCH_PACKAGES := crun runc bubblewrap busybox-static musl-tools gcc libc6-dev linux-libc-dev util-linux
+BENCH_PACKAGES := hyperfine crun runc bubblewrap busybox-static musl-tools gcc libc6-dev linux-libc-dev util-linux
 # The tiers that have tests.  bench/ is never part of them.
 TIERS = $(foreach tier,unit rootless privileged conformance vm,$(if $(wildcard tests/$(tier)/test_*.py),tests/$(tier)))
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-.PHONY: run build test test-long lint bench bench-profile bench-cgroups deps test-deps vm-deps bench-deps vm guest-kernel clean
+.PHONY: run build test test-long lint bench bench-engines bench-profile bench-cgroups deps test-deps vm-deps bench-deps vm guest-kernel clean
 .NOTPARALLEL:
 
 # Who it is, what it sees, and that the host is safe from it.
@@ -113,6 +113,10 @@ test-long: guest-kernel test
 # BENCH_RUNTIMES="NAME=PATH ..." adds runtimes.
 bench: bench-deps build
 	$(BIN)/python3 -m tests.bench $(if $(ROUNDS),--rounds $(ROUNDS))
+
+# dockerd and containerd on Warren beside the same on runc; into docs/benchmarks.md too.
+bench-engines: test-deps bench-deps build
+	$(BIN)/python3 -m tests.bench.engines $(if $(ROUNDS),--rounds $(ROUNDS))
 
 # Where the time of one launch goes, step by step.
 bench-profile: bench-deps build

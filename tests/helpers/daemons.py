@@ -18,8 +18,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import pytest
-
 from . import leaks, warren
 from .processes import MARKER
 from .terminal import Terminal
@@ -114,7 +112,7 @@ class Room:
                 (hierarchy / self.cgroup).rmdir()
         if found := leaks.check(self._before, self.directory):
             found.remove()
-            pytest.fail(f"an engine has {found}", pytrace=False)
+            raise AssertionError(f"an engine has {found}")
 
     def __enter__(self) -> "Room":
         return self
