@@ -53,12 +53,33 @@ def update(cgroup: "Cgroup", old: "Json", new: "Json", host: "Host") -> "Json":
     cgroup.enable({s.controller for s in wanted if s.version == 2 and s.controller != "cgroup"}, host)
     undo: Undo = []
     try:
+        _tell_systemd(cgroup, wanted, merged, new, host)
         _write_each(cgroup, _ordered(cgroup, wanted), undo)
         _write_devices(cgroup, old, merged, program, new)
     except BaseException:
+        _tell_systemd_again(cgroup, old, new, host)
         _restore(undo)
         raise
     return merged
+
+
+def _tell_systemd(cgroup: "Cgroup", settings: "list[Setting]", merged: "Json", new: "Json", host: "Host") -> None:
+    """Before the files are written, which may hold what systemd rounds."""
+    if not cgroup.unit:
+        return
+    from . import systemd
+
+    rules = merged["devices"] if new.get("devices") is not None else None
+    systemd.set_properties(cgroup, settings, rules, host)
+
+
+def _tell_systemd_again(cgroup: "Cgroup", old: "Json", new: "Json", host: "Host") -> None:
+    """What was before, as far as the bundle said; the files are restored in any case."""
+    try:
+        found = limits.settings(old, host, best_effort=cgroup.best_effort)
+        _tell_systemd(cgroup, [s for s in found if s.file and _mentioned(s, new)], {"devices": [], **old}, new, host)
+    except (WarrenError, OSError):
+        pass
 
 
 def _mentioned(setting: "Setting", new: "Json") -> bool:
