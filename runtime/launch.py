@@ -46,8 +46,8 @@ class Options:
     """
 
     __slots__ = (
-        "best_effort", "cgroup_manager", "console_fd", "console_socket", "enforced", "ephemeral", "init", "no_new_keyring", "no_pivot",
-        "pdeathsig", "pid_file", "preserve_fds", "size", "stdio",
+        "best_effort", "cgroup_manager", "console_fd", "console_socket", "enforced", "ephemeral", "init",
+        "no_new_keyring", "no_pivot", "pdeathsig", "pid_file", "preserve_fds", "size", "stdio",
     )  # fmt: skip
 
     def __init__(

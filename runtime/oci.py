@@ -295,7 +295,7 @@ def _check_globals(options: Arguments) -> str:
 
         if not systemd.runs_here():
             raise UnsupportedError("--systemd-cgroup: systemd does not run here", hint="use cgroupfs")
-    if manager not in ("cgroupfs", "disabled"):
+    elif manager not in ("cgroupfs", "disabled"):
         raise UsageError(f"unknown cgroup manager {manager!r}", hint="cgroupfs or systemd")
     if options.get("rootless") not in ("", "auto", "true", "false"):
         raise UsageError(f"--rootless {options.get('rootless')!r} is not auto, true or false")

@@ -271,8 +271,8 @@ def for_container(
 ) -> Cgroup:
     """Name the cgroup of a container; none where the caller may not make one.
 
-    linux.cgroupsPath, else warren-ID, below each hierarchy's mount, or for an ordinary user below what has been delegated
-    to him.  With the `manager` "systemd" a scope; with "auto" for an ordinary user to whom nothing else is left.
+    linux.cgroupsPath, else warren-ID, below each hierarchy's mount, or for an ordinary user below what has been
+    delegated to him.  With the `manager` "systemd" a scope; with "auto" for an ordinary user who has nothing else.
     """
     linux = (spec.config.get("linux") or {}) if spec is not None else {}
     asked = str(linux.get("cgroupsPath") or "")

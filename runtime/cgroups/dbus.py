@@ -6,7 +6,7 @@ launch cannot pay for a library: jeepney takes 13 ms to import and dbus-python 2
 """
 
 import _socket
-from _struct import calcsize, error, pack, unpack_from
+from struct import calcsize, error, pack, unpack_from
 
 from ..errors import WarrenError
 
@@ -94,7 +94,7 @@ class Connection:
             self._signals.append((str(fields.get(_MEMBER)), values))
 
     def _authenticate(self, path: str) -> None:
-        """EXTERNAL, without saying who we are: the other side knows (SO_PEERCRED), and in a user namespace we do not."""
+        """EXTERNAL, without a name: the other side knows it (SO_PEERCRED), and in a user namespace we do not."""
         self._send(b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n")
         answers = [self._line(), self._line()]
         if answers[0] != b"DATA" or not answers[1].startswith(b"OK "):

@@ -7,7 +7,7 @@ a cgroupsPath of "slice:prefix:name" is the unit prefix-name.scope in that slice
 
 import posix
 
-from ..errors import ExistsError, SpecError, StateError, UnsupportedError, WarrenError
+from ..errors import ExistsError, SpecError, StateError, UnsupportedError
 from . import devices
 from .dbus import CallError, Connection
 
@@ -22,11 +22,8 @@ if TYPE_CHECKING:
 
     Property = tuple[str, tuple[str, object]]
 
-_SERVICE, _OBJECT, _MANAGER = (
-    "org.freedesktop.systemd1",
-    "/org/freedesktop/systemd1",
-    "org.freedesktop.systemd1.Manager",
-)
+_SERVICE, _OBJECT = "org.freedesktop.systemd1", "/org/freedesktop/systemd1"
+_MANAGER = _SERVICE + ".Manager"
 _EXISTS, _NO_UNIT = _SERVICE + ".UnitExists", _SERVICE + ".NoSuchUnit"
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789:-_.\\@"
 _INFINITY = (1 << 64) - 1
@@ -101,9 +98,13 @@ def makes(hierarchy: str) -> bool:
 
 
 def start(
-    cgroup: "Cgroup", pid: int, annotations: "dict[str, str]", settings: "Iterable[Setting]", rules: "list[devices.Rule]",
+    cgroup: "Cgroup",
+    pid: int,
+    annotations: "dict[str, str]",
+    settings: "Iterable[Setting]",
+    rules: "list[devices.Rule]",
     host: "Host",
-) -> None:  # fmt: skip
+) -> None:
     """Make the scope with these limits and process `pid` in it.
 
     Raises ExistsError for a unit that somebody else has, whose cgroup is then no longer `cgroup`; WarrenError with
@@ -281,17 +282,19 @@ class _Manager:
 
     def start(self, unit: str, wanted: "list[Property]") -> None:
         self._listen()
-        arguments = ("ssa(sv)a(sa(sv))", unit, "replace", wanted, [])
         try:
-            job = self.call("StartTransientUnit", *arguments)[0]
+            job = self._start(unit, wanted)
         except CallError as error:
             if error.name != _EXISTS:
                 raise
             # It may be what is left of one that failed.
             self._reset(unit)
-            job = self.call("StartTransientUnit", *arguments)[0]
+            job = self._start(unit, wanted)
         if (result := self._result(job)) != "done":
             raise StateError(f"systemd: starting {unit} ended with {result!r}", hint="see journalctl")
+
+    def _start(self, unit: str, wanted: "list[Property]") -> object:
+        return self.call("StartTransientUnit", "ssa(sv)a(sa(sv))", unit, "replace", wanted, [])[0]
 
     def stop(self, unit: str) -> None:
         self._listen()

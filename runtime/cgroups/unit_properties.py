@@ -42,7 +42,7 @@ def _in_microseconds(name: str, kind: str, value: object) -> "Property":
         return name, (kind, value)
     if kind not in (*_RANGES, "d") or value < 0:  # type: ignore[operator]
         raise ValueError("seconds are a number")
-    return name.removesuffix("Sec") + "USec", ("t", int(value * 1000000))  # type: ignore[operator, call-overload]
+    return name.removesuffix("Sec") + "USec", ("t", int(value * 1000000))  # type: ignore[operator]
 
 
 def parse(text: str) -> "tuple[str, object]":
