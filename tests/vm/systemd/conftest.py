@@ -9,12 +9,19 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.oci import Bundle, Runtime
-from tests.vm.guest.conftest import bundle, not_yet, probe_program, runtime_program
+from tests.vm.guest.conftest import bundle, not_yet, probe_program, program_of
 
-__all__ = ["bundle", "not_yet", "probe_program", "runtime_program"]
+__all__ = ["bundle", "not_yet", "probe_program"]
 
+RUNTIMES = (*(["runc", "crun"] if os.environ.get("WARREN_LONG") else []), "warren-oci")
+"""Others prove the tests, one by one, in the long run: they are slow here."""
 USER = "daemon"
 """Whom tests/helpers/systemd.sh gives a service manager."""
+
+
+@pytest.fixture(params=RUNTIMES)
+def runtime_program(request: pytest.FixtureRequest) -> str:
+    return program_of(request.param)
 
 
 @pytest.fixture
@@ -49,11 +56,15 @@ def as_user() -> list[str]:
 
 
 def shown(unit: str, *names: str, user: bool = False) -> dict[str, str]:
-    """Properties of a unit, as systemctl(1) shows them."""
+    """Properties of a unit, as systemctl(1) shows them; a line each for those that are lists."""
     prefix, flags = (as_user(), ["--user"]) if user else ([], [])
     command = [*prefix, "systemctl", *flags, "show", unit, *[f"--property={name}" for name in names]]
     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return dict(line.split("=", 1) for line in out.splitlines())
+    found: dict[str, list[str]] = {}
+    for line in out.splitlines():
+        name, _, value = line.partition("=")
+        found.setdefault(name, []).append(value)
+    return {name: "\n".join(values) for name, values in found.items()}
 
 
 def is_loaded(unit: str, *, user: bool = False) -> bool:
