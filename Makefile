@@ -16,7 +16,7 @@ BENCH_PACKAGES := crun runc bubblewrap busybox-static musl-tools gcc libc6-dev l
 TIERS = $(foreach tier,unit rootless privileged conformance vm,$(if $(wildcard tests/$(tier)/test_*.py),tests/$(tier)))
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-.PHONY: run build test test-long lint bench bench-profile deps test-deps vm-deps bench-deps vm guest-kernel clean
+.PHONY: run build test test-long lint bench bench-profile bench-cgroups deps test-deps vm-deps bench-deps vm guest-kernel clean
 .NOTPARALLEL:
 
 # Who it is, what it sees, and that the host is safe from it.
@@ -111,6 +111,10 @@ bench: bench-deps build
 # Where the time of one launch goes, step by step.
 bench-profile: bench-deps build
 	$(BIN)/python3 -m tests.bench --profile $(if $(ROUNDS),--rounds $(ROUNDS))
+
+# What cgroups cost a launch here, and polling the statistics of 1,000 containers.
+bench-cgroups: bench-deps build
+	$(BIN)/python3 -m tests.bench.cgroups
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache

@@ -176,6 +176,13 @@ def doctor(style: str) -> None:
     sys.exit(any(finding.essential and not finding.ok for finding in findings))
 
 
+@commands.command()
+@click.argument("containers", nargs=-1, required=True)
+def inspect(containers: tuple[str, ...]) -> None:
+    """Print what is known of containers as JSON; `enforced` says how each limit is held."""
+    click.echo(dump_json([engine.inspect(name) for name in containers], 2))
+
+
 def _config(words: list[str], options: dict[str, Any]) -> ContainerConfig:
     options.pop("rm")
     env_files = options.pop("env_file")

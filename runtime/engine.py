@@ -354,18 +354,43 @@ def _join_containers(config: ContainerConfig, known: "list[dict[str, object]]") 
     return ", --".join(joined)
 
 
+def inspect(text: str) -> "dict[str, Any]":
+    """What is known of a container, in docker's keys; `enforced` says how each of its limits is held."""
+    root = default_root()
+    state = _find(text, list_containers(root))
+    status = str(state["status"])
+    return {
+        "Id": state["id"],
+        "Name": _name_of(state),
+        "Created": state.get("created"),
+        "State": {
+            "Status": "exited" if status == "stopped" else status,
+            "Running": status in ("running", "paused"),
+            "Paused": status == "paused",
+            "OOMKilled": Container(str(state["id"]), root).oom_kills() > 0,
+            "Pid": state["pid"],
+        },
+        "enforced": state.get("enforced") or {},
+    }
+
+
 def _pid_of(text: str, known: "list[dict[str, object]]") -> int:
-    """Process of a running container, by its name, its id or an unambiguous beginning of the id."""
+    """Process of a running container."""
+    pid = _find(text, known).get("pid")
+    if not isinstance(pid, int) or not pid:
+        raise StateError(f"container {text!r} is not running")
+    return pid
+
+
+def _find(text: str, known: "list[dict[str, object]]") -> "dict[str, object]":
+    """A container by its name, its id or an unambiguous beginning of the id; NotFoundError and UsageError."""
     found = [state for state in known if text and text in (state["id"], _name_of(state))]
     found = found or [state for state in known if text and str(state["id"]).startswith(text)]
     if not found:
         raise NotFoundError(f"no such container: {text!r}")
     if len(found) > 1:
         raise UsageError(f"container {text!r} is ambiguous", hint="give more of the id")
-    pid = found[0].get("pid")
-    if not isinstance(pid, int) or not pid:
-        raise StateError(f"container {text!r} is not running")
-    return pid
+    return found[0]
 
 
 def _is_idmap_failure(error: LaunchError) -> bool:

@@ -146,7 +146,8 @@ def refusal(setting: "Setting", error: OSError) -> WarrenError:
     if error.errno == ENOENT:
         return UnsupportedError(f"{what}: this kernel has no such file", hint="leave the limit out")
     if error.errno == ENODEV:
-        return SpecError(f"{what}: no such device (ENODEV)", hint="the kernel limits whole disks by major:minor")
+        hint = "the kernel limits whole disks by major:minor" if setting.controller in ("io", "blkio") else ""
+        return SpecError(f"{what}: no such device (ENODEV)", hint=hint)
     if error.errno in (EINVAL, ERANGE):
         return SpecError(f"{what}: the kernel does not take this value ({name})", hint=_hint(setting))
     if error.errno == EBUSY:

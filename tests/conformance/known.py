@@ -7,6 +7,8 @@ and the test fails.
 POSTSTART_AT_CREATE = "runs poststart hooks at the end of create, not of start (changed by pull request 5186)"
 SCHEDULING = "ignores scheduler, ioPriority and execCPUAffinity before 1.2"
 
+NEWER_LIMITS = "ignores cpu.burst and cpu.idle before 1.2, and a pids.limit of 0 before 1.4"
+
 KNOWN: dict[str, dict[str, str]] = {
     # runc 1.1.5, Debian 12.
     "runc": {
@@ -20,6 +22,10 @@ KNOWN: dict[str, dict[str, str]] = {
         "test_personality": "ignores personality before 1.2",
         "test_a_strict_filter_need_not_know_the_runtime": "loads the filter before the last of its own calls",
         "test_an_agent_may_hold_back_the_runtimes_own_calls": "waits for ever for an agent that has no listener yet",
+        "test_what_the_kernel_can_hold_is_held[cpu.burst]": NEWER_LIMITS,
+        "test_what_the_kernel_can_hold_is_held[cpu.idle]": NEWER_LIMITS,
+        "test_what_the_kernel_can_hold_is_held[pids.limit-0]": NEWER_LIMITS,
+        "test_what_the_kernel_can_hold_is_held[hugepageLimits]": "does not look for v1's missing controllers in v2",
         "test_the_domainname_is_set": "ignores domainname before 1.2",
         "test_maps_need_a_user_namespace": "ignores maps where there is no user namespace",
         "test_a_user_namespace_is_joined_by_path[no maps]": "wants maps for a namespace that has its own",
