@@ -122,7 +122,7 @@ class Cgroup:
         if self.unit:
             from . import systemd
 
-            systemd.set_properties(self, late, None, host)
+            systemd.set_properties(self, systemd.properties(late), host)
         self.enable({setting.controller for setting in late if setting.version == 2}, host)
         settings.write_all(self, late, best_effort=self.best_effort)
 

@@ -118,7 +118,7 @@ def start(
         *((f"{name}Accounting", ("b", True)) for name in ("Memory", "CPU", "IO", "Tasks")),
         ("DefaultDependencies", ("b", False)),
         *properties(settings),
-        *(device_properties(rules) if rules and is_system(host) else ()),
+        *(device_properties(rules, host) if rules else ()),
     ]
     if any(key.startswith("org.systemd.property.") for key in annotations):
         from . import unit_properties
@@ -155,21 +155,19 @@ def attach(cgroup: "Cgroup", below: "Cgroup", pid: int, host: "Host") -> None:
         manager.call("AttachProcessesToUnit", "ssau", cgroup.unit, subgroup, [pid])
 
 
-def set_properties(
-    cgroup: "Cgroup", settings: "Iterable[Setting]", rules: "list[devices.Rule] | None", host: "Host"
-) -> None:
-    """Change the limits that systemd keeps; to be called before the same are written to the files.
+def set_properties(cgroup: "Cgroup", wanted: "list[Property]", host: "Host") -> "list[Property]":
+    """Change properties; those of limits before the same are written to the files.  Returns what they were before.
 
     Returns when systemd has written them, so that it does not overwrite ours, which may be finer.
     """
-    wanted = properties(settings)
-    if rules is not None and is_system(host):
-        wanted += device_properties(rules)
-    if wanted:
-        with _Manager(host) as manager:
-            manager.call("SetUnitProperties", "sba(sv)", cgroup.unit, True, wanted)
-            # It writes between two messages, so the answer to one more comes after that.
-            manager.control_group()
+    if not wanted:
+        return []
+    with _Manager(host) as manager:
+        before = manager.properties(cgroup.unit, wanted)
+        manager.call("SetUnitProperties", "sba(sv)", cgroup.unit, True, wanted)
+        # It writes between two messages, so the answer to one more comes after that.
+        manager.control_group()
+    return before
 
 
 def properties(settings: "Iterable[Setting]") -> "list[Property]":
@@ -218,8 +216,13 @@ def _quota(files: "dict[str, str]") -> "list[Property]":
     return found
 
 
-def device_properties(rules: "list[devices.Rule]") -> "list[Property]":
-    """What the rules allow, as systemd can say it; where it cannot it is kept out of the way of our own program."""
+def device_properties(rules: "list[devices.Rule]", host: "Host") -> "list[Property]":
+    """What the rules allow, as systemd can say it; where it cannot it is kept out of the way of our own program.
+
+    None for an ordinary user, whose service manager does not hold them either.
+    """
+    if not is_system(host):
+        return []
     allowed: list[tuple[str, str]] | None = None
     for rule in devices.with_defaults(rules):
         kind = rule.get("type") or "a"
@@ -277,8 +280,19 @@ class _Manager:
 
     def control_group(self) -> str:
         """The cgroup below which its units are: "" for the system's."""
+        return str(self._get(_OBJECT, _MANAGER, "ControlGroup"))
+
+    def properties(self, scope: str, like: "list[Property]") -> "list[Property]":
+        """What these properties of a scope are now; a list once to empty it and once with its items, as in `like`."""
+        path = str(self.call("GetUnit", "s", scope)[0])
+        return [
+            (name, (kind, [] if name == "DeviceAllow" and not value else self._get(path, _SERVICE + ".Scope", name)))
+            for name, (kind, value) in like
+        ]
+
+    def _get(self, path: str, interface: str, name: str) -> object:
         properties = "org.freedesktop.DBus.Properties"
-        return str(self._connection.call(_SERVICE, _OBJECT, properties, "Get", "ss", _MANAGER, "ControlGroup")[0])
+        return self._connection.call(_SERVICE, path, properties, "Get", "ss", interface, name)[0]
 
     def start(self, unit: str, wanted: "list[Property]") -> None:
         self._listen()

@@ -75,6 +75,16 @@ class SystemdLinux(UserModeLinux):
         return {**super().environment(work), "SYSTEMD": "/lib/systemd/systemd"}
 
 
+class HybridLinux(SystemdLinux):
+    """With the controllers in v1 hierarchies, as systemd mounted them until 2021 or so, and v2 beside them."""
+
+    name = "user-mode Linux with systemd and v1 hierarchies"
+    folder = FOLDERS / "hybrid"
+
+    def environment(self, work: Path) -> dict[str, str]:
+        return {**super().environment(work), "HYBRID": "1"}
+
+
 class Qemu(Machine):
     """Debian's generic kernel on an emulated PC: also cpuset, hugetlb and two CPUs, but computes 30 times slower."""
 
@@ -104,7 +114,7 @@ class Qemu(Machine):
         ]
 
 
-MACHINES: tuple[Machine, ...] = (UserModeLinux(), SystemdLinux(), Qemu())
+MACHINES: tuple[Machine, ...] = (UserModeLinux(), SystemdLinux(), HybridLinux(), Qemu())
 
 
 def machine_of(path: Path) -> Machine | None:

@@ -36,4 +36,8 @@ cat >$units/tests.service <<-END
 	StandardError=inherit
 	TTYPath=/dev/console
 END
+if [ -n "$HYBRID" ]; then
+	umount /sys/fs/cgroup
+	export SYSTEMD_PROC_CMDLINE="systemd.unified_cgroup_hierarchy=0"
+fi
 exec "$SYSTEMD" --system --unit=tests.service --log-target=console --log-level=notice --show-status=0

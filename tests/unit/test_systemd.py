@@ -128,7 +128,7 @@ def test_what_is_no_list_is_left_to_the_kernel(text: str) -> None:
 
 
 def allowed(*rules: dict[str, Any]) -> tuple[object, list[tuple[str, str]]]:
-    found = systemd.device_properties(list(rules))
+    found = systemd.device_properties(list(rules), ROOT)
     assert found[1] == ("DeviceAllow", ("a(ss)", []))
     return found[0][1][1], found[-1][1][1]  # type: ignore[return-value]
 

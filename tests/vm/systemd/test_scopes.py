@@ -1,5 +1,6 @@
 """--systemd-cgroup: a container's cgroup is a scope of systemd, which knows its limits and forgets it with it."""
 
+import json
 import os
 import subprocess
 import sys
@@ -166,6 +167,23 @@ def test_an_update_tells_systemd(oci: Runtime, bundle: Bundle, unit: str) -> Non
     assert (scope_of(pid) / "pids.max").read_text() == "33\n"
     wanted = "26000 100000\n" if oci.program.endswith("crun") else "25500 100000\n"
     assert (scope_of(pid) / "cpu.max").read_text() == wanted
+
+
+@only_warren
+def test_an_update_that_fails_changes_nothing(oci: Runtime, bundle: Bundle, unit: str) -> None:
+    container, pid = box(oci, bundle)
+
+    def now() -> tuple[dict[str, list[str]], list[str]]:
+        found = shown(unit, "TasksMax", "CPUWeight", "MemoryMax", "DeviceAllow")
+        files = [(cgroup_of(pid) / name).read_text() for name in ("pids.max", "cpu.weight", "memory.max")]
+        return {name: sorted(value.splitlines()) for name, value in found.items()}, files
+
+    before = now()
+    rules = [{"allow": False, "access": "rwm"}, {"allow": True, "type": "b", "major": 7, "minor": 0, "access": "rw"}]
+    unified = {"memory.max": "nonsense"}
+    changes = {"pids": {"limit": 33}, "cpu": {"shares": 2000}, "devices": rules, "unified": unified}
+    oci("update", "--resources", "-", container.id, input=json.dumps(changes)).fails("memory.max")
+    assert now() == before
 
 
 def test_exec_joins_the_scope(oci: Runtime, bundle: Bundle, unit: str) -> None:
