@@ -268,6 +268,22 @@ def test_what_an_ordinary_user_executes_joins_the_scope(user_oci: Runtime, user_
     assert container.exec(*GREEDY).out.split() == ["dd", "137"]
 
 
+@only_warren
+def test_root_of_a_user_namespace_is_still_an_ordinary_user(user_oci: Runtime, user_bundle: Bundle, unit: str) -> None:
+    """As podman calls a runtime for an ordinary user."""
+    user_oci.prefix += ["unshare", "--user", "--map-root-user", "--mount"]
+    for kind in ("uidMappings", "gidMappings"):
+        user_bundle.linux[kind][0]["hostID"] = 0
+    user_bundle.linux["resources"] = {"memory": {"limit": 32 * MEGABYTE, "swap": 32 * MEGABYTE}}
+    user_bundle.linux["cgroupsPath"] = f"user.slice:box:{unit[4:-6]}"
+    container, pid = box(user_oci, user_bundle, [*GREEDY[:2], f"{GREEDY[-1]}; exec sleep 60"])
+    assert scope_of(pid).name == unit
+    assert "/user@" in str(scope_of(pid))
+    assert container.expect("dd").split() == ["dd", "137"]
+    container.delete("--force").ok()
+    assert not is_loaded(unit, user=True)
+
+
 @not_crun
 def test_who_has_no_service_manager_is_told(user_oci: Runtime, user_bundle: Bundle) -> None:
     user_oci.prefix = [word for word in user_oci.prefix if not word.startswith("XDG_")]
