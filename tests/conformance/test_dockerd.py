@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.daemons import Docker, Room, wait_for
+from tests.helpers.daemons import LOOP, MEMORY, Docker, Room, limit, wait_for
 from tests.helpers.host import require
-
-LOOP = ("sh", "-c", "trap 'exit 5' TERM; echo ready; while :; do sleep 0.1; done")
 
 
 @pytest.fixture(scope="module")
@@ -27,14 +25,6 @@ def loop(docker: Docker) -> Iterator[str]:
     wait_for(lambda: "ready" in docker("logs", "loop").out, "the container does not start")
     yield "loop"
     docker("rm", "--force", "loop").ok()
-
-
-def limit(*names: str) -> str:
-    """Shell words that print the first of these files below /sys/fs/cgroup that there is."""
-    return " || ".join(f"cat /sys/fs/cgroup/{name} 2>&-" for name in names)
-
-
-MEMORY = limit("memory/memory.limit_in_bytes", "memory.max")
 
 
 def test_the_runtime_is_known(docker: Docker, runtime_program: str) -> None:

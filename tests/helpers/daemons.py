@@ -27,6 +27,8 @@ IMAGE = "127.0.0.1:9/burrow:latest"
 
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 BUSYBOX = Path("/bin/busybox")
+LOOP = ("sh", "-c", "trap 'exit 5' TERM; echo ready; while :; do sleep 0.1; done")
+"""Runs until it is told to end, and tells that it has ended so."""
 
 
 class Result(warren.Result):
@@ -108,8 +110,10 @@ class Room:
         self._holder.kill()
         self._holder.communicate()
         for hierarchy in _hierarchies():
-            with contextlib.suppress(OSError):
-                (hierarchy / self.cgroup).rmdir()
+            # podman leaves the cgroup in which it starts conmon.
+            for path in (hierarchy / self.cgroup / "conmon", hierarchy / self.cgroup):
+                with contextlib.suppress(OSError):
+                    path.rmdir()
         if found := leaks.check(self._before, self.directory):
             found.remove()
             raise AssertionError(f"an engine has {found}")
@@ -203,7 +207,35 @@ class Containerd(Daemon):
         self.stop()
 
 
-class Docker(Daemon):
+class Client:
+    """What docker's and podman's command lines have in common."""
+
+    room: Room
+    run_flags: tuple[str, ...] = ()
+    """Of each `run`."""
+
+    def words(self, *words: str | Path) -> list[str | Path]:
+        raise NotImplementedError
+
+    def __call__(self, *words: str | Path, input: str = "", timeout: float = 60) -> Result:
+        return self.room(*self.words(*words), input=input, timeout=timeout)
+
+    def run(self, flags: str, *command: str, timeout: float = 60) -> Result:
+        """Without a network, unless the flags name one."""
+        return self(*self.run_words(flags, *command), timeout=timeout)
+
+    def run_words(self, flags: str, *command: str) -> list[str]:
+        network = [] if "--network" in flags else ["--network=none"]
+        return ["run", *self.run_flags, *network, *flags.split(), IMAGE, *command]
+
+    def inspect(self, name: str) -> dict[str, Any]:
+        return json.loads(self("inspect", name).ok().out)[0]  # type: ignore[no-any-return]
+
+    def state(self, name: str) -> dict[str, Any]:
+        return self.inspect(name)["State"]  # type: ignore[no-any-return]
+
+
+class Docker(Daemon, Client):
     """dockerd and its own containerd, with the runtime under test as default."""
 
     def __init__(self, room: Room, runtime: str, *flags: str) -> None:
@@ -218,22 +250,6 @@ class Docker(Daemon):
     def words(self, *words: str | Path) -> list[str | Path]:
         return ["docker", "--host", f"unix://{self.socket}", *words]
 
-    def __call__(self, *words: str | Path, input: str = "", timeout: float = 60) -> Result:
-        return self.room(*self.words(*words), input=input, timeout=timeout)
-
-    def run(self, flags: str, *command: str, timeout: float = 60) -> Result:
-        """Without a network, unless the flags name one."""
-        return self(*self.run_words(flags, *command), timeout=timeout)
-
-    def run_words(self, flags: str, *command: str) -> list[str]:
-        return ["run", *([] if "--network" in flags else ["--network=none"]), *flags.split(), IMAGE, *command]
-
-    def inspect(self, name: str) -> dict[str, Any]:
-        return json.loads(self("inspect", name).ok().out)[0]  # type: ignore[no-any-return]
-
-    def state(self, name: str) -> dict[str, Any]:
-        return self.inspect(name)["State"]  # type: ignore[no-any-return]
-
     def __enter__(self) -> "Docker":
         self.start()
         self("load", "--input", make_image(self.room.directory / "image.tar")).ok()
@@ -243,6 +259,14 @@ class Docker(Daemon):
         if left := self("ps", "--all", "--quiet").out.split():
             self("rm", "--force", *left)
         self.stop()
+
+
+def limit(*names: str) -> str:
+    """Shell words that print the first of these files below /sys/fs/cgroup that there is."""
+    return " || ".join(f"cat /sys/fs/cgroup/{name} 2>&-" for name in names)
+
+
+MEMORY = limit("memory/memory.limit_in_bytes", "memory.max")
 
 
 def wait_for(condition: Callable[[], Any], what: str, details: Callable[[], object] = str, timeout: float = 30) -> None:

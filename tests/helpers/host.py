@@ -68,6 +68,7 @@ def _userns() -> str:
 FEATURES: dict[str, Callable[[], str]] = {
     "root": _root,
     "cap-sys-resource": _resource,
+    "no-cap-sys-resource": lambda: "" if _resource() else "nothing that the tests know is forbidden to them",
     "unprivileged-user-namespaces": _userns,
     "time-namespaces": _file("/proc/self/ns/time", "the kernel has no time namespaces"),
     "cgroup-namespaces": _file("/proc/self/ns/cgroup", "the kernel has no cgroup namespaces"),
@@ -91,6 +92,8 @@ FEATURES: dict[str, Callable[[], str]] = {
     "crun": _tool("crun"),
     "containerd": _tool("containerd"),
     "dockerd": _tool("dockerd"),
+    "podman": _tool("podman"),
+    "buildah": _tool("buildah"),
     "strace": _tool("strace"),
     "user-mode-linux": _tool("linux.uml"),
     "systemd": _file("/lib/systemd/systemd", "systemd is not installed"),
@@ -100,7 +103,7 @@ FEATURES: dict[str, Callable[[], str]] = {
 }
 """Each feature's check returns "" or why this host lacks it."""
 
-PROVIDED = ("user-mode-linux", "systemd", "dbus-daemon", "qemu", "guest-kernel", "containerd", "dockerd")
+PROVIDED = ("user-mode-linux", "systemd", "dbus-daemon", "qemu", "guest-kernel", "containerd", "dockerd", "podman", "buildah")
 """What the Makefile installs: in CI its absence is a failure, and no property of the host."""
 
 PREFIX = "host lacks "
