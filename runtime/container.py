@@ -15,6 +15,7 @@ from .errors import HookError, LaunchError, NotFoundError, StateError, Unsupport
 from .host import Host
 from .jsontext import dump_json
 from .state import StateDir, container_ids, poll_end, read_file, start_time
+from .syscalls import wait
 
 # What only a launch needs is imported where it launches: half of the time of `state`, `start` or `delete` was that.
 TYPE_CHECKING = False
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from .cgroups.stats import Reader, Stats
     from .launch import Options
     from .plan import Wiring
+    from .resctrl import Group
     from .seccomp import Program
     from .spec import Bundle, Spec
     from .steps import LaunchPlan
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     Json = dict[str, object]
 
 DEFAULT_ROOT = "/run/warren"
-OCI_VERSION = "1.2.0"
+OCI_VERSION = "1.3.0"
 _KILL_SECONDS = 10.0
 _CGROUP = ("unified", "legacy", "made", "best_effort")
 _CONTAINERS = ("apparmorProfile", "selinuxLabel", "scheduler", "ioPriority", "execCPUAffinity")
@@ -64,7 +66,7 @@ class Container:
         self.id = id
         self.root = root
         self.warnings: list[str] = []
-        """What the spec wants logged but not failed for, such as a failing poststart hook."""
+        """What the spec wants logged but not failed for, such as a failing poststop hook."""
 
     # ---- create, run, start
 
@@ -77,7 +79,9 @@ class Container:
         cgroup = cgroups.for_container(bundle.spec, self.id, host, best_effort=options.best_effort)
         user.set_home(bundle.spec.config.get("process") or {}, bundle.spec.root_path())
         filter = _filter(bundle.spec.config, cached=False)
-        return create_plan(bundle.spec, host, cgroup, self._wiring(options, filter, detached=detached))
+        return create_plan(
+            bundle.spec, host, cgroup, self._wiring(bundle.spec.config, options, filter, detached=detached)
+        )
 
     def create(self, bundle: "Bundle", options: "Options") -> int:
         """Set the container up to the user's program and stop there; returns the pid of its init (host's view).
@@ -89,13 +93,19 @@ class Container:
     def run(self, bundle: "Bundle", options: "Options") -> int:
         """Create and start in one; the container's init is a child of this process, to be waited for."""
         pid = self._create(bundle, options, detached=False)
-        self._poststart(bundle.spec.config)
+        try:
+            self._poststart(bundle.spec.config)
+        except HookError:
+            self.delete(force=True)
+            wait(pid)
+            raise
         return pid
 
     def start(self) -> None:
         """Let the user's program run; returns when it has been executed.
 
-        Raises StateError when the container is not in state created, LaunchError when the program cannot be executed.
+        Raises StateError when the container is not in state created, LaunchError when the program cannot be executed,
+        HookError when a poststart hook fails; the container is stopped then.
         """
         self._dir.lock()
         try:
@@ -110,7 +120,11 @@ class Container:
             finally:
                 posix.close(fifo)
             self._raise_report(record)
-            self._poststart(record["config"])  # type: ignore[arg-type]
+            try:
+                self._poststart(record["config"])  # type: ignore[arg-type]
+            except HookError:
+                self._stop(_cgroup_of(record))
+                raise
         finally:
             self._dir.unlock()
 
@@ -122,10 +136,11 @@ class Container:
 
         host = Host.probe()
         spec = bundle.spec
+        self._warn_of_relative(spec.config)
         cgroup = cgroups.for_container(spec, self.id, host, best_effort=options.best_effort)
         user.set_home(spec.config.get("process") or {}, spec.root_path())
         filter = _filter(spec.config)
-        plan = create_plan(spec, host, cgroup, self._wiring(options, filter, detached=detached))
+        plan = create_plan(spec, host, cgroup, self._wiring(spec.config, options, filter, detached=detached))
         console = connect_console(options.console_socket) if options.console_socket else None
         options.enforced.update(cgroup.enforced(spec.config, host))
         self._dir.make()
@@ -133,6 +148,8 @@ class Container:
             cgroup.made = cgroup.missing_parents()
             self._dir.write_record(self._head(spec, cgroup, options), bundle.raw)
             _make_cgroup(cgroup, spec.config, host)
+            if group := self._resctrl(spec.config):
+                group.create()
             self._note_enforced(spec, cgroup, options, bundle.raw)
             fds = self._descriptors(options, console.fileno() if console else options.console_fd, detached)
             try:
@@ -147,13 +164,22 @@ class Container:
                 write_pid_file(options.pid_file, pid)
             return pid
         except BaseException:
-            self._destroy(cgroup)
+            self._destroy(cgroup, spec.config)
             self._poststop(spec.bundle, spec.config)
             raise
         finally:
             if console:
                 console.close()
             self._dir.unlock()
+
+    def _warn_of_relative(self, config: "Json") -> None:
+        """runtime-spec 1.0 allowed relative mount destinations; engines that still write them should know."""
+        mounts: list[dict[str, str]] = config.get("mounts") or []  # type: ignore[assignment]
+        for index, mount in enumerate(mounts):
+            if mount["destination"][0] != "/":
+                self.warnings.append(
+                    f"mounts[{index}].destination {mount['destination']!r} is not absolute: taken as below /"
+                )
 
     def _head(self, spec: "Spec", cgroup: Cgroup, options: "Options") -> "Json":
         return {
@@ -202,6 +228,10 @@ class Container:
                 self._hand_over(filter, pid, value, "creating", spec)
             elif kind == SYNC and name == "limits":
                 cgroup.apply_late(spec.config, Host.probe())
+            elif kind == SYNC and name == "netDevices":
+                from .namespaces import netdevices
+
+                netdevices.move(spec.config["linux"]["netDevices"], pid, value)
             elif kind == SYNC:
                 return self._runtime_hooks(name, spec, pid)
             else:
@@ -234,15 +264,12 @@ class Container:
         return dump_json(self._state("creating", inside, spec.bundle, spec.config))
 
     def _poststart(self, config: "Json") -> None:
-        """A failing poststart hook is logged and the rest go on (runtime.md, Lifecycle, step 9)."""
+        """A failing hook is an error that ends the container (runtime.md, Lifecycle, step 9, since 1.3)."""
         declared: dict[str, list[Json]] = config.get("hooks") or {}  # type: ignore[assignment]
-        for hook in declared.get("poststart") or []:
+        if declared.get("poststart"):
             from . import hooks
 
-            try:
-                hooks.run_hooks([hook], dump_json(self.state()))
-            except HookError as error:
-                self.warnings.append(str(error))
+            hooks.run_hooks(declared["poststart"], dump_json(self.state()))
 
     def _raise_report(self, record: "Json") -> None:
         data = self._dir.read_report()
@@ -255,13 +282,20 @@ class Container:
         number, errno, text = fail_text(data)
         spec = Spec(record["config"], str(record["bundle"]))  # type: ignore[arg-type]
         # As at create, so that the step's number means the same.
-        wiring = Wiring(detached=True, seccomp=_filter(spec.config), keyring=str(record.get("keyring") or ""))
+        group = self._resctrl(spec.config)
+        wiring = Wiring(
+            detached=True,
+            seccomp=_filter(spec.config),
+            keyring=str(record.get("keyring") or ""),
+            resctrl=group.tasks() if group else [],
+        )
         plan = create_plan(spec, Host.probe(), _cgroup_of(record), wiring)
         raise failure(plan, number, errno, text)
 
-    def _wiring(self, options: "Options", filter: "Program | None", *, detached: bool) -> "Wiring":
+    def _wiring(self, config: "Json", options: "Options", filter: "Program | None", *, detached: bool) -> "Wiring":
         from .plan import Wiring
 
+        group = self._resctrl(config)
         return Wiring(
             detached=detached,
             no_pivot=options.no_pivot,
@@ -271,6 +305,7 @@ class Container:
             size=options.size,
             seccomp=filter,
             keyring=self._keyring(options),
+            resctrl=group.tasks() if group else [],
         )
 
     def _keyring(self, options: "Options") -> str:
@@ -500,7 +535,10 @@ class Container:
                 raise StateError(
                     f"cannot delete container {self.id!r}: it is {status}, not stopped", hint="use --force"
                 )
-            self._destroy(_cgroup_of(record) if record else self._cgroup_without_record())
+            if record:
+                self._destroy(_cgroup_of(record), record["config"])  # type: ignore[arg-type]
+            else:
+                self._destroy(self._cgroup_without_record(), {})
             if record:
                 self._poststop(str(record["bundle"]), record["config"])  # type: ignore[arg-type]
         finally:
@@ -518,15 +556,31 @@ class Container:
             except HookError as error:
                 self.warnings.append(str(error))
 
-    def _destroy(self, cgroup: Cgroup) -> None:
+    def _destroy(self, cgroup: Cgroup, config: "Json") -> None:
         """Kill and remove everything, from names alone; may be repeated after any interruption."""
+        self._stop(cgroup)
+        if cgroup.directories():
+            cgroup.remove()
+        if group := self._resctrl(config):
+            group.remove()
+        self._dir.remove()
+
+    def _resctrl(self, config: "Json") -> "Group | None":
+        """The container's class of Intel RDT, where it has asked for one and there are any."""
+        wanted: Json | None = (config.get("linux") or {}).get("intelRdt")  # type: ignore[attr-defined]
+        if not wanted or not (mount := Host.probe().resctrl):
+            return None
+        from .resctrl import Group
+
+        return Group(mount, self.id, wanted)
+
+    def _stop(self, cgroup: Cgroup) -> None:
+        """Kill every process."""
         pid = self._dir.process()
         if pid:
             self._kill_init(pid)
         if cgroup.directories():
             cgroup.kill()
-            cgroup.remove()
-        self._dir.remove()
 
     def _kill_init(self, pid: int) -> None:
         """SIGKILL init and wait until it is gone; with a pid namespace that ends every process in it."""
@@ -635,7 +689,7 @@ class Container:
             _cgroup_of(record).beside(pid, Host.probe()),
             process,
             _foreign_namespaces(pid),
-            self._wiring(options, filter, detached=False),
+            self._wiring(spec.config, options, filter, detached=False),
         )
 
     def _running(self, record: "Json") -> int:

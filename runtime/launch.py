@@ -224,6 +224,8 @@ def _hint(op: str, errno: int) -> str:
         return "it needs CAP_SYS_NICE on the host"
     if op == "affinity" and errno == EINVAL:
         return "this machine, or the container's cpuset, has none of these processors"
+    if op == "memory_policy":
+        return "has this machine these memory nodes, and do the mode and its flags go with them?"
     if op == "keyring":
         return "use --no-new-keyring"
     if op == "mount_setattr" and errno == EINVAL:

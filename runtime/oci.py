@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     Json = dict[str, Any]
 
-SPEC_VERSION = "1.2.0"
 
 # Options of a command: names (the first one is the key), and whether they take a value ("=") or repeat ("*").
 _GLOBAL = {
@@ -393,6 +392,7 @@ def _create(arguments: Arguments, root: str, log: Log) -> int:
     process = bundle.spec.config.get("process") or {}
     _check_terminal(bool(process.get("terminal")), True, options.console_socket)
     container.create(bundle, options)
+    _warn(container, log)
     return 0
 
 
@@ -773,38 +773,52 @@ def _spec(arguments: Arguments, root: str, log: Log) -> int:
 
 
 def _features(arguments: Arguments, root: str, log: Log) -> int:
-    from . import capabilities, namespaces
+    """features.md and features-linux.md: what this version knows, whatever the host can do of it."""
+    from .container import OCI_VERSION
     from .jsontext import dump_json
     from .namespaces.mount import MOUNT_OPTIONS
-    from .seccomp.document import ACTIONS, FAMILIES, FLAGS, OPERATORS
+    from .spec import HOOKS
 
     features = {
         "ociVersionMin": "1.0.0",
-        "ociVersionMax": SPEC_VERSION,
-        "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
+        "ociVersionMax": OCI_VERSION,
+        "hooks": list(HOOKS),
         "mountOptions": MOUNT_OPTIONS,
-        "linux": {
-            "namespaces": sorted(namespaces.TYPES),
-            "capabilities": list(capabilities.NAMES),
-            "cgroup": {"v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": False},
-            "seccomp": {
-                "enabled": True,
-                "actions": sorted(ACTIONS),
-                "operators": sorted(OPERATORS),
-                "archs": sorted({name for names in FAMILIES.values() for name in names}),
-                "knownFlags": sorted(FLAGS),
-                "supportedFlags": sorted(FLAGS),
-            },
-            "apparmor": {"enabled": True},
-            "selinux": {"enabled": True},
-            "intelRdt": {"enabled": False},
-            "mountExtensions": {"idmap": {"enabled": True}},
-        },
+        "linux": _linux_features(),
         "annotations": {"org.warren.version": _package_version()},
+        # No annotation changes what a container may do.
         "potentiallyUnsafeConfigAnnotations": [],
     }
     sys.stdout.write(dump_json(features, 2) + "\n")
     return 0
+
+
+def _linux_features() -> "Json":
+    from . import capabilities, namespaces
+    from .host import Host
+    from .seccomp.document import ACTIONS, ARCHITECTURES, FLAGS, OPERATORS, WAIT_KILLABLE
+    from .spec import MEMORY_FLAGS, MEMORY_MODES
+
+    enabled = {"enabled": True}
+    return {
+        "namespaces": sorted(namespaces.TYPES),
+        "capabilities": list(capabilities.NAMES),
+        "cgroup": {"v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": True},
+        "seccomp": {
+            "enabled": True,
+            "actions": sorted(ACTIONS),
+            "operators": sorted(OPERATORS),
+            "archs": sorted(ARCHITECTURES),
+            "knownFlags": sorted(FLAGS),
+            "supportedFlags": sorted(FLAGS if Host.probe().kernel >= (5, 19) else set(FLAGS) - {WAIT_KILLABLE}),
+        },
+        "apparmor": enabled,
+        "selinux": enabled,
+        "intelRdt": {"enabled": True, "schemata": True, "monitoring": True},
+        "memoryPolicy": {"modes": list(MEMORY_MODES), "flags": list(MEMORY_FLAGS)},
+        "mountExtensions": {"idmap": enabled},
+        "netDevices": enabled,
+    }
 
 
 def _package_version() -> str:
@@ -814,8 +828,10 @@ def _package_version() -> str:
 
 
 def _version() -> str:
+    from .container import OCI_VERSION
+
     version = _package_version()
-    return f"warren-oci version {version}\ncommit: v{version}\nspec: {SPEC_VERSION}\n"
+    return f"warren-oci version {version}\ncommit: v{version}\nspec: {OCI_VERSION}\n"
 
 
 def _option_words(known: "dict[str, str]") -> str:

@@ -16,7 +16,7 @@ from ..plan import DEFAULT_PATH
 from ..quantities import size
 from ..seccomp import default_profile
 from ..seccomp.docker import plain
-from ..spec import Layers, Spec, validate
+from ..spec import SPEC_VERSION, Layers, Spec, validate
 from . import limits
 from .accounts import Accounts
 from .ids import RANGE
@@ -265,7 +265,7 @@ class _Builder:
         config = self.config
         uid, gid, groups, home = self._user()
         spec: Json = {
-            "ociVersion": "1.2.0",
+            "ociVersion": SPEC_VERSION,
             "process": {
                 "terminal": config.tty,
                 "user": {"uid": uid, "gid": gid, "additionalGids": groups},

@@ -70,7 +70,9 @@
     X(55, exec_label, "ss")          \
     X(56, device_program, "fb")     \
     X(57, remount, "sliii")          \
-    X(58, timestamps, "f")
+    X(58, timestamps, "f")           \
+    X(59, netlink, "s")              \
+    X(60, memory_policy, "ib")
 
 #define DETAIL_SIZE 320
 

@@ -9,13 +9,24 @@ SCHEDULING = "ignores scheduler, ioPriority and execCPUAffinity before 1.2"
 
 NEWER_LIMITS = "ignores cpu.burst and cpu.idle before 1.2, and a pids.limit of 0 before 1.4"
 
+NET_DEVICES = [
+    "test_a_device_moves",
+    "test_other_addresses_stay_behind",
+    "test_several_devices_keep_apart",
+    "test_a_device_is_there_for_hooks_and_sysctls",
+    "test_a_name_that_is_taken_is_an_error",
+    "test_a_device_that_cannot_move_is_an_error",
+    "test_names_that_no_device_can_have_are_errors",
+    "test_devices_need_a_network_namespace",
+]
+
 KNOWN: dict[str, dict[str, str]] = {
     # runc 1.1.5, Debian 12.
     "runc": {
         "test_a_malformed_configuration_is_an_error[null]": "panics: nil pointer dereference",
         "test_another_version_is_an_error": "does not look at ociVersion",
         "test_poststart_hooks_follow_the_start": POSTSTART_AT_CREATE,
-        "test_a_failing_poststart_hook_is_told": POSTSTART_AT_CREATE,
+        "test_a_failing_poststart_hook_ends_the_container": POSTSTART_AT_CREATE,
         "test_a_failing_start_container_hook_ends_the_container": "start returns before these hooks run",
         "test_a_failing_poststop_hook_is_a_warning": "the hooks after the failing one do not run",
         "test_the_callers_umask_does_not_shape_the_rootfs": "mount points are made under the caller's umask",
@@ -50,6 +61,11 @@ KNOWN: dict[str, dict[str, str]] = {
         "test_time_offsets": "knows no time namespace before 1.2",
         "test_passed_sockets": "wants its own pid in LISTEN_PID",
         "test_a_label_without_selinux_is_an_error[mounts]": "passes the context to mount(2), which says EINVAL",
+        **dict.fromkeys(NET_DEVICES, "knows no netDevices before 1.4"),
+        "test_memory_policy": "knows no memoryPolicy before 1.4",
+        "test_a_memory_policy_that_there_is_not": "knows no memoryPolicy before 1.4",
+        "test_intel_rdt_needs_its_file_system": "ignores intelRdt where there is none",
+        "test_a_relative_destination_is_told": "warns in the log alone",
         "test_a_mounts_own_maps": "ignores mappings of mounts before 1.2",
         "test_two_mounts_with_maps": "ignores mappings of mounts before 1.2",
         "test_a_damaged_state_hides_no_container": "leaves the container running and its directory behind",

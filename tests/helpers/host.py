@@ -71,6 +71,7 @@ FEATURES: dict[str, Callable[[], str]] = {
     "unprivileged-user-namespaces": _userns,
     "time-namespaces": _file("/proc/self/ns/time", "the kernel has no time namespaces"),
     "cgroup-namespaces": _file("/proc/self/ns/cgroup", "the kernel has no cgroup namespaces"),
+    "memory-policies": _file("/proc/self/numa_maps", "the kernel has no memory policies (CONFIG_NUMA)"),
     "overlay": _filesystem("overlay"),
     "mqueue": _filesystem("mqueue"),
     "kvm": _file("/dev/kvm", "there is no /dev/kvm"),

@@ -25,9 +25,9 @@ LINES = [
         plan launch
         state hooks console
         namespaces cgroups capabilities seccomp
-        scheduling labels
+        scheduling labels resctrl
         spec steps
-        jsontext quantities
+        jsontext quantities netlink
         host
         syscalls
         errors
