@@ -129,7 +129,7 @@ class Container:
             self._dir.unlock()
 
     def _create(self, bundle: "Bundle", options: "Options", *, detached: bool) -> int:
-        from .launch import connect_console, launch, write_pid_file
+        from .launch import Callers, launch
         from .namespaces import user
         from .plan import create_plan
         from .steps import FIFO_SLOT, REPORT_SLOT
@@ -141,7 +141,7 @@ class Container:
         user.set_home(spec.config.get("process") or {}, spec.root_path())
         filter = _filter(spec.config)
         plan = create_plan(spec, host, cgroup, self._wiring(spec.config, options, filter, detached=detached))
-        console = connect_console(options.console_socket) if options.console_socket else None
+        callers = Callers(options)
         options.enforced.update(cgroup.enforced(spec.config, host))
         self._dir.make()
         try:
@@ -151,7 +151,7 @@ class Container:
             if group := self._resctrl(spec.config):
                 group.create()
             self._note_enforced(spec, cgroup, options, bundle.raw)
-            fds = self._descriptors(options, console.fileno() if console else options.console_fd, detached)
+            fds = self._descriptors(callers.console_fd, detached)
             try:
                 pid = launch(plan, fds, options, self._events(spec, filter, cgroup))
             except LaunchError as error:
@@ -160,16 +160,14 @@ class Container:
                 for slot in (FIFO_SLOT, REPORT_SLOT):
                     if slot in fds:
                         posix.close(fds[slot])
-            if options.pid_file:
-                write_pid_file(options.pid_file, pid)
+            callers.announce(pid)
             return pid
         except BaseException:
             self._destroy(cgroup, spec.config)
             self._poststop(spec.bundle, spec.config)
             raise
         finally:
-            if console:
-                console.close()
+            callers.close()
             self._dir.unlock()
 
     def _warn_of_relative(self, config: "Json") -> None:
@@ -202,7 +200,7 @@ class Container:
             options.enforced.update(now)
             self._dir.write_record(self._head(spec, cgroup, options), raw)
 
-    def _descriptors(self, options: "Options", console: int, detached: bool) -> "dict[int, int]":
+    def _descriptors(self, console: int, detached: bool) -> "dict[int, int]":
         from .steps import CONSOLE_SLOT, FIFO_SLOT, REPORT_SLOT
 
         fds = {}
@@ -633,27 +631,30 @@ class Container:
 
         `process` is a valid process object of the spec.  Raises StateError unless created or running.
         """
-        from .launch import connect_console, launch, write_pid_file
+        from .launch import Callers, launch
         from .steps import CONSOLE_SLOT, PIDFD_SLOT
 
         record = self._record()
-        pid = self._running(record)
+        pid = self._running(record, options.ignore_paused)
         filter = _filter(record["config"])  # type: ignore[arg-type]
         plan = self._exec_plan(record, process, options, pid, filter)
-        console = connect_console(options.console_socket) if options.console_socket else None
+        callers = Callers(options)
         fds = {PIDFD_SLOT: posix.pidfd_open(pid)}
         try:
-            self._running(record)
-            if console or options.console_fd >= 0:
-                fds[CONSOLE_SLOT] = console.fileno() if console else options.console_fd
+            self._running(record, options.ignore_paused)
+            if callers.console_fd >= 0:
+                fds[CONSOLE_SLOT] = callers.console_fd
             child = launch(plan, fds, options, self._exec_events(record, filter))
-            if options.pid_file:
-                write_pid_file(options.pid_file, child)
+            try:
+                callers.announce(child)
+            except BaseException:
+                _send(child, 9)
+                wait(child)
+                raise
             return child
         finally:
             posix.close(fds[PIDFD_SLOT])
-            if console:
-                console.close()
+            callers.close()
 
     def _exec_events(self, record: "Json", filter: "Program | None") -> "Callable[[int, int, str], str]":
         from .spec import Spec
@@ -683,18 +684,21 @@ class Container:
         user.set_home(process, spec.root_path())
         own = spec.config.get("process") or {}
         process = {**{key: own[key] for key in _CONTAINERS if key in own}, **process}
+        cgroup = _cgroup_of(record)
+        cgroup = cgroup.below(options.cgroups) if options.cgroups else cgroup.beside(pid, Host.probe())
         return exec_plan(
             spec,
             Host.probe(),
-            _cgroup_of(record).beside(pid, Host.probe()),
+            cgroup,
             process,
             _foreign_namespaces(pid),
             self._wiring(spec.config, options, filter, detached=False),
         )
 
-    def _running(self, record: "Json") -> int:
+    def _running(self, record: "Json", paused: bool = False) -> int:
+        """The pid of init of a container that takes processes, also of a `paused` one, which holds them back."""
         status = self._status(record)
-        if status not in ("created", "running"):
+        if status not in ("created", "running", "paused" if paused else ""):
             raise StateError(f"cannot exec in container {self.id!r}: container not running, it is {status}")
         return self._dir.process()
 

@@ -330,15 +330,27 @@ def _bundle(arguments: Arguments) -> "Bundle":
 def _options(arguments: Arguments) -> "Options":
     from .launch import Options
 
-    if arguments.get("pidfd-socket"):
-        raise UnsupportedError("--pidfd-socket is not supported yet", hint="use --pid-file")
     return Options(
         console_socket=arguments.get("console-socket"),
         pid_file=arguments.get("pid-file"),
+        pidfd_socket=arguments.get("pidfd-socket"),
+        cgroups=_subgroups(arguments.get("cgroup", [])),
+        ignore_paused=bool(arguments.get("ignore-paused")),
         preserve_fds=arguments.number("preserve-fds") + _listened(),
         no_pivot=bool(arguments.get("no-pivot")),
         no_new_keyring=bool(arguments.get("no-new-keyring")),
     )
+
+
+def _subgroups(words: "list[str]") -> "dict[str, str]":
+    """runc's exec --cgroup: PATH for all hierarchies, or CONTROLLER[,CONTROLLER...]:PATH several times, for v1."""
+    found: dict[str, str] = {}
+    for word in words:
+        controllers, colon, path = word.rpartition(":")
+        if ":" in controllers or (not colon and len(words) > 1) or (colon and not controllers):
+            raise UsageError(f"--cgroup {word!r} is neither PATH nor CONTROLLERS:PATH")
+        found.update(dict.fromkeys(controllers.split(","), path))
+    return found
 
 
 def _listened() -> int:
@@ -611,8 +623,6 @@ def _process(arguments: Arguments, container: "Any") -> "Json":
     from .jsontext import parse_json, read_regular
     from .spec import validate_process
 
-    if arguments.get("cgroup"):
-        raise UnsupportedError("--cgroup is not supported yet", hint="it comes with a later release")
     if arguments.get("process"):
         text = read_regular(arguments.get("process"), "process file")
         return validate_process(parse_json(text, arguments.get("process")))

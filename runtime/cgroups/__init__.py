@@ -15,7 +15,7 @@ import select
 import time
 from errno import EACCES, EBUSY, EEXIST, ENOENT, ENOTEMPTY, EPERM, EROFS
 
-from ..errors import StateError, UnsupportedError
+from ..errors import StateError, UnsupportedError, UsageError
 from . import devices
 from .files import exists as _exists
 from .files import hierarchy as _hierarchy
@@ -168,6 +168,23 @@ class Cgroup:
             return self
         below = of_process(pid, host).unified
         return Cgroup(below, self.legacy) if below.startswith(self.unified + "/") else self
+
+    def below(self, paths: "dict[str, str]") -> "Cgroup":
+        """The cgroups that others have made below this one, by controller; under "" one path for all hierarchies.
+
+        Raises UsageError for what is not below, or does not exist.
+        """
+        if "" in paths:
+            paths = {"": paths[""], **dict.fromkeys(self.legacy, paths[""])}
+        legacy = dict(self.legacy)
+        for wanted, path in paths.items():
+            name = wanted if wanted in legacy else next((n for n in legacy if wanted in n.split(",")), "")
+            if wanted and not name:
+                raise UsageError(f"--cgroup: the container is in no hierarchy of {wanted!r}")
+            if name:
+                legacy[name] = _below(self.legacy[name], path)
+        unified = _below(self.unified, paths[""]) if self.unified and "" in paths else self.unified
+        return Cgroup(unified, legacy)
 
     def processes(self) -> "list[int]":
         """Host pids of everything in the cgroup and below it."""
@@ -403,3 +420,13 @@ def _wait_for_change(unified: str) -> None:
             time.sleep(0.0005)
     finally:
         posix.close(fd)
+
+
+def _below(directory: str, path: str) -> str:
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if ".." in parts:
+        raise UsageError(f"--cgroup: {path!r} is not below the container's cgroup")
+    found = "/".join([directory, *parts])
+    if not _exists(found):
+        raise UsageError(f"--cgroup: there is no {found}")
+    return found
