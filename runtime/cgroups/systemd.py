@@ -154,15 +154,6 @@ def stop(unit: str, host: "Host") -> None:
         manager.stop(unit)
 
 
-def result(unit: str, host: "Host") -> str:
-    """How the scope ended, such as "success" or "oom-kill"; "" where systemd has forgotten it."""
-    try:
-        with _Manager(host) as manager:
-            return manager.result(unit)
-    except (UnsupportedError, CallError):
-        return ""
-
-
 def attach(cgroup: "Cgroup", below: "Cgroup", pid: int, host: "Host") -> None:
     """Have systemd move a process into the scope, or into a cgroup `below` it.
 
@@ -307,9 +298,6 @@ class _Manager:
             (name, (kind, [] if name == "DeviceAllow" and not value else self._get(path, _SERVICE + ".Scope", name)))
             for name, (kind, value) in like
         ]
-
-    def result(self, scope: str) -> str:
-        return str(self._get(str(self.call("GetUnit", "s", scope)[0]), _SERVICE + ".Scope", "Result"))
 
     def _get(self, path: str, interface: str, name: str) -> object:
         properties = "org.freedesktop.DBus.Properties"
