@@ -10,7 +10,8 @@ BUILD_PACKAGES := gcc libc6-dev linux-libc-dev musl-tools libcap-dev python3 pyt
 TEST_PACKAGES := busybox-static runc util-linux uidmap iproute2 procps passwd libseccomp2 \
 	golang-github-opencontainers-specs-dev
 # A kernel as an ordinary program, and the runtimes that prove the tests in it.
-VM_PACKAGES := busybox-static runc crun iproute2 util-linux user-mode-linux systemd dbus
+VM_PACKAGES := busybox-static runc crun iproute2 util-linux user-mode-linux systemd dbus-daemon \
+	dbus-system-bus-common
 BENCH_PACKAGES := crun runc bubblewrap busybox-static musl-tools gcc libc6-dev linux-libc-dev util-linux
 # The tiers that have tests.  bench/ is never part of them.
 TIERS = $(foreach tier,unit rootless privileged conformance vm,$(if $(wildcard tests/$(tier)/test_*.py),tests/$(tier)))

@@ -208,7 +208,8 @@ def _mask(text: str) -> bytes:
     for part in text.strip().split(","):
         first, dash, last = part.partition("-")
         last = last if dash else first
-        if not (first.isdigit() and last.isdigit() and len(last) < 5 and int(first) <= int(last)):
+        numbers = part.isascii() and first.isdigit() and last.isdigit() and len(last) < 5
+        if not numbers or int(first) > int(last):
             return b""
         mask |= (1 << int(last) + 1) - (1 << int(first))
     return mask.to_bytes((mask.bit_length() + 7) // 8, "little")
