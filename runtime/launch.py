@@ -229,6 +229,8 @@ def _hint(op: str, errno: int) -> str:
         return "this machine, or the container's cpuset, has none of these processors"
     if op == "keyring":
         return "use --no-new-keyring"
+    if op == "bind" and errno == EINVAL:
+        return "not a directory? a file goes on a file and a directory on a directory"
     if op == "mount_setattr" and errno == EINVAL:
         return "can the file system be idmapped?"
     return ""

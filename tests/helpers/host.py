@@ -89,6 +89,8 @@ FEATURES: dict[str, Callable[[], str]] = {
     "nft": _tool("nft"),
     "runc": _tool("runc"),
     "crun": _tool("crun"),
+    "containerd": _tool("containerd"),
+    "dockerd": _tool("dockerd"),
     "strace": _tool("strace"),
     "user-mode-linux": _tool("linux.uml"),
     "systemd": _file("/lib/systemd/systemd", "systemd is not installed"),
@@ -98,7 +100,7 @@ FEATURES: dict[str, Callable[[], str]] = {
 }
 """Each feature's check returns "" or why this host lacks it."""
 
-PROVIDED = ("user-mode-linux", "systemd", "dbus-daemon", "qemu", "guest-kernel")
+PROVIDED = ("user-mode-linux", "systemd", "dbus-daemon", "qemu", "guest-kernel", "containerd", "dockerd")
 """What the Makefile installs: in CI its absence is a failure, and no property of the host."""
 
 PREFIX = "host lacks "
