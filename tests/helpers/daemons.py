@@ -110,7 +110,11 @@ class Room:
         for hierarchy in _hierarchies():
             with contextlib.suppress(OSError):
                 (hierarchy / self.cgroup).rmdir()
-        if found := leaks.check(self._before, self.directory):
+        found = leaks.check(self._before, self.directory)
+        if found:
+            # The room has had a /run of its own, so what is new in the host's is somebody else's.
+            found.things["state"] = []
+        if found:
             found.remove()
             raise AssertionError(f"an engine has {found}")
 
