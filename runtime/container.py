@@ -11,7 +11,7 @@ from errno import ESRCH
 
 from . import cgroups
 from .cgroups import Cgroup
-from .errors import HookError, LaunchError, NotFoundError, StateError, UnsupportedError, WarrenError
+from .errors import HookError, LaunchError, NotFoundError, SpecError, StateError, UnsupportedError, WarrenError
 from .host import Host
 from .jsontext import dump_json
 from .state import StateDir, container_ids, poll_end, read_file, start_time
@@ -104,6 +104,9 @@ class Container:
             if fifo < 0:
                 status = self._status(record)
                 raise StateError(f"container {self.id!r} cannot be started: it is {status}, not created")
+            if not record["config"].get("process"):  # type: ignore[attr-defined]
+                posix.close(fifo)
+                raise SpecError("process: required to start a container")
             try:
                 posix.write(fifo, b"0")
                 _wait_for_readers(fifo)
@@ -240,7 +243,8 @@ class Container:
             from . import hooks
 
             try:
-                hooks.run_hooks([hook], dump_json(self.state()))
+                # It may have ended already; but this is the state that start has brought about (runc).
+                hooks.run_hooks([hook], dump_json({**self.state(), "status": "running"}))
             except HookError as error:
                 self.warnings.append(str(error))
 

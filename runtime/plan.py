@@ -71,7 +71,7 @@ def create_plan(spec: "Spec", host: "Host", cgroup: "Cgroup", wiring: Wiring) ->
     _refuse_unsupported(spec, host)
     cgroups.check(spec.config, cgroup, host)
     plan = LaunchPlan()
-    process = _process(spec)
+    process = _process(spec, wiring)
     mounts = mount.load(spec)
     nodes = devices.Devices(spec, mounts)
 
@@ -241,7 +241,8 @@ def _become_user(plan: LaunchPlan, spec: "Spec", host: "Host", process: "Json", 
     if process.get("noNewPrivileges"):
         plan.add("no_new_privs")
     args: list[str] = process["args"]  # type: ignore[assignment]
-    plan.add("find", args[0], _search_path(process))
+    if args:
+        plan.add("find", args[0], _search_path(process))
     if filter and filter.notify and process.get("noNewPrivileges"):
         # The agent must get the listener while somebody is here to pass it on: before the wait for start.
         plan.add("seccomp", filter.program, filter.flags, 0)
@@ -283,10 +284,13 @@ def _hooks(plan: LaunchPlan, spec: "Spec", kind: str) -> None:
         plan.add("hook", hook["path"], args, hook.get("env") or [], hook.get("timeout") or 0)
 
 
-def _process(spec: "Spec") -> "Json":
+def _process(spec: "Spec", wiring: Wiring) -> "Json":
+    """The process object, which only `start` demands (config.md, "Process")."""
     process = spec.config.get("process")
+    if not process and wiring.detached:
+        return {"args": [], "cwd": "/"}
     if not process or not process.get("args"):
-        raise SpecError("process.args: required to create a container")
+        raise SpecError("process.args: required to run a container")
     return process  # type: ignore[no-any-return]
 
 
