@@ -29,6 +29,7 @@ HOT = """
     netlink resctrl namespaces.netdevices
     cgroups.limits cgroups.unified cgroups.legacy cgroups.delegation cgroups.device_program cgroups.update
     cgroups.freezer cgroups.programs cgroups.oom cgroups.stats cgroups.events
+    cgroups.systemd cgroups.dbus cgroups.unit_properties
 """.split()
 
 # Runs warren-oci as the launcher does, and writes down at its end what has been loaded.
