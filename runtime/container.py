@@ -144,6 +144,7 @@ class Container:
         user.set_home(spec.config.get("process") or {}, spec.root_path())
         filter = _filter(spec.config)
         plan = create_plan(spec, host, cgroup, self._wiring(spec.config, options, filter, detached=detached))
+        cgroup.check_empty()
         callers = Callers(options)
         options.enforced.update(cgroup.enforced(spec.config, host))
         self._dir.make()

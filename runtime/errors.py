@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from .steps import Step
 
 
+_LONGEST = 800
+"""Characters of a message; a mount option or a path of a bundle may be much longer."""
+
+
 class WarrenError(Exception):
     exit_code = 125
 
@@ -34,9 +38,10 @@ class WarrenError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        """Message and hint on one line, whatever control characters user data brought in."""
+        """Message and hint on one line, whatever control characters user data brought in, and however much of it."""
         text = f"{self.message} ({self.hint})" if self.hint else self.message
-        return "".join([c if c.isprintable() else repr(c)[1:-1] for c in text])
+        text = "".join([c if c.isprintable() else repr(c)[1:-1] for c in text])
+        return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 :]}"
 
 
 class UsageError(WarrenError):

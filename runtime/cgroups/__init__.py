@@ -85,6 +85,15 @@ class Cgroup:
         """It turned out to be somebody else's."""
         self.unified, self.legacy, self.made, self.unit = "", {}, [], ""
 
+    def check_empty(self) -> None:
+        """Refuse a cgroup that holds somebody's processes: the container's limits would be theirs, and its end, too.
+
+        StateError, in runc's words.
+        """
+        for path in self.directories():
+            if _exists(path) and (found := len(_processes(path))):
+                raise StateError(f"container's cgroup is not empty: {found} process(es) found in {path}")
+
     def create(self) -> None:
         """Make every directory; parents that are missing too.  Raises OSError naming the directory."""
         for name, path in self.legacy.items():
@@ -295,7 +304,9 @@ def for_container(
     asked = str(linux.get("cgroupsPath") or "")
     if manager == "systemd":
         return _scope(asked, container_id, host, best_effort=best_effort)
-    relative = "/" + (asked.strip("/") or "warren-" + container_id)
+    relative = "/" + (
+        "/".join([part for part in asked.split("/") if part not in ("", ".")]) or "warren-" + container_id
+    )
     unified = host.cgroup_unified + relative if host.cgroup_unified else ""
     legacy = {name: mount + relative for name, mount in host.cgroup_legacy.items()}
     if host.privileged and host.initial_userns:

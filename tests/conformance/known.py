@@ -64,6 +64,7 @@ KNOWN: dict[str, dict[str, str]] = {
         **dict.fromkeys(NET_DEVICES, "knows no netDevices before 1.4"),
         "test_memory_policy": "knows no memoryPolicy before 1.4",
         "test_a_memory_policy_that_there_is_not": "knows no memoryPolicy before 1.4",
+        "test_a_cgroup_that_others_are_in_is_an_error": "goes on with a warning before 1.2",
         "test_a_pidfd_is_sent": "knows no --pidfd-socket before 1.2",
         "test_rootless_is_one_of_three_words": "looks at --rootless when it launches, not for list",
         "test_intel_rdt_needs_its_file_system": "ignores intelRdt where there is none",
