@@ -144,11 +144,13 @@ class Container:
         user.set_home(spec.config.get("process") or {}, spec.root_path())
         filter = _filter(spec.config)
         plan = create_plan(spec, host, cgroup, self._wiring(spec.config, options, filter, detached=detached))
-        cgroup.check_empty()
         callers = Callers(options)
         options.enforced.update(cgroup.enforced(spec.config, host))
         self._dir.make()
+        ours = Cgroup("", {})  # A cgroup that others are in is not to be destroyed.
         try:
+            cgroup.check_empty()
+            ours = cgroup
             cgroup.made = cgroup.missing_parents()
             self._dir.write_record(self._head(spec, cgroup, options), bundle.raw)
             if group := self._resctrl(spec.config):
@@ -167,7 +169,7 @@ class Container:
             callers.announce(pid)
             return pid
         except BaseException:
-            self._destroy(cgroup, spec.config)
+            self._destroy(ours, spec.config)
             self._poststop(spec.bundle, spec.config)
             raise
         finally:

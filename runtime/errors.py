@@ -31,6 +31,9 @@ _LONGEST = 800
 
 class WarrenError(Exception):
     exit_code = 125
+    about_command = False
+    """Whether it tells of the container's own command.  podman takes "no such file or directory", from whatever cause,
+    for a command that is missing; so no other error says so."""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -40,6 +43,10 @@ class WarrenError(Exception):
     def __str__(self) -> str:
         """Message and hint on one line, whatever control characters user data brought in, and however much of it."""
         text = f"{self.message} ({self.hint})" if self.hint else self.message
+        if not self.about_command:
+            text = text.replace("no such file or directory", "not found").replace(
+                "No such file or directory", "not found"
+            )
         text = "".join([c if c.isprintable() else repr(c)[1:-1] for c in text])
         return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 :]}"
 
@@ -79,6 +86,7 @@ class LaunchError(WarrenError):
 
 class CommandNotFoundError(LaunchError):
     exit_code = 127
+    about_command = True
 
     def __init__(self, number: int, step: "Step | None", errno: int, program: str) -> None:
         super().__init__(number, step, errno, hint="is it installed in the container?")

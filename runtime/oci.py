@@ -136,7 +136,7 @@ def main() -> "NoReturn":
         code = 1
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        log.error(f"{where}{posix.strerror(error.errno or 0)}".lower())
+        log.error(str(WarrenError(f"{where}{posix.strerror(error.errno or 0).lower()}")))
     except Exception as error:  # A fault of ours is one line too.
         code = 125
         log.error(f"internal error: {type(error).__name__}: {error}")
@@ -206,7 +206,11 @@ class Log:
 
 
 def _main(argv: "list[str]", log: Log) -> int:
-    options, rest = parse(argv, _GLOBAL, stop=True)
+    try:
+        options, rest = parse(argv, _GLOBAL, stop=True)
+    except UsageError:
+        log.path, log.format = _spoken("log", argv), _spoken("log-format", argv)
+        raise
     log.path, log.debug = options.get("log"), bool(options.get("debug"))
     log.format = options.get("log-format") or "text"
     if log.format not in ("text", "json"):
@@ -232,6 +236,15 @@ def _main(argv: "list[str]", log: Log) -> int:
     arguments.options["cgroup-manager"] = manager
     run: Callable[[Arguments, str, Log], int] = globals()["_" + rest[0]]
     return run(arguments, options.get("root") or _default_root(), log)
+
+
+def _spoken(key: str, argv: "list[str]") -> str:
+    """The value of a global option on a command line that could not be parsed; "" if it is not there."""
+    for word, following in zip(argv, [*argv[1:], ""], strict=True):
+        name, equals, value = word.lstrip("-").partition("=")
+        if word.startswith("-") and name == key:
+            return value if equals else following
+    return ""
 
 
 def parse(argv: "list[str]", known: "dict[str, str]", *, stop: bool) -> "tuple[Arguments, list[str]]":

@@ -9,6 +9,12 @@ SCHEDULING = "ignores scheduler, ioPriority and execCPUAffinity before 1.2"
 
 NEWER_LIMITS = "ignores cpu.burst and cpu.idle before 1.2, and a pids.limit of 0 before 1.4"
 
+ENOENT_IS_127 = "says that no such file exists, whatever is missing: podman takes that for the command"
+MISSING = (
+    "no bundle", "no rootfs", "no source", "no namespace", "no hook", "a hook's own words", "no console",
+    "no process file", "no sysctl",
+)  # fmt: skip
+
 NET_DEVICES = [
     "test_a_device_moves",
     "test_other_addresses_stay_behind",
@@ -65,6 +71,8 @@ KNOWN: dict[str, dict[str, str]] = {
         "test_memory_policy": "knows no memoryPolicy before 1.4",
         "test_a_memory_policy_that_there_is_not": "knows no memoryPolicy before 1.4",
         "test_a_cgroup_that_others_are_in_is_an_error": "goes on with a warning before 1.2",
+        **{f"test_words_of_an_error[{fault}]": ENOENT_IS_127 for fault in MISSING},
+        "test_words_of_an_error[an unknown global flag]": "does not log what is wrong with its global flags",
         "test_a_pidfd_is_sent": "knows no --pidfd-socket before 1.2",
         "test_rootless_is_one_of_three_words": "looks at --rootless when it launches, not for list",
         "test_intel_rdt_needs_its_file_system": "ignores intelRdt where there is none",

@@ -253,7 +253,6 @@ def test_the_flags_of_exec() -> None:
         (["-g", "x", "id", "cmd"], UsageError),
         (["-c", "NO_SUCH", "id", "cmd"], WarrenError),
         (["-e", "=x", "id", "cmd"], WarrenError),
-        (["--cgroup", "x", "id", "cmd"], UnsupportedError),
         (["--process", "/nonexistent", "id"], WarrenError),
         (["--process", "/dev/zero", "id"], WarrenError),
     ],
