@@ -88,7 +88,7 @@ vm-deps: deps
 guest-kernel: build/guest-kernel/.done
 
 build/guest-kernel/.done:
-	$(call apt,qemu-system-x86 busybox-static)
+	$(call apt,qemu-system-x86 busybox-static criu)
 	rm -rf $(@D) && mkdir -p $(@D) && apt-get update -qq -o Acquire::Retries=3
 	cd $(@D) && package=$$(apt-cache depends linux-image-amd64 | sed -n 's/^ *Depends: *//p') && \
 		apt-get download -qq -o APT::Sandbox::User=root -o Acquire::Retries=3 "$$package" && \

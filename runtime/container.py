@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from .cgroups.oom import OomWatch
     from .cgroups.stats import Reader, Stats
+    from .checkpoint import Images
     from .launch import Options
     from .plan import Wiring
     from .resctrl import Group
@@ -410,6 +411,68 @@ class Container:
                 raise StateError(f"container {self.id!r} is not paused: it is {self._status(record)}")
             cgroup.thaw()
         finally:
+            self._dir.unlock()
+
+    # ---- checkpoint, restore
+
+    def checkpoint(self, images: "Images") -> None:
+        """Write the processes to images; the container is deleted then, unless it is to go on.
+
+        Raises StateError unless created, running or paused; UnsupportedError; WarrenError with criu's reason.
+        """
+        from . import checkpoint
+        from .spec import Spec
+
+        self._dir.lock()
+        try:
+            record = self._record()
+            status = self._status(record)
+            if status not in ("running", "paused"):
+                raise StateError(f"container {self.id!r} cannot be checkpointed: container not running, it is {status}")
+            spec = Spec(record["config"], str(record["bundle"]))  # type: ignore[arg-type]
+            checkpoint.dump(images, spec, self._dir.process())
+        finally:
+            self._dir.unlock()
+        if not images.goes_on:
+            self.delete(force=True)
+
+    def restore(self, bundle: "Bundle", images: "Images", options: "Options") -> int:
+        """Make a container of the bundle and of images; its init is a child of this process.
+
+        Raises like `create`, and StateError for images of something else; whatever is raised, nothing is left.
+        """
+        from . import checkpoint
+        from .launch import Callers
+
+        host, spec = Host.probe(), bundle.spec
+        checkpoint.criu()
+        cgroup = self._name_cgroup(spec, host, options)
+        cgroups.check(spec.config, cgroup, host)
+        if cgroup.unit:
+            raise UnsupportedError("restore: a scope of systemd is not supported", hint="use cgroupfs")
+        callers = Callers(options)
+        self._dir.make()
+        ours, pid = Cgroup("", {}), 0
+        try:
+            cgroup.check_empty()
+            ours = cgroup
+            cgroup.made = cgroup.missing_parents()
+            self._dir.write_record(self._head(spec, cgroup, options), bundle.raw)
+            self._make_cgroup(spec, cgroup, options, bundle.raw)
+            pid = checkpoint.restore(images, spec, cgroup, self._dir.path, options)
+            self._dir.record_pid(pid)
+            checkpoint.check(spec, pid)
+            callers.announce(pid)
+            checkpoint.resume(pid)
+            return pid
+        except BaseException:
+            self._destroy(ours, spec.config)
+            if pid:
+                wait(pid)
+            self._poststop(spec.bundle, spec.config)
+            raise
+        finally:
+            callers.close()
             self._dir.unlock()
 
     # ---- limits and use

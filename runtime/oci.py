@@ -31,6 +31,10 @@ _CREATE = {
     "bundle b": "=", "config f": "=", "console-socket": "=", "pidfd-socket": "=", "pid-file": "=", "no-pivot": "",
     "no-new-keyring": "", "preserve-fds": "=", "plan": "?", "help h": "",
 }  # fmt: skip
+_CRIU = {
+    "image-path": "=", "work-path": "=", "tcp-established": "", "ext-unix-sk": "", "shell-job": "", "lazy-pages": "",
+    "file-locks": "", "manage-cgroups-mode": "=", "empty-ns": "=", "auto-dedup": "",
+}  # fmt: skip
 _COMMANDS: "dict[str, tuple[str, dict[str, str]]]" = {
     "create": ("ID", _CREATE),
     "run": ("ID", {**_CREATE, "detach d": "", "keep": "", "no-subreaper": ""}),
@@ -53,12 +57,18 @@ _COMMANDS: "dict[str, tuple[str, dict[str, str]]]" = {
         "memory-swap": "=", "pids-limit": "=", "l3-cache-schema": "=", "mem-bw-schema": "=",
     }),
     "events": ("ID", {"stats": "", "interval": "="}),
+    "checkpoint": ("ID", {
+        **_CRIU, "parent-path": "=", "leave-running": "", "pre-dump": "", "page-server": "=", "status-fd": "=",
+    }),
+    "restore": ("ID", {
+        **_CRIU, "bundle b": "=", "config f": "=", "console-socket": "=", "detach d": "", "pid-file": "=",
+        "no-subreaper": "", "no-pivot": "", "lsm-profile": "=", "lsm-mount-context": "=",
+    }),
     "ps": ("ID [PS OPTIONS]", {"format f": "="}),
     "list": ("", {"format f": "=", "quiet q": ""}),
     "spec": ("", {"bundle b": "=", "rootless": ""}),
     "features": ("", {}),
 }  # fmt: skip
-_LATER = ("checkpoint", "restore")
 _SIGNALS = {
     name: number + 1
     for number, name in enumerate(
@@ -223,8 +233,6 @@ def _main(argv: "list[str]", log: Log) -> int:
         return 0
     log.command = rest[0]
     manager = _check_globals(options)
-    if rest[0] in _LATER:
-        raise UnsupportedError(f"{rest[0]} is not supported yet", hint="it comes with a later release")
     if rest[0] not in _COMMANDS:
         raise UsageError(f"unknown command {rest[0]!r}", hint="see warren-oci --help")
     words, known = _COMMANDS[rest[0]]
@@ -524,6 +532,30 @@ def _delete(arguments: Arguments, root: str, log: Log) -> int:
     container.delete(bool(arguments.get("force")))
     _warn(container, log)
     return 0
+
+
+def _checkpoint(arguments: Arguments, root: str, log: Log) -> int:
+    from .checkpoint import Images
+    from .container import Container
+
+    Container(arguments.words[0], root).checkpoint(Images(arguments.options))
+    return 0
+
+
+def _restore(arguments: Arguments, root: str, log: Log) -> int:
+    """Like run: in the foreground until the container ends, unless detached."""
+    from .checkpoint import Images
+    from .container import Container
+
+    bundle, options, images = _bundle(arguments), _options(arguments), Images(arguments.options)
+    container = Container(arguments.words[0], root)
+    if arguments.get("detach"):
+        container.restore(bundle, images, options)
+        return 0
+    try:
+        return _foreground(lambda: container.restore(bundle, images, options), options, False)
+    finally:
+        container.delete(force=True)
 
 
 # ---- limits and use

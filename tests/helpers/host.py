@@ -93,6 +93,7 @@ FEATURES: dict[str, Callable[[], str]] = {
     "containerd": _tool("containerd"),
     "dockerd": _tool("dockerd"),
     "strace": _tool("strace"),
+    "criu": _tool("criu"),
     "user-mode-linux": _tool("linux.uml"),
     "systemd": _file("/lib/systemd/systemd", "systemd is not installed"),
     "dbus-daemon": _tool("dbus-daemon"),

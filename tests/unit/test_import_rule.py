@@ -22,6 +22,7 @@ LINES = [
         config network vm
         images
         container
+        checkpoint
         plan launch
         state hooks console
         namespaces cgroups capabilities seccomp

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import runtime
 from runtime import container, oci, spec
-from runtime.errors import UnsupportedError, UsageError, WarrenError
+from runtime.errors import UsageError, WarrenError
 from runtime.oci import Log, parse, signal_number
 from tests.helpers.warren import PROGRAM
 
@@ -354,7 +354,7 @@ def test_help_of_a_command(tmp_path: Path, command: str) -> None:
     [
         (["frobnicate"], "unknown command 'frobnicate'"),
         (["--frobnicate"], "unknown option"),
-        (["restore", "c"], "not supported yet"),
+        (["restore", "--bundle", "/nonexistent", "c"], "bundle /nonexistent"),
         (["state"], "a container id is required"),
         (["state", "a", "b"], "unexpected argument 'b'"),
         (["kill", "a", "KILL", "c"], "unexpected argument 'c'"),
