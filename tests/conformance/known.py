@@ -12,7 +12,7 @@ NEWER_LIMITS = "ignores cpu.burst and cpu.idle before 1.2, and a pids.limit of 0
 ENOENT_IS_127 = "says that no such file exists, whatever is missing: podman takes that for the command"
 MISSING = (
     "no bundle", "no rootfs", "no source", "no namespace", "no hook", "a hook's own words", "no console",
-    "no process file", "no sysctl",
+    "no process file", "no sysctl", "restore without images",
 )  # fmt: skip
 
 NET_DEVICES = [

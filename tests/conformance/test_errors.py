@@ -105,6 +105,8 @@ FAULTS: dict[str, tuple[Fault, tuple[str, ...]]] = {
     "delete of a running one": (verb("delete", "ID", status="running"), ("not stopped",)),
     "resume of a running one": (verb("resume", "ID", status="running"), ("not paused",)),
     "exec in a paused one": (verb("exec", "ID", "x", status="paused"), ("paused",)),
+    "checkpoint of a stopped one": (verb("checkpoint", "--image-path", "BUNDLE/x", "ID"), ("stopped",)),
+    "restore without images": (verb("restore", "--bundle", "BUNDLE", "--image-path", "/nosuch", "ID", status=""), ()),
     "an id that is taken": (verb("create", "--bundle", "BUNDLE", "ID", status="created"), ("exist",)),
     # Words on the command line.
     "an unknown command": (call("--log", "LOG", "--log-format=json", "nosuch"), ()),
