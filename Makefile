@@ -11,14 +11,20 @@ BUILD_PACKAGES := gcc libc6-dev linux-libc-dev musl-tools libcap-dev python3 pyt
 ENGINE_PACKAGES := containerd docker.io
 TEST_PACKAGES := busybox-static runc util-linux uidmap iproute2 procps passwd libseccomp2 \
 	golang-github-opencontainers-specs-dev $(ENGINE_PACKAGES)
+# What the OCI validation suite is built with.
+VALIDATION_PACKAGES := golang-go golang-github-opencontainers-runtime-tools-dev golang-github-mrunalp-fileutils-dev \
+	golang-github-blang-semver-dev golang-github-google-uuid-dev golang-github-hashicorp-go-multierror-dev \
+	golang-github-opencontainers-specs-dev golang-github-opencontainers-selinux-dev golang-github-sirupsen-logrus-dev \
+	golang-gocapability-dev golang-github-urfave-cli-dev golang-github-xeipuuv-gojsonschema-dev golang-golang-x-sys-dev
 # A kernel as an ordinary program, and the runtimes that prove the tests in it.
-VM_PACKAGES := busybox-static runc crun iproute2 util-linux user-mode-linux
+VM_PACKAGES := busybox-static runc crun iproute2 util-linux user-mode-linux systemd dbus-daemon \
+	dbus-system-bus-common
 BENCH_PACKAGES := hyperfine crun runc bubblewrap busybox-static musl-tools gcc libc6-dev linux-libc-dev util-linux
 # The tiers that have tests.  bench/ is never part of them.
 TIERS = $(foreach tier,unit rootless privileged conformance vm,$(if $(wildcard tests/$(tier)/test_*.py),tests/$(tier)))
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-.PHONY: run build test test-long lint bench bench-engines bench-profile bench-cgroups deps test-deps vm-deps bench-deps vm guest-kernel clean
+.PHONY: run build test test-long lint bench bench-engines bench-profile bench-cgroups validation deps test-deps vm-deps bench-deps vm guest-kernel clean
 .NOTPARALLEL:
 
 # Who it is, what it sees, and that the host is safe from it.
@@ -108,6 +114,15 @@ vm: vm-deps build $(VENV)/.test
 # The long loops (kills, fuzzing, soaks) with their full counts, runc as a second oracle in user-mode Linux, and QEMU.
 test-long: export WARREN_LONG := 1
 test-long: guest-kernel test
+
+# The OCI validation suite; RUNTIME=runc runs it on another runtime.
+validation: test-deps build build/validation/.done
+	$(BIN)/python3 -m pytest -q -rP tests/conformance/test_validation.py
+
+build/validation/.done: tests/conformance/validation/build.sh tests/conformance/validation/tap.go
+	$(call apt,$(VALIDATION_PACKAGES))
+	rm -rf $(@D) && tests/conformance/validation/build.sh $(CURDIR)/$(@D)
+	@touch $@
 
 # Warren beside crun, runc, bubblewrap and the bare system calls; writes docs/benchmarks.md.  ROUNDS=20 is quicker,
 # BENCH_RUNTIMES="NAME=PATH ..." adds runtimes.

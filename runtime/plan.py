@@ -76,6 +76,8 @@ def create_plan(spec: "Spec", host: "Host", cgroup: "Cgroup", wiring: Wiring) ->
     nodes = devices.Devices(spec, mounts)
 
     # Outside: everything that needs the host's paths and privileges.
+    if cgroup.unit:
+        plan.add("sync", "cgroup")
     _adjust_oom_score(plan, process)
     cgroup_slot = _join_cgroup(plan, cgroup)
     if program := cgroups.assemble_device_program(spec.config, cgroup, host):
@@ -132,6 +134,8 @@ def exec_plan(spec: "Spec", host: "Host", cgroup: "Cgroup", process: "Json", typ
     at once through a pidfd of the container's init (setns(2)), so that no pid can be mistaken.
     """
     plan = LaunchPlan()
+    if cgroup.unit and not (host.privileged and host.initial_userns):
+        plan.add("sync", "cgroup")
     _adjust_oom_score(plan, process)
     _run_on(plan, process, "initial")
     cgroup_slot = _join_cgroup(plan, cgroup)

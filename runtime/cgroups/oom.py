@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 
 def kills(cgroup: "Cgroup") -> int:
-    """Processes of the cgroup that the OOM killer has ended so far."""
+    """Processes of the cgroup that the OOM killer has ended so far.
+
+    0 for a scope that is over: systemd takes its cgroup away with the last process, and the count with it.
+    """
     path = cgroup.legacy.get(hierarchy(cgroup.legacy, "memory"), "")
     text = files.read(path + "/memory.oom_control" if path else cgroup.unified + "/memory.events")
     return files.words(text).get("oom_kill", 0)

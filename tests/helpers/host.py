@@ -93,12 +93,14 @@ FEATURES: dict[str, Callable[[], str]] = {
     "dockerd": _tool("dockerd"),
     "strace": _tool("strace"),
     "user-mode-linux": _tool("linux.uml"),
+    "systemd": _file("/lib/systemd/systemd", "systemd is not installed"),
+    "dbus-daemon": _tool("dbus-daemon"),
     "qemu": _tool(f"qemu-system-{os.uname().machine}"),
     "guest-kernel": _file(f"{GUEST_KERNEL}/boot", "`make guest-kernel` unpacks it"),
 }
 """Each feature's check returns "" or why this host lacks it."""
 
-PROVIDED = ("user-mode-linux", "qemu", "guest-kernel", "containerd", "dockerd")
+PROVIDED = ("user-mode-linux", "systemd", "dbus-daemon", "qemu", "guest-kernel", "containerd", "dockerd")
 """What the Makefile installs: in CI its absence is a failure, and no property of the host."""
 
 PREFIX = "host lacks "
