@@ -17,7 +17,8 @@ VALIDATION_PACKAGES := golang-go golang-github-opencontainers-runtime-tools-dev 
 	golang-github-opencontainers-specs-dev golang-github-opencontainers-selinux-dev golang-github-sirupsen-logrus-dev \
 	golang-gocapability-dev golang-github-urfave-cli-dev golang-github-xeipuuv-gojsonschema-dev golang-golang-x-sys-dev
 # A kernel as an ordinary program, and the runtimes that prove the tests in it.
-VM_PACKAGES := busybox-static runc crun iproute2 util-linux user-mode-linux systemd dbus
+VM_PACKAGES := busybox-static runc crun iproute2 util-linux user-mode-linux systemd dbus-daemon \
+	dbus-system-bus-common
 BENCH_PACKAGES := hyperfine crun runc bubblewrap busybox-static musl-tools gcc libc6-dev linux-libc-dev util-linux
 # The tiers that have tests.  bench/ is never part of them.
 TIERS = $(foreach tier,unit rootless privileged conformance vm,$(if $(wildcard tests/$(tier)/test_*.py),tests/$(tier)))
