@@ -378,6 +378,18 @@ def test_an_oom_kill_is_an_event(limited: Container) -> None:
     assert stream.end() == 0
 
 
+def test_the_kill_that_ends_the_container_is_told(oci: Runtime, bundle: Bundle) -> None:
+    bundle.linux["resources"]["memory"] = {"limit": 32 * MIB, "swap": 32 * MIB}
+    container = oci.up(scripted(bundle, f"while ! test -e /tmp/go; do :; done; exec {TOUCH}64M"))
+    stream = Stream(container, "100ms")
+    wait_for(stream.types)
+    (bundle.rootfs / "tmp/go").touch()
+    wait_for(lambda: "oom" in stream.types())
+    container.wait()
+    container.delete().ok()
+    assert stream.end() == 0
+
+
 @pytest.mark.parametrize("interval", ["junk", "0", "0s", "-1s", "5"])
 def test_an_interval_that_is_none(limited: Container, interval: str) -> None:
     stream = Stream(limited, interval)
