@@ -128,6 +128,7 @@ def run_foreground(config: ContainerConfig) -> Result:
                     foreground.restore_mode()
                     raise _timed_out(config)
                 run.pid = 0
+                run.remove()
                 return run.result(code, None, None)
             finally:
                 run.end()
@@ -246,6 +247,7 @@ class _Run:
         self.container = Container(config.id, self.root)
         self.pid = 0
         """The container's process from its launch until it is waited for."""
+        self.oom_killed = False
         options.ephemeral = True
         options.init = config.init
         options.best_effort = config.best_effort
@@ -304,10 +306,14 @@ class _Run:
             release_ids(self.root, config.id)
             raise
 
+    def remove(self) -> None:
+        """Delete it, and whatever it left running; its cgroup is asked before it goes."""
+        self.oom_killed = bool(self.config.memory) and self.container.oom_kills() > 0
+        self.container.delete(force=True)
+
     def result(self, code: int, stdout: "bytes | None", stderr: "bytes | None") -> Result:
-        """To be asked before end(), which takes the cgroup away that knows of the kills."""
-        killed = bool(self.config.memory) and self.container.oom_kills() > 0
-        return Result(list(self.config.argv), code, stdout, stderr, self.options.enforced, oom_killed=killed)
+        argv, enforced = list(self.config.argv), self.options.enforced
+        return Result(argv, code, stdout, stderr, enforced, oom_killed=self.oom_killed)
 
     def end(self) -> None:
         """Delete it, if it is still there, and leave no zombie of it; idempotent."""
@@ -509,7 +515,7 @@ def _communicate(
     finally:
         posix.close(ended)
     # Killing the cgroup ends orphans that could hold the pipes open.
-    run.container.delete(force=True)
+    run.remove()
     for fd, parts in collected.items():
         while part := posix.read(fd, _BUFFER):
             parts.append(part)

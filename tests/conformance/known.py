@@ -79,6 +79,11 @@ KNOWN: dict[str, dict[str, str]] = {
         "test_the_configuration_works_as_it_is": "knows no seccomp flags before 1.1.6",
         "test_a_mounts_own_maps": "ignores mappings of mounts before 1.2",
         "test_two_mounts_with_maps": "ignores mappings of mounts before 1.2",
+        "test_null_says_nothing": "panics: nil pointer dereference",
+        "test_a_contradiction_changes_nothing": "the limit is set when the swap is refused, and is not set back",
+        "test_trailing_garbage_is_malformed": "reads the first value alone",
+        "test_a_device_is_allowed_and_denied_again": "update leaves the device rules alone",
+        "test_a_stream_ends_with_its_container": "events goes on until the container is deleted",
         "test_a_damaged_state_hides_no_container": "leaves the container running and its directory behind",
     },
 }

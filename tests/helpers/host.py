@@ -84,6 +84,7 @@ FEATURES: dict[str, Callable[[], str]] = {
     "cgroup2-hugetlb": _cgroup2("hugetlb"),
     "cgroup1": _cgroup1,
     "disk": lambda: "temporary files lie on no disk",
+    "users-without-cgroups": lambda: "this user has been given a cgroup",
     "useradd": _tool("useradd"),
     "newuidmap": _tool("newuidmap"),
     "ip": _tool("ip"),

@@ -108,7 +108,7 @@ def files(oci: Runtime, bundle: Bundle) -> dict[str, list[str]]:
     container = oci.create(bundle)
     try:
         names = {name for limit in limits() for name in limit.files}
-        directories = list(_directories(container.pid))
+        directories = list(cgroups_of(container.pid))
         paths = [directory / name for directory in directories for name in sorted(names)]
         return {path.name: _lines(path) for path in paths if path.exists()}
     finally:
@@ -146,7 +146,8 @@ def _error(oci: Runtime) -> str:
     return message.removeprefix("warren-oci: ")
 
 
-def _directories(pid: int) -> "set[Path]":
+def cgroups_of(pid: int) -> "set[Path]":
+    """The directories of a process in every hierarchy, as the host sees them."""
     found = set()
     for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
         _, names, path = line.split(":", 2)
