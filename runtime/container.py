@@ -89,7 +89,7 @@ class Container:
     def run(self, bundle: "Bundle", options: "Options") -> int:
         """Create and start in one; the container's init is a child of this process, to be waited for."""
         pid = self._create(bundle, options, detached=False)
-        self._poststart(bundle.spec.config)
+        self._poststart(bundle.spec.config, pid)
         return pid
 
     def start(self) -> None:
@@ -100,7 +100,8 @@ class Container:
         self._dir.lock()
         try:
             record = self._record()
-            fifo = self._dir.open_fifo() if self._dir.process() else -1
+            pid = self._dir.process()
+            fifo = self._dir.open_fifo() if pid else -1
             if fifo < 0:
                 status = self._status(record)
                 raise StateError(f"container {self.id!r} cannot be started: it is {status}, not created")
@@ -113,7 +114,7 @@ class Container:
             finally:
                 posix.close(fifo)
             self._raise_report(record)
-            self._poststart(record["config"])  # type: ignore[arg-type]
+            self._poststart(record["config"], pid)  # type: ignore[arg-type]
         finally:
             self._dir.unlock()
 
@@ -257,7 +258,7 @@ class Container:
         hooks.run_hooks(declared.get("createRuntime"), state)
         return dump_json(self._state("creating", inside, spec.bundle, spec.config))
 
-    def _poststart(self, config: "Json") -> None:
+    def _poststart(self, config: "Json", pid: int) -> None:
         """A failing poststart hook is logged and the rest go on (runtime.md, Lifecycle, step 9)."""
         declared: dict[str, list[Json]] = config.get("hooks") or {}  # type: ignore[assignment]
         for hook in declared.get("poststart") or []:
@@ -265,7 +266,7 @@ class Container:
 
             try:
                 # It may have ended already; but this is the state that start has brought about (runc).
-                hooks.run_hooks([hook], dump_json({**self.state(), "status": "running"}))
+                hooks.run_hooks([hook], dump_json({**self.state(), "status": "running", "pid": pid}))
             except HookError as error:
                 self.warnings.append(str(error))
 
