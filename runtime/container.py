@@ -95,7 +95,7 @@ class Container:
         """Create and start in one; the container's init is a child of this process, to be waited for."""
         pid = self._create(bundle, options, detached=False)
         try:
-            self._poststart(bundle.spec.config)
+            self._poststart(bundle.spec.config, pid)
         except HookError:
             self.delete(force=True)
             wait(pid)
@@ -111,7 +111,8 @@ class Container:
         self._dir.lock()
         try:
             record = self._record()
-            fifo = self._dir.open_fifo() if self._dir.process() else -1
+            pid = self._dir.process()
+            fifo = self._dir.open_fifo() if pid else -1
             if fifo < 0:
                 status = self._status(record)
                 raise StateError(f"container {self.id!r} cannot be started: it is {status}, not created")
@@ -125,7 +126,7 @@ class Container:
                 posix.close(fifo)
             self._raise_report(record)
             try:
-                self._poststart(record["config"])  # type: ignore[arg-type]
+                self._poststart(record["config"], pid)  # type: ignore[arg-type]
             except HookError:
                 self._stop(_cgroup_of(record))
                 raise
@@ -289,14 +290,14 @@ class Container:
         hooks.run_hooks(declared.get("createRuntime"), state)
         return dump_json(self._state("creating", inside, spec.bundle, spec.config))
 
-    def _poststart(self, config: "Json") -> None:
+    def _poststart(self, config: "Json", pid: int) -> None:
         """A failing hook is an error that ends the container (runtime.md, Lifecycle, step 9, since 1.3)."""
         declared: dict[str, list[Json]] = config.get("hooks") or {}  # type: ignore[assignment]
         if declared.get("poststart"):
             from . import hooks
 
             # It may have ended already; but this is the state that start has brought about (runc).
-            hooks.run_hooks(declared["poststart"], dump_json({**self.state(), "status": "running"}))
+            hooks.run_hooks(declared["poststart"], dump_json({**self.state(), "status": "running", "pid": pid}))
 
     def _raise_report(self, record: "Json") -> None:
         data = self._dir.read_report()

@@ -42,6 +42,7 @@ KNOWN: dict[str, dict[str, str]] = {
         "test_what_the_kernel_can_hold_is_held[cpu.burst]": NEWER_LIMITS,
         "test_what_the_kernel_can_hold_is_held[cpu.idle]": NEWER_LIMITS,
         "test_what_the_kernel_can_hold_is_held[pids.limit-0]": NEWER_LIMITS,
+        "test_what_the_kernel_can_hold_is_held[memory.kernelTCP]": "ignores limits of kernel memory since 1.0",
         "test_what_the_kernel_can_hold_is_held[hugepageLimits]": "does not look for v1's missing controllers in v2",
         "test_the_domainname_is_set": "ignores domainname before 1.2",
         "test_maps_need_a_user_namespace": "ignores maps where there is no user namespace",

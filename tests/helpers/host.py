@@ -58,6 +58,20 @@ def _cgroup1() -> str:
     return "" if " - cgroup " in Path("/proc/self/mountinfo").read_text() else "no v1 hierarchy is mounted"
 
 
+def _hierarchy(controller: str) -> Callable[[], str]:
+    def check() -> str:
+        mounts = [line.split(" - cgroup ") for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+        options = [after[0].split()[-1].split(",") for _, *after in mounts if after]
+        return "" if any(controller in words for words in options) else f"no v1 hierarchy has {controller}"
+
+    return check
+
+
+def _leaf_weight() -> str:
+    found = list(Path("/sys/fs/cgroup").glob("blkio*/blkio*.leaf_weight"))
+    return "" if found else "the kernel has no blkio.leaf_weight"
+
+
 def _userns() -> str:
     for knob in ("/proc/sys/kernel/unprivileged_userns_clone", "/proc/sys/user/max_user_namespaces"):
         if Path(knob).exists() and Path(knob).read_text().strip() == "0":
@@ -83,6 +97,10 @@ FEATURES: dict[str, Callable[[], str]] = {
     "cgroup2-io": _cgroup2("io"),
     "cgroup2-hugetlb": _cgroup2("hugetlb"),
     "cgroup1": _cgroup1,
+    "cgroup1-hugetlb": _hierarchy("hugetlb"),
+    "cgroup1-net_cls": _hierarchy("net_cls"),
+    "leaf-weight": _leaf_weight,
+    "selinux": _file("/sys/fs/selinux/enforce", "the kernel has no SELinux, or none is loaded"),
     "disk": lambda: "temporary files lie on no disk",
     "users-without-cgroups": lambda: "this user has been given a cgroup",
     "useradd": _tool("useradd"),

@@ -52,6 +52,10 @@ def limits() -> list[Limit]:
             "memory.disableOOMKiller", {"memory": {**memory, "disableOOMKiller": True}},
             {"memory.oom_control": ("oom_kill_disable 1",)},
         ),
+        Limit(
+            "memory.kernelTCP", {"memory": {"kernelTCP": 8 * MIB}},
+            {"memory.kmem.tcp.limit_in_bytes": (f"{8 * MIB}",)},
+        ),
         # runc and crun had two formulas for the weight, one after the other.
         Limit("cpu.shares", {"cpu": {"shares": 512}}, {"cpu.weight": ("59", "20"), "cpu.shares": ("512",)}),
         Limit(
