@@ -113,7 +113,9 @@ class Run:
 def run(request: pytest.FixtureRequest, runtime_program: str, session_directory: Path, token: str) -> Run:
     """The chosen programs run side by side, and before the first test."""
     tests = [item for item in request.session.items if isinstance(item, pytest.Function)]
-    chosen = sorted(test.callspec.params["program"] for test in tests if test.originalname == test_program.__name__)
+    chosen = sorted(
+        str(test.callspec.params["program"]) for test in tests if test.originalname == test_program.__name__
+    )
     before = leaks.Snapshot(token)
     outcomes = validation.run(chosen, runtime_program, session_directory / "validation")
     left = leaks.check(before, session_directory)
