@@ -1,0 +1,403 @@
+"""A layer's entries as files below one directory.
+
+Everything is reached through descriptors of directories that are opened without following links, so that no entry
+can name anything outside (CVE-2018-15664, CVE-2024-12718 and their kin); only a link that the layer itself laid is
+followed, and by the kernel, inside the directory (openat2(2), RESOLVE_IN_ROOT).  Whiteouts become what overlayfs.rst
+wants.
+"""
+
+import os
+from errno import EEXIST, EINVAL, ELOOP, ENODATA, ENOENT, ENOTDIR, ENOTEMPTY, ENOTSUP, EPERM, ERANGE
+
+from ..errors import ImageError
+from . import tar
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .tar import Entry, Reader
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_WHITEOUT, _OPAQUE, _AUFS = b".wh.", b".wh..wh..opq", b".wh..wh."
+_KEPT_OPEN = 64
+_MAX_NOTES = 100
+
+
+class Limits:
+    """What a layer may at most hold; beyond that it is taken for a bomb.  Bytes count the holes of sparse files."""
+
+    __slots__ = ("bytes", "depth", "entries")
+
+    def __init__(self, *, entries: int = 1 << 19, bytes: int = 1 << 37, depth: int = 256) -> None:
+        self.entries = entries
+        self.bytes = bytes
+        self.depth = depth
+
+
+class Owner:
+    """Whose files they become: the image's own ids (root), or all of them the caller's."""
+
+    __slots__ = ("chowns", "namespace")
+
+    def __init__(self, *, privileged: bool) -> None:
+        self.chowns = privileged
+        self.namespace = b"trusted" if privileged else b"user"
+        """Where overlayfs reads its marks from; the other with its option userxattr."""
+
+
+def unpack(reader: "Reader", directory: int, owner: Owner, limits: "Limits | None" = None) -> "list[str]":
+    """Write the archive's entries below the open `directory`; returns notes on what could not be made.
+
+    Raises ImageError for what is malformed or hostile, OSError naming no path but the errno for a full disk.
+    """
+    layer = _Layer(directory, owner, limits or Limits())
+    try:
+        for entry in reader:
+            layer.add(entry, reader.data())
+        layer.finish()
+        return layer.notes
+    finally:
+        layer.close()
+
+
+class _Layer:
+    def __init__(self, root: int, owner: Owner, limits: Limits) -> None:
+        self.notes: list[str] = []
+        self._root = root
+        self._owner = owner
+        self._limits = limits
+        self._open: dict[bytes, int] = {}
+        self._directories: dict[bytes, Entry] = {}
+        self._hidden: set[bytes] = set()
+        """Paths of whiteouts that this layer made."""
+        self._entries = 0
+        self._bytes = 0
+
+    def add(self, entry: "Entry", data: "Iterator[memoryview]") -> None:
+        path = self._clean(entry.name, entry)
+        self._count(entry)
+        parent, _, name = path.rpartition(b"/")
+        if name.startswith(_WHITEOUT):
+            self._whiteout(parent, name)
+        elif not path:
+            self._root_entry(entry)
+        else:
+            self._make(entry, path, self._parent(parent), name, data)
+
+    def finish(self) -> None:
+        """Directories last: what is made in them changes their times, and their modes may forbid it."""
+        for path in sorted(self._directories, key=lambda path: path.count(b"/"), reverse=True):
+            entry = self._directories[path]
+            try:
+                fd = self._openat(path) if path else os.dup(self._root)
+            except OSError as error:
+                if error.errno in (ENOENT, ENOTDIR, ELOOP):
+                    continue  # A later entry put something else in its place.
+                raise
+            try:
+                self._attributes(fd, entry)
+            finally:
+                os.close(fd)
+
+    def close(self) -> None:
+        for fd in self._open.values():
+            os.close(fd)
+        self._open.clear()
+
+    # ---- bounds
+
+    def _clean(self, name: bytes, entry: "Entry") -> bytes:
+        """The path below the root, without "." and empty parts; "" for the root itself."""
+        parts = [part for part in name.split(b"/") if part not in (b"", b".")]
+        if b".." in parts:
+            raise ImageError(f"layer: entry {name!r} climbs with '..'")
+        if len(parts) > self._limits.depth or any(len(part) > 255 for part in parts):
+            raise ImageError(f"layer: entry {name[:64]!r}... is too deep, or has too long a name")
+        if not parts and entry.type != tar.DIRECTORY:
+            raise ImageError(f"layer: entry {name!r} stands for the root and is no directory")
+        return b"/".join(parts)
+
+    def _count(self, entry: "Entry") -> None:
+        self._entries += 1
+        self._bytes += entry.length
+        if self._entries > self._limits.entries:
+            raise ImageError(f"layer: more than {self._limits.entries} entries", hint="is it a bomb?")
+        if self._bytes > self._limits.bytes:
+            raise ImageError(f"layer: more than {self._limits.bytes} bytes", hint="is it a bomb?")
+
+    # ---- directories
+
+    def _parent(self, path: bytes) -> int:
+        """A descriptor of the directory `path`, made with its parents where the archive forgot them."""
+        if not path:
+            return self._root
+        fd = self._open.get(path)
+        if fd is None:
+            fd = self._reach(path)
+            if len(self._open) >= _KEPT_OPEN:
+                self._forget(next(iter(self._open)))
+            self._open[path] = fd
+        return fd
+
+    def _reach(self, path: bytes) -> int:
+        try:
+            return self._openat(path)
+        except OSError as error:
+            if error.errno not in (ENOENT, ENOTDIR, ELOOP):
+                raise
+        above, _, name = path.rpartition(b"/")
+        parent = self._parent(above)
+        try:
+            os.mkdir(name, 0o755, dir_fd=parent)
+        except FileExistsError:
+            return self._through(path, parent, name)
+        return os.open(name, _DIRECTORY, dir_fd=parent)
+
+    def _through(self, path: bytes, parent: int, name: bytes) -> int:
+        """What is there is no directory: a link, followed inside the root, or something that the entry replaces."""
+        if self._is_link(parent, name):
+            from ..syscalls import openat2_in_root
+
+            try:
+                return openat2_in_root(self._root, os.fsdecode(path), os.O_DIRECTORY | os.O_RDONLY)
+            except OSError as error:
+                if error.errno not in (ENOENT, ENOTDIR, ELOOP):
+                    raise
+        hidden = path in self._hidden
+        self._remove(parent, name, path)
+        os.mkdir(name, 0o755, dir_fd=parent)
+        fd = os.open(name, _DIRECTORY, dir_fd=parent)
+        if hidden:
+            self._mark_opaque(fd)
+        return fd
+
+    def _openat(self, path: bytes) -> int:
+        """Open a directory below the root part by part, none of them a link; through the nearest that is open."""
+        above, parts = path, []
+        while above and above not in self._open:
+            above, _, name = above.rpartition(b"/")
+            parts.append(name)
+        fd = self._open[above] if above else self._root
+        if not parts:
+            return os.dup(fd)
+        own = -1
+        for name in reversed(parts):
+            try:
+                deeper = os.open(name, _DIRECTORY, dir_fd=fd)
+            finally:
+                if own >= 0:
+                    os.close(own)
+                    own = -1
+            fd = own = deeper
+        return fd
+
+    def _forget(self, path: bytes) -> None:
+        """No longer hold what is at `path` or below: it is about to be something else."""
+        for known in [known for known in self._open if known == path or known.startswith(path + b"/")]:
+            os.close(self._open.pop(known))
+
+    # ---- entries
+
+    def _root_entry(self, entry: "Entry") -> None:
+        self._directories[b""] = entry
+
+    def _make(self, entry: "Entry", path: bytes, parent: int, name: bytes, data: "Iterator[memoryview]") -> None:
+        kind = entry.type
+        if kind == tar.DIRECTORY:
+            self._make_directory(entry, path, parent, name)
+        elif kind == tar.FILE:
+            self._again(parent, name, path, lambda: self._write(entry, parent, name, data))
+        elif kind == tar.SYMLINK:
+            self._again(parent, name, path, lambda: os.symlink(entry.link, name, dir_fd=parent))
+            self._link_attributes(parent, name, entry)
+        elif kind == tar.LINK:
+            self._hard_link(entry, path, parent, name)
+        else:
+            self._node(entry, path, parent, name)
+
+    def _again(self, parent: int, name: bytes, path: bytes, make: "object") -> None:
+        """Make it; where something is in its place, that goes first."""
+        assert callable(make)
+        try:
+            make()
+        except FileExistsError:
+            self._remove(parent, name, path)
+            make()
+
+    def _make_directory(self, entry: "Entry", path: bytes, parent: int, name: bytes) -> None:
+        try:
+            os.mkdir(name, 0o700, dir_fd=parent)
+        except FileExistsError:
+            if not self._is_directory(parent, name):
+                hidden = path in self._hidden
+                self._remove(parent, name, path)
+                os.mkdir(name, 0o700, dir_fd=parent)
+                if hidden:
+                    self._mark_opaque_at(parent, name)
+        self._directories[path] = entry
+
+    def _write(self, entry: "Entry", parent: int, name: bytes, data: "Iterator[memoryview]") -> None:
+        fd = os.open(name, _NEW, 0o600, dir_fd=parent)
+        try:
+            if entry.segments is None:
+                for piece in data:
+                    while piece:
+                        piece = piece[os.write(fd, piece) :]
+            else:
+                _write_segments(fd, entry, data)
+            self._attributes(fd, entry)
+        finally:
+            os.close(fd)
+
+    def _hard_link(self, entry: "Entry", path: bytes, parent: int, name: bytes) -> None:
+        """To a file of this layer (RULES 24); a link to itself is nothing to do, as with GNU tar."""
+        target = self._clean(entry.link, entry) if entry.link else b""
+        above, _, last = target.rpartition(b"/")
+        if not target or last.startswith(_WHITEOUT) or target in self._hidden:
+            raise ImageError(f"layer: {entry.name!r} is a hard link to {entry.link!r}")
+        if target == path:
+            return
+        try:
+            origin = self._openat(above) if above else os.dup(self._root)
+        except OSError as error:
+            raise ImageError(f"layer: {entry.name!r} is a hard link to {entry.link!r}, which is not there") from error
+        try:
+            self._again(
+                parent,
+                name,
+                path,
+                lambda: os.link(last, name, src_dir_fd=origin, dst_dir_fd=parent, follow_symlinks=False),
+            )
+        except OSError as error:
+            if error.errno not in (ENOENT, EPERM):
+                raise
+            raise ImageError(f"layer: {entry.name!r} cannot be a hard link to {entry.link!r}") from error
+        finally:
+            os.close(origin)
+
+    def _node(self, entry: "Entry", path: bytes, parent: int, name: bytes) -> None:
+        """Devices and fifos; a 0:0 character device would be a whiteout that the archive's reader cannot see."""
+        kinds = {tar.CHARACTER: 0o020000, tar.BLOCK_DEVICE: 0o060000, tar.FIFO: 0o010000}
+        if entry.type != tar.FIFO and not (entry.major or entry.minor):
+            raise ImageError(f"layer: {entry.name!r} is the device 0:0, a whiteout in disguise")
+        if entry.major >= 1 << 12 or entry.minor >= 1 << 20:
+            raise ImageError(f"layer: {entry.name!r} has no device number: {entry.major}:{entry.minor}")
+        device = os.makedev(entry.major, entry.minor)
+        try:
+            self._again(parent, name, path, lambda: os.mknod(name, kinds[entry.type] | 0o600, device, dir_fd=parent))
+        except PermissionError:
+            self._note(f"{os.fsdecode(path)}: this user may not make device nodes")
+            return
+        self._link_attributes(parent, name, entry)
+        os.chmod(f"/proc/self/fd/{parent}/".encode() + name, entry.mode)
+
+    # ---- whiteouts
+
+    def _whiteout(self, parent: bytes, name: bytes) -> None:
+        """image-spec, layer.md, "Whiteouts": they hide what lower layers have, never this one's own entries."""
+        if name == _OPAQUE:
+            self._mark_opaque(self._parent(parent))
+            return
+        if name.startswith(_AUFS):
+            return  # AUFS's own files.
+        hidden = name[len(_WHITEOUT) :]
+        if hidden in (b"", b".", b".."):
+            raise ImageError(f"layer: whiteout {name!r} hides nothing that can be named")
+        fd, path = self._parent(parent), (parent + b"/" if parent else b"") + hidden
+        try:
+            os.mknod(hidden, 0o020000, 0, dir_fd=fd)
+            self._hidden.add(path)
+        except FileExistsError:
+            if path not in self._hidden and self._is_directory(fd, hidden):
+                self._mark_opaque_at(fd, hidden)
+
+    def _mark_opaque_at(self, parent: int, name: bytes) -> None:
+        fd = os.open(name, _DIRECTORY, dir_fd=parent)
+        try:
+            self._mark_opaque(fd)
+        finally:
+            os.close(fd)
+
+    def _mark_opaque(self, fd: int) -> None:
+        os.setxattr(fd, self._owner.namespace + b".overlay.opaque", b"y")
+
+    # ---- attributes
+
+    def _attributes(self, fd: int, entry: "Entry") -> None:
+        """Owner before mode, since chown(2) clears setuid; the time last."""
+        if self._owner.chowns:
+            os.fchown(fd, entry.uid, entry.gid)
+        os.fchmod(fd, entry.mode)
+        for key, value in entry.xattrs.items():
+            self._xattr(fd, key, value, entry, follow=True)
+        os.utime(fd, ns=(entry.mtime, entry.mtime))
+
+    def _link_attributes(self, parent: int, name: bytes, entry: "Entry") -> None:
+        if self._owner.chowns:
+            os.chown(name, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
+        path = f"/proc/self/fd/{parent}/".encode() + name
+        for key, value in entry.xattrs.items():
+            self._xattr(path, key, value, entry, follow=False)
+        os.utime(name, ns=(entry.mtime, entry.mtime), dir_fd=parent, follow_symlinks=False)
+
+    def _xattr(self, place: "int | bytes", key: bytes, value: bytes, entry: "Entry", *, follow: bool) -> None:
+        """Not overlayfs's own, which would be whiteouts and redirections (RULES 24); others as far as they go."""
+        if key.startswith((b"trusted.overlay.", b"user.overlay.")) or b"\0" in key:
+            self._note(f"{os.fsdecode(entry.name)}: attribute {key!r} is left out")
+            return
+        try:
+            os.setxattr(place, key, value, follow_symlinks=follow)
+        except OSError as error:
+            if error.errno not in (ENOTSUP, EPERM, EINVAL, ERANGE, ENODATA):
+                raise
+            self._note(f"{os.fsdecode(entry.name)}: attribute {os.fsdecode(key)} cannot be set here")
+
+    def _note(self, text: str) -> None:
+        if len(self.notes) < _MAX_NOTES:
+            self.notes.append(text)
+
+    # ---- what is there
+
+    def _is_directory(self, parent: int, name: bytes) -> bool:
+        return os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode & 0o170000 == 0o040000
+
+    def _is_link(self, parent: int, name: bytes) -> bool:
+        return os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode & 0o170000 == 0o120000
+
+    def _remove(self, parent: int, name: bytes, path: bytes) -> None:
+        """Whatever it is; of a directory everything."""
+        self._hidden.discard(path)
+        self._forget(path)
+        try:
+            os.unlink(name, dir_fd=parent)
+        except IsADirectoryError:
+            _remove_tree(parent, name)
+
+
+def _write_segments(fd: int, entry: "Entry", data: "Iterator[memoryview]") -> None:
+    piece = memoryview(b"")
+    for offset, length in entry.segments or ():
+        while length:
+            if not piece:
+                piece = next(data)
+            written = os.pwrite(fd, piece[:length], offset)
+            piece, offset, length = piece[written:], offset + written, length - written
+    os.ftruncate(fd, entry.length)
+
+
+def _remove_tree(parent: int, name: bytes) -> None:
+    """rm -r by descriptors; links are removed, never followed."""
+    fd = os.open(name, _DIRECTORY, dir_fd=parent)
+    try:
+        for inner in map(os.fsencode, os.listdir(fd)):
+            try:
+                os.unlink(inner, dir_fd=fd)
+            except OSError as error:
+                if error.errno not in (EPERM, EEXIST, ENOTEMPTY) and not isinstance(error, IsADirectoryError):
+                    raise
+                _remove_tree(fd, inner)
+    finally:
+        os.close(fd)
+    os.rmdir(name, dir_fd=parent)
