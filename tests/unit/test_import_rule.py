@@ -44,6 +44,10 @@ HOMES = {
     "ctypes": {"syscalls"},
     "prctl": {"syscalls"},
     "pytest": {"pytest_plugin"},
+    "urllib3": {"images"},
+    "isal": {"images"},
+    "backports": {"images"},
+    "compression": {"images"},
 }
 SPEAKERS = {"cli", "oci"}
 """The files that may print and end the process."""
