@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 SOURCES := $(shell find runtime launcher cli.py hatch_build.py pyproject.toml README.md LICENSE -type f \
 	-not -name '*.pyc' -not -path runtime/init/init 2>/dev/null)
 BUILD_PACKAGES := gcc libc6-dev linux-libc-dev musl-tools libcap-dev python3 python3-dev python3-venv
-TEST_PACKAGES := busybox-static runc util-linux uidmap iproute2 procps passwd libseccomp2 \
+TEST_PACKAGES := busybox-static runc umoci libarchive-tools pigz zstd util-linux uidmap iproute2 procps passwd libseccomp2 \
 	golang-github-opencontainers-specs-dev
 # A kernel as an ordinary program, and the runtimes that prove the tests in it.
 VM_PACKAGES := busybox-static runc crun iproute2 util-linux user-mode-linux

@@ -18,16 +18,21 @@ if TYPE_CHECKING:
 
 BLOCK = 512
 FILE, LINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO = b"0", b"1", b"2", b"3", b"4", b"5", b"6"
-MAX_NAME = 4096
-"""PATH_MAX, limits.h: no longer path could be opened."""
+MAX_NAME = 4095
+"""PATH_MAX without its NUL, limits.h: no longer path could be opened, no longer link made."""
 MAX_PAX = 1 << 20
 """Bytes of one pax header: hundreds of extended attributes."""
+MAX_EXTENDED = 1 << 27
+"""Bytes of all extended headers: 256 for each of 500,000 entries.  Names and attributes are kept in memory."""
 MAX_SECONDS = 1 << 62
 MAX_SPARSE = 1 << 16
 """Segments of a sparse file."""
 _ZEROS = bytes(BLOCK)
 _CONTENTS = {b"0": FILE, b"\0": FILE, b"7": FILE, b"S": FILE}
+_GNU_MAGIC = b"ustar  \0"
 _PAX_NUMBERS = (b"size", b"uid", b"gid", b"mtime")
+_SPARSE = b"GNU.sparse."
+_MAP, _OFFSET, _LENGTH = _SPARSE + b"map", _SPARSE + b"offset", _SPARSE + b"numbytes"
 
 
 class Entry:
@@ -64,6 +69,7 @@ class Reader:
         self._at = 0
         self._left = 0
         self._padding = 0
+        self._extended = 0
         self._global: dict[bytes, bytes] = {}
 
     def __iter__(self) -> "Iterator[Entry]":
@@ -85,34 +91,41 @@ class Reader:
 
     def _next(self) -> "Entry | None":
         """The next entry, with what the headers before it say; None at the end."""
-        records, name, link = dict(self._global), b"", b""
-        announced = False
+        said: dict[bytes, bytes] = {}
         while True:
             self._skip()
             header = self._header()
             if header is None:
-                if announced:
+                if said:
                     raise ImageError("tar: the archive ends behind an extended header")
                 return None
             kind = header[156:157]
-            if kind not in b"xgLK" or not kind:
+            if kind not in (b"x", b"g", b"L", b"K"):
                 break
-            announced = True
             size = _number(header[124:136], "size")
-            if size > MAX_PAX:
-                raise ImageError(f"tar: an extended header of {size} bytes")
+            self._extended += size
+            if size > MAX_PAX or self._extended > MAX_EXTENDED:
+                raise ImageError(f"tar: an extended header of {size} bytes", hint="is it a bomb?")
             text = self._take(size)
             self._take(-size % BLOCK)
-            if kind == b"x":
-                records.update(_pax(text))
-            elif kind == b"g":
-                self._global.update(_pax(text))
-                records = {**self._global, **records}
-            elif kind == b"L":
-                name = text.rstrip(b"\0")
+            if kind == b"g":
+                self._for_all(_pax(text))
+            elif kind in said:
+                raise ImageError("tar: two extended headers of one kind for one entry")
             else:
-                link = text.rstrip(b"\0")
-        return self._entry(header, records, name, link)
+                said[kind] = text
+        records = {**self._global, **_pax(said.get(b"x", b""))}
+        for key in _PAX_NUMBERS:
+            if records.get(key) == b"":
+                del records[key]
+        return self._entry(header, records, said.get(b"L", b"").rstrip(b"\0"), said.get(b"K", b"").rstrip(b"\0"))
+
+    def _for_all(self, records: "dict[bytes, bytes]") -> None:
+        """A global header; what programs that skip it would take for another file or other data is refused."""
+        for key in records:
+            if key in (b"path", b"linkpath", b"size") or key.startswith((_SPARSE, b"SCHILY.xattr.")):
+                raise ImageError(f"tar: a global header has {key[:64]!r}, which programs read differently")
+        self._global.update({key: records[key] for key in _PAX_NUMBERS if key in records})
 
     def _entry(self, header: bytes, records: "dict[bytes, bytes]", name: bytes, link: bytes) -> Entry:
         entry = Entry()
@@ -127,11 +140,12 @@ class Reader:
         entry.mtime = _time(records[b"mtime"]) if b"mtime" in records else _signed(header[136:148]) * 10**9
         if entry.type in (CHARACTER, BLOCK_DEVICE):
             entry.major, entry.minor = _number(header[329:337], "devmajor"), _number(header[337:345], "devminor")
-        if kind in (b"\0", b"0") and entry.name.endswith(b"/"):
+        if kind == b"\0" and entry.name.endswith(b"/"):
             entry.type = DIRECTORY  # As tar had it before there was a type for it (V7).
         for key, value in records.items():
             if key.startswith(b"SCHILY.xattr."):
                 entry.xattrs[key[13:]] = value
+        entry.name = records.get(_SPARSE + b"name") or entry.name
         self._check(entry)
         self._left, self._padding = entry.size, -entry.size % BLOCK
         entry.length = entry.size
@@ -141,6 +155,10 @@ class Reader:
     def _check(self, entry: Entry) -> None:
         if entry.type not in (FILE, LINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO):
             raise ImageError(f"tar: entry {entry.name!r} is of unknown type {entry.type!r}")
+        if entry.type == FILE and entry.name.endswith(b"/"):
+            raise ImageError(f"tar: entry {entry.name!r} is a file and called a directory")
+        if entry.type == SYMLINK and not entry.link:
+            raise ImageError(f"tar: entry {entry.name!r} is a link to nothing")
         for what in (entry.name, entry.link):
             if len(what) > MAX_NAME or b"\0" in what:
                 raise ImageError(f"tar: a name of {len(what)} bytes, or with a NUL: {what[:64]!r}")
@@ -170,26 +188,23 @@ class Reader:
 
     def _sparse(self, entry: Entry, header: bytes, records: "dict[bytes, bytes]") -> None:
         """GNU's four formats (GNU tar manual, "Storing Sparse Files")."""
+        version = records.get(_SPARSE + b"major"), records.get(_SPARSE + b"minor")
         if header[156:157] == b"S":
             self._sparse_old(entry, header)
-        elif records.get(b"GNU.sparse.major") == b"1" and records.get(b"GNU.sparse.minor") == b"0":
-            entry.name = records.get(b"GNU.sparse.name") or entry.name
-            entry.length = _decimal(records, b"GNU.sparse.realsize")
+        elif version == (b"1", b"0"):
+            entry.length = _decimal(records, _SPARSE + b"realsize")
             entry.segments = self._sparse_map(entry)
-        elif b"GNU.sparse.map" in records:
-            entry.name = records.get(b"GNU.sparse.name") or entry.name
-            entry.length = _decimal(records, b"GNU.sparse.size")
-            numbers = records[b"GNU.sparse.map"].split(b",")
-            if len(numbers) % 2:
-                raise ImageError(f"tar: sparse map of {entry.name!r}")
-            values = [_positive(number, "sparse map") for number in numbers]
-            entry.segments = list(zip(values[::2], values[1::2], strict=True))
-        elif any(key.startswith(b"GNU.sparse.") for key in records):
+        elif _MAP in records and version in ((None, None), (b"0", b"0"), (b"0", b"1")):
+            entry.length = _decimal(records, _SPARSE + b"size")
+            entry.segments = _pairs(records[_MAP].split(b",") if records[_MAP] else [])
+        elif any(key.startswith(_SPARSE) for key in records):
             raise ImageError(f"tar: {entry.name!r} is sparse in a way that is not known")
         if entry.segments is not None:
             self._check_sparse(entry)
 
     def _sparse_old(self, entry: Entry, header: bytes) -> None:
+        if header[257:265] != _GNU_MAGIC:
+            raise ImageError(f"tar: {entry.name!r} is sparse in a way that is not known")
         entry.length = _number(header[483:495], "real size")
         found: list[tuple[int, int]] = []
         block, at, count = header, 386, 4
@@ -207,26 +222,24 @@ class Reader:
 
     def _sparse_map(self, entry: Entry) -> "list[tuple[int, int]]":
         """Format 1.0: lines of numbers before the data, in whole blocks."""
-        text = b""
-        values: list[bytes] = []
-        wanted = -1
-        while wanted < 0 or len(values) <= wanted:
-            if self._left < BLOCK or len(text) > MAX_SPARSE * 40:
+        blocks: list[bytes] = []
+        lines, wanted = 0, 0
+        while lines <= wanted:
+            if self._left < BLOCK or len(blocks) * BLOCK > MAX_SPARSE * 40:
                 raise ImageError(f"tar: sparse map of {entry.name!r}")
-            text += self._take(BLOCK)
+            blocks.append(self._take(BLOCK))
             self._left -= BLOCK
-            values = text.split(b"\n")[:-1]
-            if wanted < 0 and values:
-                wanted = 2 * _positive(values[0], "sparse map")
+            if not lines and b"\n" in blocks[-1]:
+                wanted = 2 * _positive(b"".join(blocks).partition(b"\n")[0], "sparse map")
+            lines += blocks[-1].count(b"\n")
         entry.size = self._left
-        numbers = [_positive(value, "sparse map") for value in values[1 : wanted + 1]]
-        return list(zip(numbers[::2], numbers[1::2], strict=True))
+        return _pairs(b"".join(blocks).split(b"\n")[1 : wanted + 1])
 
     def _check_sparse(self, entry: Entry) -> None:
         segments = entry.segments or []
         ends = [0, *(offset + length for offset, length in segments)]
         ordered = all(offset >= end for (offset, _), end in zip(segments, ends, strict=False))
-        if len(segments) > MAX_SPARSE or not ordered or max(ends) > entry.length:
+        if entry.type != FILE or len(segments) > MAX_SPARSE or not ordered or max(ends) > entry.length:
             raise ImageError(f"tar: sparse map of {entry.name!r} contradicts itself")
         if sum(length for _, length in segments) != entry.size:
             raise ImageError(f"tar: sparse map of {entry.name!r} does not fit its data")
@@ -315,6 +328,7 @@ def _signed(field: bytes) -> int:
 def _pax(text: bytes) -> "dict[bytes, bytes]":
     """Records "LENGTH KEY=VALUE\\n" (pax(1)); an empty value takes back what a global header says."""
     records: dict[bytes, bytes] = {}
+    pieces: list[tuple[bytes, bytes]] = []
     at = 0
     while at < len(text):
         space = text.find(b" ", at, at + 20)
@@ -323,11 +337,27 @@ def _pax(text: bytes) -> "dict[bytes, bytes]":
         key, equals, value = text[space + 1 : end - 1].partition(b"=")
         if end <= space + 1 or end > len(text) or text[end - 1 : end] != b"\n" or not equals or not key:
             raise ImageError("tar: a malformed pax record")
-        if key in records and key in (b"path", b"linkpath", *_PAX_NUMBERS):
+        if key in (_OFFSET, _LENGTH):
+            pieces.append((key, value))
+        elif key in records and (key in (b"path", b"linkpath", *_PAX_NUMBERS) or key.startswith(_SPARSE)):
             raise ImageError(f"tar: two pax records for {key.decode()}")
-        records[key] = value
+        else:
+            records[key] = value
         at = end
+    if pieces:
+        # GNU's sparse format 0.0 repeats its records; 0.1 says the same in one.
+        keys = [key for key, _ in pieces]
+        if _MAP in records or keys != [_OFFSET, _LENGTH] * (len(keys) // 2):
+            raise ImageError("tar: a sparse map contradicts itself")
+        records[_MAP] = b",".join([value for _, value in pieces])
     return records
+
+
+def _pairs(numbers: "list[bytes]") -> "list[tuple[int, int]]":
+    if len(numbers) % 2 or len(numbers) > 2 * MAX_SPARSE:
+        raise ImageError(f"tar: a sparse map of {len(numbers)} numbers")
+    values = [_positive(number, "sparse map") for number in numbers]
+    return list(zip(values[::2], values[1::2], strict=True))
 
 
 def _decimal(records: "dict[bytes, bytes]", key: bytes) -> int:
@@ -342,7 +372,7 @@ def _positive(text: bytes, what: str) -> int:
 
 def _time(text: bytes) -> int:
     """Nanoseconds of seconds with a fraction, such as -1.5."""
-    whole, _, part = text.lstrip(b"-").partition(b".")
+    whole, _, part = text.removeprefix(b"-").partition(b".")
     if (part and not part.isdigit()) or len(part) > 100:
         raise ImageError(f"tar: mtime {text[:32]!r}")
     value = _positive(whole, "mtime") * 10**9 + int((part + b"0" * 9)[:9])
