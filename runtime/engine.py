@@ -249,6 +249,7 @@ class _Run:
         options.ephemeral = True
         options.init = config.init
         options.best_effort = config.best_effort
+        options.cgroup_manager = "auto"
         options.pdeathsig = _SIGKILL
 
     def prepare(self) -> None:
