@@ -7,16 +7,23 @@ BIN := $(VENV)/bin
 SOURCES := $(shell find runtime launcher cli.py hatch_build.py pyproject.toml README.md LICENSE -type f \
 	-not -name '*.pyc' -not -path runtime/init/init 2>/dev/null)
 BUILD_PACKAGES := gcc libc6-dev linux-libc-dev musl-tools libcap-dev python3 python3-dev python3-venv
+# Engines that the conformance tests start themselves, with the runtime under test.
+ENGINE_PACKAGES := containerd docker.io
 TEST_PACKAGES := busybox-static runc umoci libarchive-tools pigz zstd util-linux uidmap iproute2 procps passwd libseccomp2 \
-	golang-github-opencontainers-specs-dev
+	golang-github-opencontainers-specs-dev $(ENGINE_PACKAGES)
+# What the OCI validation suite is built with.
+VALIDATION_PACKAGES := golang-go golang-github-opencontainers-runtime-tools-dev golang-github-mrunalp-fileutils-dev \
+	golang-github-blang-semver-dev golang-github-google-uuid-dev golang-github-hashicorp-go-multierror-dev \
+	golang-github-opencontainers-specs-dev golang-github-opencontainers-selinux-dev golang-github-sirupsen-logrus-dev \
+	golang-gocapability-dev golang-github-urfave-cli-dev golang-github-xeipuuv-gojsonschema-dev golang-golang-x-sys-dev
 # A kernel as an ordinary program, and the runtimes that prove the tests in it.
-VM_PACKAGES := busybox-static runc crun iproute2 util-linux user-mode-linux
-BENCH_PACKAGES := crun runc bubblewrap busybox-static musl-tools gcc libc6-dev linux-libc-dev util-linux
+VM_PACKAGES := busybox-static runc crun iproute2 util-linux user-mode-linux systemd dbus
+BENCH_PACKAGES := hyperfine crun runc bubblewrap busybox-static musl-tools gcc libc6-dev linux-libc-dev util-linux
 # The tiers that have tests.  bench/ is never part of them.
 TIERS = $(foreach tier,unit rootless privileged conformance vm,$(if $(wildcard tests/$(tier)/test_*.py),tests/$(tier)))
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-.PHONY: run build test test-long lint bench bench-profile bench-cgroups deps test-deps vm-deps bench-deps vm guest-kernel clean
+.PHONY: run build test test-long lint bench bench-engines bench-profile bench-cgroups validation deps test-deps vm-deps bench-deps vm guest-kernel clean
 .NOTPARALLEL:
 
 # Who it is, what it sees, and that the host is safe from it.
@@ -51,7 +58,8 @@ define pip
 		print(*($(1)), sep="\n")' >$@.list && $(BIN)/pip install --quiet --use-pep517 -r $@.list
 endef
 
-# $(call apt,PACKAGES): install those that dpkg does not know as installed, if any.
+# $(call apt,PACKAGES): install those that dpkg does not know as installed, if any.  No service starts: policy-rc.d says
+# 101, "action forbidden", while they are configured (invoke-rc.d(8)), unless the machine has a policy of its own.
 define apt
 	@missing=$$(for p in $(1); do \
 		dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
@@ -59,6 +67,9 @@ define apt
 	if ! command -v apt-get >/dev/null; then \
 		echo "warren: this is not Debian: install what Debian calls" $$missing >&2; exit 1; fi; \
 	if [ "$$(id -u)" != 0 ]; then echo "warren: missing packages, install them as root:" $$missing >&2; exit 1; fi; \
+	policy=/usr/sbin/policy-rc.d; \
+	if [ ! -e $$policy ]; then \
+		trap "rm -f $$policy" EXIT INT TERM; printf '#!/bin/sh\nexit 101\n' >$$policy; chmod 755 $$policy; fi; \
 	apt-get update -qq -o Acquire::Retries=3 && DEBIAN_FRONTEND=noninteractive \
 		apt-get install -y -qq --no-install-recommends -o Acquire::Retries=3 $$missing
 endef
@@ -103,10 +114,23 @@ vm: vm-deps build $(VENV)/.test
 test-long: export WARREN_LONG := 1
 test-long: guest-kernel test
 
+# The OCI validation suite; RUNTIME=runc runs it on another runtime.
+validation: test-deps build build/validation/.done
+	$(BIN)/python3 -m pytest -q -rP tests/conformance/test_validation.py
+
+build/validation/.done: tests/conformance/validation/build.sh tests/conformance/validation/tap.go
+	$(call apt,$(VALIDATION_PACKAGES))
+	rm -rf $(@D) && tests/conformance/validation/build.sh $(CURDIR)/$(@D)
+	@touch $@
+
 # Warren beside crun, runc, bubblewrap and the bare system calls; writes docs/benchmarks.md.  ROUNDS=20 is quicker,
 # BENCH_RUNTIMES="NAME=PATH ..." adds runtimes.
 bench: bench-deps build
 	$(BIN)/python3 -m tests.bench $(if $(ROUNDS),--rounds $(ROUNDS))
+
+# dockerd and containerd on Warren beside the same on runc; into docs/benchmarks.md too.
+bench-engines: test-deps bench-deps build
+	$(BIN)/python3 -m tests.bench.engines $(if $(ROUNDS),--rounds $(ROUNDS))
 
 # Where the time of one launch goes, step by step.
 bench-profile: bench-deps build

@@ -11,7 +11,7 @@ from errno import ESRCH
 
 from . import cgroups
 from .cgroups import Cgroup
-from .errors import HookError, LaunchError, NotFoundError, StateError, UnsupportedError, WarrenError
+from .errors import HookError, LaunchError, NotFoundError, SpecError, StateError, UnsupportedError, WarrenError
 from .host import Host
 from .jsontext import dump_json
 from .state import StateDir, container_ids, poll_end, read_file, start_time
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 DEFAULT_ROOT = "/run/warren"
 OCI_VERSION = "1.2.0"
 _KILL_SECONDS = 10.0
-_CGROUP = ("unified", "legacy", "made", "best_effort")
+_CGROUP = ("unified", "legacy", "made", "best_effort", "unit", "slice")
 _CONTAINERS = ("apparmorProfile", "selinuxLabel", "scheduler", "ioPriority", "execCPUAffinity")
 """What a process of `exec` has from the container where its own object does not say (runc, newInitConfig)."""
 
@@ -74,7 +74,7 @@ class Container:
         from .plan import create_plan
 
         host = Host.probe()
-        cgroup = cgroups.for_container(bundle.spec, self.id, host, best_effort=options.best_effort)
+        cgroup = self._name_cgroup(bundle.spec, host, options)
         user.set_home(bundle.spec.config.get("process") or {}, bundle.spec.root_path())
         filter = _filter(bundle.spec.config, cached=False)
         return create_plan(bundle.spec, host, cgroup, self._wiring(options, filter, detached=detached))
@@ -104,6 +104,9 @@ class Container:
             if fifo < 0:
                 status = self._status(record)
                 raise StateError(f"container {self.id!r} cannot be started: it is {status}, not created")
+            if not record["config"].get("process"):  # type: ignore[attr-defined]
+                posix.close(fifo)
+                raise SpecError("process: required to start a container")
             try:
                 posix.write(fifo, b"0")
                 _wait_for_readers(fifo)
@@ -122,7 +125,7 @@ class Container:
 
         host = Host.probe()
         spec = bundle.spec
-        cgroup = cgroups.for_container(spec, self.id, host, best_effort=options.best_effort)
+        cgroup = self._name_cgroup(spec, host, options)
         user.set_home(spec.config.get("process") or {}, spec.root_path())
         filter = _filter(spec.config)
         plan = create_plan(spec, host, cgroup, self._wiring(options, filter, detached=detached))
@@ -132,11 +135,11 @@ class Container:
         try:
             cgroup.made = cgroup.missing_parents()
             self._dir.write_record(self._head(spec, cgroup, options), bundle.raw)
-            _make_cgroup(cgroup, spec.config, host)
-            self._note_enforced(spec, cgroup, options, bundle.raw)
+            if not cgroup.unit:
+                self._make_cgroup(spec, cgroup, options, bundle.raw)
             fds = self._descriptors(options, console.fileno() if console else options.console_fd, detached)
             try:
-                pid = launch(plan, fds, options, self._events(spec, filter, cgroup))
+                pid = launch(plan, fds, options, self._events(bundle, filter, cgroup, options))
             except LaunchError as error:
                 raise _memory_error(error, spec.config, cgroup) from error
             finally:
@@ -169,6 +172,23 @@ class Container:
             "lives_with": f"{posix.getpid()} {start_time(posix.getpid())}" if options.ephemeral else "",
         }
 
+    def _name_cgroup(self, spec: "Spec", host: Host, options: "Options") -> Cgroup:
+        best_effort, manager = options.best_effort, options.cgroup_manager
+        return cgroups.for_container(spec, self.id, host, best_effort=best_effort, manager=manager)
+
+    def _make_cgroup(self, spec: "Spec", cgroup: Cgroup, options: "Options", raw: bytes, pid: int = 0) -> None:
+        """Make it, with its limits; a scope of systemd needs a first process, `pid`."""
+        host = Host.probe()
+        try:
+            if cgroup.unit:
+                cgroup.start_unit(pid, spec.config, host)
+            cgroup.create()
+            cgroup.apply(spec.config, host)
+            cgroup.give_to_container(spec.config)
+        except OSError as error:
+            raise WarrenError(f"cgroup {error.filename}: {posix.strerror(error.errno or 0)}".lower()) from error
+        self._note_enforced(spec, cgroup, options, raw)
+
     def _note_enforced(self, spec: "Spec", cgroup: Cgroup, options: "Options", raw: bytes) -> None:
         """What the kernel made of the limits, where it is not what the intent record says."""
         now = {**options.enforced, **cgroup.enforced(spec.config, Host.probe())}
@@ -187,11 +207,13 @@ class Container:
             fds[REPORT_SLOT] = self._dir.open_report()
         return fds
 
-    def _events(self, spec: "Spec", filter: "Program | None", cgroup: Cgroup) -> "Callable[[int, int, str], str]":
+    def _events(
+        self, bundle: "Bundle", filter: "Program | None", cgroup: Cgroup, options: "Options"
+    ) -> "Callable[[int, int, str], str]":
         """Answer init: record the pid, map ids, run the hooks that belong to the runtime's namespaces."""
         from .steps import PID, SYNC
 
-        pid = 0
+        spec, pid = bundle.spec, 0
 
         def on_event(kind: int, value: int, name: str) -> str:
             nonlocal pid
@@ -200,6 +222,8 @@ class Container:
                 self._dir.record_pid(pid)
             elif kind == SYNC and name == "seccomp" and filter:
                 self._hand_over(filter, pid, value, "creating", spec)
+            elif kind == SYNC and name == "cgroup":
+                self._make_cgroup(spec, cgroup, options, bundle.raw, value)
             elif kind == SYNC and name == "limits":
                 cgroup.apply_late(spec.config, Host.probe())
             elif kind == SYNC:
@@ -240,7 +264,8 @@ class Container:
             from . import hooks
 
             try:
-                hooks.run_hooks([hook], dump_json(self.state()))
+                # It may have ended already; but this is the state that start has brought about (runc).
+                hooks.run_hooks([hook], dump_json({**self.state(), "status": "running"}))
             except HookError as error:
                 self.warnings.append(str(error))
 
@@ -611,12 +636,20 @@ class Container:
             nonlocal pid
             if kind == PID:
                 pid = value
+            elif kind == SYNC and name == "cgroup":
+                self._attach(_cgroup_of(record), value)
             elif kind == SYNC and filter:
                 spec = Spec(record["config"], str(record["bundle"]))  # type: ignore[arg-type]
                 self._hand_over(filter, pid, value, self._status(record), spec)
             return ""
 
         return on_event
+
+    def _attach(self, cgroup: Cgroup, pid: int) -> None:
+        from .cgroups import systemd
+
+        host = Host.probe()
+        systemd.attach(cgroup, cgroup.beside(self._dir.process(), host), pid, host)
 
     def _exec_plan(
         self, record: "Json", process: "Json", options: "Options", pid: int, filter: "Program | None"
@@ -681,15 +714,6 @@ def _filter(config: "Json", *, cached: bool = True) -> "Program | None":
 def _cgroup_of(record: "Json") -> Cgroup:
     saved: Json = record.get("cgroup") or {}  # type: ignore[assignment]
     return Cgroup(**{name: saved[name] for name in _CGROUP if name in saved})  # type: ignore[arg-type]
-
-
-def _make_cgroup(cgroup: Cgroup, config: "Json", host: Host) -> None:
-    try:
-        cgroup.create()
-        cgroup.apply(config, host)
-        cgroup.give_to_container(config)
-    except OSError as error:
-        raise WarrenError(f"cgroup {error.filename}: {posix.strerror(error.errno or 0)}".lower()) from error
 
 
 def _memory_error(error: LaunchError, config: "Json", cgroup: Cgroup) -> LaunchError:

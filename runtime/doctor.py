@@ -87,7 +87,7 @@ def _caller(host: Host) -> "Iterator[Finding]":
 
 def _cgroups(host: Host) -> "Iterator[Finding]":
     """The choice for each controller, as every launch makes it."""
-    own = bool(cgroups.for_container(None, "doctor", host).directories())
+    own = bool(cgroups.for_container(None, "doctor", host, manager="auto").directories())
     text = "can be made" if own else "the caller may not make one: limits are refused, and containers are not frozen"
     yield Finding("cgroup", own, text, "be root, or have a cgroup delegated (systemd: Delegate=yes)")
     for name in CONTROLLERS:

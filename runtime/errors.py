@@ -84,11 +84,14 @@ class CommandNotFoundError(LaunchError):
 
 
 class CommandNotExecutableError(LaunchError):
+    """dockerd and podman turn "permission denied" into 126, so a directory is called that too."""
+
     exit_code = 126
 
     def __init__(self, number: int, step: "Step | None", errno: int, program: str, detail: str = "") -> None:
         super().__init__(number, step, errno, hint="it must be an executable file")
-        self.message = f"exec: {program!r}: {detail or 'permission denied'}"
+        why = "permission denied: is a directory" if detail == "is a directory" else detail or "permission denied"
+        self.message = f"exec: {program!r}: {why}"
 
 
 class ImageError(WarrenError):

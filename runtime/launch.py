@@ -41,12 +41,13 @@ class Options:
     size            rows and columns of the terminal
     enforced        notes on what could not be enforced; kept in the container's state
     best_effort     limits that this host cannot hold are such notes, not errors
+    cgroup_manager  who makes the cgroup: cgroupfs, systemd, or auto, which is systemd for an ordinary user without one
     ephemeral       the container lives with this process: if it is killed, the next sweep() removes the container
     """
 
     __slots__ = (
-        "best_effort", "console_fd", "console_socket", "enforced", "ephemeral", "init", "no_new_keyring", "no_pivot",
-        "pdeathsig", "pid_file", "preserve_fds", "size", "stdio",
+        "best_effort", "cgroup_manager", "console_fd", "console_socket", "enforced", "ephemeral", "init",
+        "no_new_keyring", "no_pivot", "pdeathsig", "pid_file", "preserve_fds", "size", "stdio",
     )  # fmt: skip
 
     def __init__(
@@ -64,6 +65,7 @@ class Options:
         size: "tuple[int, int]" = (0, 0),
         enforced: "dict[str, str] | None" = None,
         best_effort: bool = False,
+        cgroup_manager: str = "cgroupfs",
         ephemeral: bool = False,
     ) -> None:
         self.console_socket = console_socket
@@ -78,6 +80,7 @@ class Options:
         self.size = size
         self.enforced = enforced or {}
         self.best_effort = best_effort
+        self.cgroup_manager = cgroup_manager
         self.ephemeral = ephemeral
 
 
@@ -164,7 +167,7 @@ class _Conversation:
             return True
         if kind not in (SYNC, MAP):
             raise LaunchError(step, None, EBADMSG, f"unknown message {kind} from init")
-        answer = MESSAGE.pack(OK, step, 0) + self.on_event(kind, value, text).encode()
+        answer = MESSAGE.pack(OK, step, 0) + self.on_event(kind, value or self.outside, text).encode()
         if len(answer) > MAX_MESSAGE:
             raise WarrenError(f"state of the container is over {MAX_MESSAGE} bytes", hint="use smaller annotations")
         self.sock.send(answer)
@@ -226,6 +229,8 @@ def _hint(op: str, errno: int) -> str:
         return "this machine, or the container's cpuset, has none of these processors"
     if op == "keyring":
         return "use --no-new-keyring"
+    if op == "bind" and errno == EINVAL:
+        return "not a directory? a file goes on a file and a directory on a directory"
     if op == "mount_setattr" and errno == EINVAL:
         return "can the file system be idmapped?"
     return ""

@@ -219,7 +219,7 @@ def _main(argv: "list[str]", log: Log) -> int:
         sys.stdout.write(_help())
         return 0
     log.command = rest[0]
-    _check_globals(options)
+    manager = _check_globals(options)
     if rest[0] in _LATER:
         raise UnsupportedError(f"{rest[0]} is not supported yet", hint="it comes with a later release")
     if rest[0] not in _COMMANDS:
@@ -230,6 +230,7 @@ def _main(argv: "list[str]", log: Log) -> int:
         sys.stdout.write(f"usage: warren-oci {rest[0]} {_option_words(known)}{words}\n")
         return 0
     _check_words(rest[0], words, arguments.words)
+    arguments.options["cgroup-manager"] = manager
     run: Callable[[Arguments, str, Log], int] = globals()["_" + rest[0]]
     return run(arguments, options.get("root") or _default_root(), log)
 
@@ -286,13 +287,15 @@ def _check_words(command: str, usage: str, words: "list[str]") -> None:
         raise UsageError(f"{command}: unexpected argument {words[most]!r}")
 
 
-def _check_globals(options: Arguments) -> None:
+def _check_globals(options: Arguments) -> str:
+    """Refuse what no command takes; returns who makes cgroups."""
     manager = options.get("cgroup-manager") or ("systemd" if options.get("systemd-cgroup") else "cgroupfs")
     if manager == "systemd":
-        if not _is_directory("/run/systemd/system"):
+        from .cgroups import systemd
+
+        if not systemd.runs_here():
             raise UnsupportedError("--systemd-cgroup: systemd does not run here", hint="use cgroupfs")
-        raise UnsupportedError("--systemd-cgroup is not supported yet", hint="use cgroupfs")
-    if manager not in ("cgroupfs", "disabled"):
+    elif manager not in ("cgroupfs", "disabled"):
         raise UsageError(f"unknown cgroup manager {manager!r}", hint="cgroupfs or systemd")
     if options.get("rootless") not in ("", "auto", "true", "false"):
         raise UsageError(f"--rootless {options.get('rootless')!r} is not auto, true or false")
@@ -302,13 +305,7 @@ def _check_globals(options: Arguments) -> None:
         package = __file__.rpartition("/")[0]
         if writable_by_others(package):
             sys.stderr.write(f"warren-oci: warning: {package} can be written by other users\n")
-
-
-def _is_directory(path: str) -> bool:
-    try:
-        return posix.stat(path).st_mode & 0o170000 == 0o040000
-    except OSError:
-        return False
+    return str(manager)
 
 
 def _default_root() -> str:
@@ -339,6 +336,7 @@ def _options(arguments: Arguments) -> "Options":
         preserve_fds=arguments.number("preserve-fds") + _listened(),
         no_pivot=bool(arguments.get("no-pivot")),
         no_new_keyring=bool(arguments.get("no-new-keyring")),
+        cgroup_manager=arguments.get("cgroup-manager"),
     )
 
 
@@ -786,7 +784,7 @@ def _features(arguments: Arguments, root: str, log: Log) -> int:
         "linux": {
             "namespaces": sorted(namespaces.TYPES),
             "capabilities": list(capabilities.NAMES),
-            "cgroup": {"v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": False},
+            "cgroup": {"v1": True, "v2": True, "systemd": True, "systemdUser": True, "rdma": False},
             "seccomp": {
                 "enabled": True,
                 "actions": sorted(ACTIONS),

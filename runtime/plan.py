@@ -71,11 +71,13 @@ def create_plan(spec: "Spec", host: "Host", cgroup: "Cgroup", wiring: Wiring) ->
     _refuse_unsupported(spec, host)
     cgroups.check(spec.config, cgroup, host)
     plan = LaunchPlan()
-    process = _process(spec)
+    process = _process(spec, wiring)
     mounts = mount.load(spec)
     nodes = devices.Devices(spec, mounts)
 
     # Outside: everything that needs the host's paths and privileges.
+    if cgroup.unit:
+        plan.add("sync", "cgroup")
     _adjust_oom_score(plan, process)
     cgroup_slot = _join_cgroup(plan, cgroup)
     if program := cgroups.assemble_device_program(spec.config, cgroup, host):
@@ -132,6 +134,8 @@ def exec_plan(spec: "Spec", host: "Host", cgroup: "Cgroup", process: "Json", typ
     at once through a pidfd of the container's init (setns(2)), so that no pid can be mistaken.
     """
     plan = LaunchPlan()
+    if cgroup.unit and not (host.privileged and host.initial_userns):
+        plan.add("sync", "cgroup")
     _adjust_oom_score(plan, process)
     _run_on(plan, process, "initial")
     cgroup_slot = _join_cgroup(plan, cgroup)
@@ -241,7 +245,8 @@ def _become_user(plan: LaunchPlan, spec: "Spec", host: "Host", process: "Json", 
     if process.get("noNewPrivileges"):
         plan.add("no_new_privs")
     args: list[str] = process["args"]  # type: ignore[assignment]
-    plan.add("find", args[0], _search_path(process))
+    if args:
+        plan.add("find", args[0], _search_path(process))
     if filter and filter.notify and process.get("noNewPrivileges"):
         # The agent must get the listener while somebody is here to pass it on: before the wait for start.
         plan.add("seccomp", filter.program, filter.flags, 0)
@@ -283,10 +288,13 @@ def _hooks(plan: LaunchPlan, spec: "Spec", kind: str) -> None:
         plan.add("hook", hook["path"], args, hook.get("env") or [], hook.get("timeout") or 0)
 
 
-def _process(spec: "Spec") -> "Json":
+def _process(spec: "Spec", wiring: Wiring) -> "Json":
+    """The process object, which only `start` demands (config.md, "Process")."""
     process = spec.config.get("process")
+    if not process and wiring.detached:
+        return {"args": [], "cwd": "/"}
     if not process or not process.get("args"):
-        raise SpecError("process.args: required to create a container")
+        raise SpecError("process.args: required to run a container")
     return process  # type: ignore[no-any-return]
 
 

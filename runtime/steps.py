@@ -19,6 +19,8 @@ A slot ('f' in a signature, an int64 on the wire) is an index into init's table 
 The conversation over the sync socket (SOCK_SEQPACKET), one struct a message: kind u32, step u32, value i64, text:
 
     init, outside                             launch.py
+        SYNC  text=cgroup              --->   has systemd move init's process into a scope
+                                       <---   OK
         MAP   value=pid of the helper  --->   runs newuidmap and newgidmap on it (ordinary users only)
                                        <---   OK
         PID   value=pid of the child   --->   records it; `init` outside exits

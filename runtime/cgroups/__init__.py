@@ -6,7 +6,8 @@ that the clean-up after a crash needs nothing but them.
     limits.py          which hierarchy holds which limit; unified.py and legacy.py: what to write, checks.py: what never
     settings.py files.py    one value for one file, and what the kernel says to it
     devices.py device_program.py programs.py    device rules: their meaning, as a program, and its life in the kernel
-    delegation.py      controllers down the v2 tree, ownership
+    delegation.py      controllers down the v2 tree, ownership, where an ordinary user may make a cgroup
+    systemd.py dbus.py unit_properties.py    the cgroup as a scope of systemd
     update.py freezer.py oom.py stats.py events.py    what happens to a container that runs
 """
 
@@ -15,7 +16,8 @@ import select
 import time
 from errno import EACCES, EBUSY, EEXIST, ENOENT, ENOTEMPTY, EPERM, EROFS
 
-from ..errors import StateError, UnsupportedError
+from ..errors import StateError, UnsupportedError, WarrenError
+from ..host import Host
 from . import devices
 from .files import exists as _exists
 from .files import hierarchy as _hierarchy
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
-    from ..host import Host
     from ..spec import Spec
     from .settings import Setting
 
@@ -45,22 +46,44 @@ class Cgroup:
 
     `unified` is the cgroup2 directory ("" without one), `legacy` maps a v1 hierarchy's name (its controllers, or
     "name=systemd") to its directory; `made` are parents that `create` had to make and `remove` may take away again.
-    With `best_effort` limits that this host cannot hold are noted in `enforced` instead of refused.
+    With `best_effort` limits that this host cannot hold are noted in `enforced` instead of refused.  `unit` is the
+    scope, in `slice`, whose cgroup it is; "" where it is not systemd's.
     """
 
-    __slots__ = ("_found", "best_effort", "legacy", "made", "unified")
+    __slots__ = ("_found", "best_effort", "legacy", "made", "slice", "unified", "unit")
 
     def __init__(
-        self, unified: str, legacy: "dict[str, str]", made: "Iterable[str]" = (), *, best_effort: bool = False
+        self,
+        unified: str,
+        legacy: "dict[str, str]",
+        made: "Iterable[str]" = (),
+        *,
+        best_effort: bool = False,
+        unit: str = "",
+        slice: str = "",
     ) -> None:
         self.unified = unified
         self.legacy = legacy
         self.made = list(made)
         self.best_effort = best_effort
+        self.unit = unit
+        self.slice = slice
         self._found: tuple[object, list[Setting]] = (None, [])
 
     def directories(self) -> "list[str]":
         return [path for path in (self.unified, *self.legacy.values()) if path]
+
+    def start_unit(self, pid: int, config: "dict[str, Any]", host: "Host") -> None:
+        """Before create(): have systemd make the scope and move `pid` in.  Raises as systemd.start()."""
+        from . import systemd
+
+        early = [setting for setting in self._settings(config, host) if not _is_late(setting)]
+        rules = _resources(config).get("devices") or []
+        systemd.start(self, pid, config.get("annotations") or {}, early, rules, host)
+
+    def forget(self) -> None:
+        """It turned out to be somebody else's."""
+        self.unified, self.legacy, self.made, self.unit = "", {}, [], ""
 
     def create(self) -> None:
         """Make every directory; parents that are missing too.  Raises OSError naming the directory."""
@@ -96,6 +119,10 @@ class Cgroup:
         from . import settings
 
         late = [setting for setting in self._settings(config, host) if _is_late(setting)]
+        if self.unit:
+            from . import systemd
+
+            systemd.set_properties(self, systemd.properties(late), host)
         self.enable({setting.controller for setting in late if setting.version == 2}, host)
         settings.write_all(self, late, best_effort=self.best_effort)
 
@@ -145,9 +172,15 @@ class Cgroup:
         return found
 
     def missing_parents(self) -> "list[str]":
-        """Parents that create() will make, outermost first; recorded before it does."""
+        """Parents that create() will make, outermost first; recorded before it does.  Slices are systemd's."""
+        if self.unit:
+            from . import systemd
+
+            paths = [path for name, path in self.legacy.items() if not systemd.makes(name)]
+        else:
+            paths = self.directories()
         missing = []
-        for path in self.directories():
+        for path in paths:
             parent = path.rpartition("/")[0]
             while not _exists(parent):
                 missing.append(parent)
@@ -167,7 +200,7 @@ class Cgroup:
         if not self.unified or not _read(self.unified + "/cgroup.subtree_control").strip():
             return self
         below = of_process(pid, host).unified
-        return Cgroup(below, self.legacy) if below.startswith(self.unified + "/") else self
+        return Cgroup(below, self.legacy, unit=self.unit) if below.startswith(self.unified + "/") else self
 
     def processes(self) -> "list[int]":
         """Host pids of everything in the cgroup and below it."""
@@ -214,10 +247,14 @@ class Cgroup:
             _write(legacy + "/freezer.state", "THAWED")
 
     def remove(self) -> None:
-        """Remove the directories, waiting for killed processes to leave; idempotent.
+        """Remove the scope and the directories, waiting for killed processes to leave; idempotent.
 
         Raises StateError when they do not leave within ten seconds (an uninterruptible sleep).
         """
+        if self.unit:
+            from . import systemd
+
+            systemd.stop(self.unit, Host.probe())
         deadline = time.monotonic() + _REMOVE_SECONDS
         for path in self.directories():
             _remove_tree(path, self.unified, deadline)
@@ -229,15 +266,47 @@ class Cgroup:
                     raise
 
 
-def for_container(spec: "Spec | None", container_id: str, host: "Host", *, best_effort: bool = False) -> Cgroup:
-    """Name the cgroup of a container: linux.cgroupsPath below each hierarchy's mount, else warren-ID."""
+def for_container(
+    spec: "Spec | None", container_id: str, host: "Host", *, best_effort: bool = False, manager: str = "cgroupfs"
+) -> Cgroup:
+    """Name the cgroup of a container; none where the caller may not make one.
+
+    linux.cgroupsPath, else warren-ID, below each hierarchy's mount, or for an ordinary user below what has been
+    delegated to him.  With the `manager` "systemd" a scope; with "auto" for an ordinary user who has nothing else.
+    """
     linux = (spec.config.get("linux") or {}) if spec is not None else {}
-    relative = "/" + (str(linux.get("cgroupsPath") or "").strip("/") or "warren-" + container_id)
+    asked = str(linux.get("cgroupsPath") or "")
+    if manager == "systemd":
+        return _scope(asked, container_id, host, best_effort=best_effort)
+    relative = "/" + (asked.strip("/") or "warren-" + container_id)
     unified = host.cgroup_unified + relative if host.cgroup_unified else ""
     legacy = {name: mount + relative for name, mount in host.cgroup_legacy.items()}
-    if not host.privileged and not all(_writable(path) for path in [unified, *legacy.values()] if path):
-        return Cgroup("", {}, best_effort=best_effort)
-    return Cgroup(unified, legacy, best_effort=best_effort)
+    if host.privileged and host.initial_userns:
+        return Cgroup(unified, legacy, best_effort=best_effort)
+    if all(_writable(path) for path in [unified, *legacy.values()] if path):
+        return Cgroup(unified, legacy, best_effort=best_effort)
+    from . import delegation
+
+    base = delegation.own(host) if not legacy else ""
+    if manager == "auto" and not asked and not (base and delegation.can_pass_on(base)):
+        try:
+            return _scope("", container_id, host, best_effort=best_effort)
+        except WarrenError:
+            pass  # No manager, or one that will not have us: it is what there is without.
+    return Cgroup(base and base + relative, {}, best_effort=best_effort)
+
+
+def _scope(path: str, container_id: str, host: "Host", *, best_effort: bool) -> Cgroup:
+    from . import systemd
+
+    slice, unit, relative = systemd.locate(path, container_id, host)
+    return Cgroup(
+        host.cgroup_unified + relative if host.cgroup_unified else "",
+        {name: mount + relative for name, mount in host.cgroup_legacy.items()},
+        best_effort=best_effort,
+        unit=unit,
+        slice=slice,
+    )
 
 
 def check(config: "dict[str, Any]", cgroup: Cgroup, host: "Host") -> None:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
+    from ..host import Host
+
 _OWNED = "cgroup.procs\ncgroup.threads\ncgroup.subtree_control\n"
 
 
@@ -54,6 +56,33 @@ def _refusal(directory: str, names: str, error: OSError) -> Exception:
     if error.errno == ENOENT:
         return UnsupportedError(f"{what}: its parent does not pass them on", hint="choose another parent")
     return error
+
+
+def own(host: "Host") -> str:
+    """Where an ordinary user may make cgroups: the nearest to his own one that has no processes, else his own; or "".
+
+    Not among the units of a slice, of which systemd alone has the say.
+    """
+    line = next((line for line in files.read("/proc/self/cgroup").splitlines() if line.startswith("0::/")), "")
+    path = line[3:].rstrip("/")
+    if not host.cgroup_unified or not line or "/.." in path or not _writable(host.cgroup_unified + path):
+        return ""
+    at = path
+    while not can_pass_on(host.cgroup_unified + at):
+        at = at.rpartition("/")[0]
+        if not at or at.endswith(".slice") or not _writable(host.cgroup_unified + at):
+            return host.cgroup_unified + path
+    return host.cgroup_unified + at
+
+
+def can_pass_on(directory: str) -> bool:
+    """Whether it has no processes of its own, which would keep it from enabling controllers for its children."""
+    return not files.read(directory + "/cgroup.procs").strip()
+
+
+def _writable(directory: str) -> bool:
+    """Both are needed to move a process below it (cgroup-v2.rst, "Delegation Containment")."""
+    return posix.access(directory, posix.W_OK) and posix.access(directory + "/cgroup.procs", posix.W_OK)
 
 
 def owner(config: "dict[str, Any]") -> int:

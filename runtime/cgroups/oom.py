@@ -4,6 +4,7 @@ import posix
 import select
 
 from ..errors import UnsupportedError
+from ..host import Host
 from . import files
 from .files import hierarchy
 
@@ -13,9 +14,16 @@ if TYPE_CHECKING:
 
 
 def kills(cgroup: "Cgroup") -> int:
-    """Processes of the cgroup that the OOM killer has ended so far."""
+    """Processes of the cgroup that the OOM killer has ended so far.
+
+    Of a scope that is over systemd knows only whether it ended by that, and from 253 on not even that.
+    """
     path = cgroup.legacy.get(hierarchy(cgroup.legacy, "memory"), "")
     text = files.read(path + "/memory.oom_control" if path else cgroup.unified + "/memory.events")
+    if not text and cgroup.unit:
+        from . import systemd
+
+        return int(systemd.result(cgroup.unit, Host.probe()) == "oom-kill")
     return files.words(text).get("oom_kill", 0)
 
 

@@ -7,10 +7,15 @@ from . import checks, device_program, devices, files, freezer, legacy, limits, s
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
     from ..host import Host
     from . import Cgroup
     from .settings import Json, Setting
+    from .systemd import Property
 
+    T = TypeVar("T")
     Undo = list[tuple[str, str]]
 
 _RESET = {
@@ -51,14 +56,49 @@ def update(cgroup: "Cgroup", old: "Json", new: "Json", host: "Host") -> "Json":
     program = _program(cgroup, new, merged, host)
     _check_usage(cgroup, merged.get("memory") or {}, new)
     cgroup.enable({s.controller for s in wanted if s.version == 2 and s.controller != "cgroup"}, host)
-    undo: Undo = []
+    told: list[Property] = []
+    # systemd writes to the same files, and before us.
+    undo: Undo = [line for setting in wanted for line in _previous(cgroup, setting)] if cgroup.unit else []
     try:
+        told = _tell_systemd(cgroup, wanted, merged, new, host)
         _write_each(cgroup, _ordered(cgroup, wanted), undo)
         _write_devices(cgroup, old, merged, program, new)
     except BaseException:
-        _restore(undo)
+        _undo(cgroup, told, undo, host)
         raise
     return merged
+
+
+def _tell_systemd(
+    cgroup: "Cgroup", wanted: "list[Setting]", merged: "Json", new: "Json", host: "Host"
+) -> "list[Property]":
+    """Before the files are written, which may hold what systemd rounds; returns what brings its own values back."""
+    if not cgroup.unit:
+        return []
+    from . import systemd
+
+    if new.get("devices") is None:
+        return systemd.set_properties(cgroup, systemd.properties(wanted), host)
+    changes = [*systemd.properties(wanted), *systemd.device_properties(merged["devices"], host)]
+    if devices.holder(host) == 1:
+        return _while_frozen(cgroup, lambda: systemd.set_properties(cgroup, changes, host))
+    return systemd.set_properties(cgroup, changes, host)
+
+
+def _undo(cgroup: "Cgroup", told: "list[Property]", written: "Undo", host: "Host") -> None:
+    """Backwards, and as far as it goes: the first error is the one that is told."""
+    if told:
+        from . import systemd
+
+        try:
+            systemd.set_properties(cgroup, told, host)
+        except (WarrenError, OSError):
+            pass
+    for path, value in reversed(written):
+        try:
+            files.write(path, value)
+        except OSError:
+            continue
 
 
 def _mentioned(setting: "Setting", new: "Json") -> bool:
@@ -140,15 +180,6 @@ def _lines_before(file: str, value: str, text: str) -> "list[str]":
     return [line or "\n" for line in text.splitlines()] or ["\n"]
 
 
-def _restore(undo: "Undo") -> None:
-    """Backwards, and as far as it goes: the first error is the one that is told."""
-    for path, value in reversed(undo):
-        try:
-            files.write(path, value)
-        except OSError:
-            continue
-
-
 def _write_devices(cgroup: "Cgroup", old: "Json", merged: "Json", program: bytes, new: "Json") -> None:
     """The last of all, and all or nothing in itself."""
     if new.get("devices") is None:
@@ -163,15 +194,23 @@ def _write_devices(cgroup: "Cgroup", old: "Json", merged: "Json", program: bytes
 
 
 def _write_lines(cgroup: "Cgroup", path: str, old: "list[devices.Rule]", new: "list[devices.Rule]") -> None:
+    def write() -> None:
+        try:
+            devices.write(path, new)
+        except OSError as error:
+            devices.write(path, old or [{"allow": True}])
+            raise WarrenError(f"linux.resources.devices: {error.filename}: {error.strerror}".lower()) from error
+
+    _while_frozen(cgroup, write)
+
+
+def _while_frozen(cgroup: "Cgroup", change: "Callable[[], T]") -> "T":
     """v1 forgets all rules before it learns the new ones: nothing may run, or see its devices denied, meanwhile."""
     was_frozen = cgroup.frozen()
     if not was_frozen:
         freezer.freeze(cgroup)
     try:
-        devices.write(path, new)
-    except OSError as error:
-        devices.write(path, old or [{"allow": True}])
-        raise WarrenError(f"linux.resources.devices: {error.filename}: {error.strerror}".lower()) from error
+        return change()
     finally:
         if not was_frozen:
             freezer.thaw(cgroup)

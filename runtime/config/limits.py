@@ -136,7 +136,7 @@ def _pids(config: "ContainerConfig", host: "Host", enforced: "dict[str, str]") -
     if config.pids_limit is not None:
         limit = _within(config.pids_limit, "--pids-limit", -1, 4194304)
         return {"limit": limit} if limit > 0 else {}
-    if not cgroups.for_container(None, config.id, host).directories():
+    if not cgroups.for_container(None, config.id, host, manager="auto").directories():
         enforced["pids_limit"] = f"not the default of {DEFAULT_PIDS}: the caller may not make a cgroup"
     elif not limits.version("pids", host):
         enforced["pids_limit"] = f"not the default of {DEFAULT_PIDS}: this host has no pids controller"

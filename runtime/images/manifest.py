@@ -185,7 +185,11 @@ def _descriptor(value: object, where: str) -> Descriptor:
     platform = value.get("platform")
     if platform is not None and not isinstance(platform, dict):
         raise ImageError(f"manifest: {where}: platform is no object")
-    return Descriptor(type, digest, size, platform)
+    found = Descriptor(type, digest, size, platform)
+    annotations = value.get("annotations")
+    if isinstance(annotations, dict):
+        found.annotations = {str(key): str(text) for key, text in annotations.items()}
+    return found
 
 
 def diff_ids(config: "Json", layers: int) -> "list[str]":

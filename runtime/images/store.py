@@ -255,6 +255,11 @@ class Store:
             return names.get(str(ref)) or names.get(f"{ref.name}@{ref.digest}") or next(iter(same), "")
         return names.get(str(ref), "")
 
+    def names_of(self, text: str, image: Image) -> "list[str]":
+        """The names that removing `text` takes away: the one that it is, else all of the image's."""
+        named = [name for name in image.names if _is_name(text, name)]
+        return named or image.names
+
     def load(self, manifest: str) -> Image:
         found = parse_manifest(self.read_blob(manifest))
         config = document(self.read_blob(found.config.digest), "image configuration")
@@ -277,8 +282,17 @@ class Store:
     # ---- use
 
     def use(self, container: str, chains: "list[str]") -> None:
-        """Keep these layers while the container exists; to be called inside adding()."""
-        write_file(f"{self.root}/users/{container}", dump_json({"chains": chains}).encode())
+        """Keep these layers while the container exists; NotFoundError when they have just been collected."""
+        fd = self._lock(fcntl.LOCK_SH)
+        try:
+            # Not synced: a container does not outlive the machine.
+            with open(f"{self.root}/users/{container}", "wb") as file:
+                file.write(dump_json({"chains": chains}).encode())
+            if missing := next((chain for chain in chains if not self.has_layer(chain)), ""):
+                self.release(container)
+                raise NotFoundError(f"layer {missing} is not in the store", hint="pull the image again")
+        finally:
+            os.close(fd)
 
     def release(self, container: str) -> None:
         try:
@@ -391,6 +405,13 @@ class Partial:
                 os.unlink(self._path)
             os.close(self._fd)
             self._fd = -1
+
+
+def _is_name(text: str, name: str) -> bool:
+    try:
+        return str(reference.parse(text)) == name
+    except UsageError:
+        return False
 
 
 def _boot_id() -> str:

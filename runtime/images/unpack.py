@@ -1,20 +1,36 @@
 """A layer's entries as files below one directory.
 
 Everything is reached through descriptors of directories that are opened without following links, so that no entry
-can name anything outside (CVE-2018-15664, CVE-2024-12718 and their kin); only a link that the layer itself laid is
-followed, and by the kernel, inside the directory (openat2(2), RESOLVE_IN_ROOT).  Whiteouts become what overlayfs.rst
-wants.
+can name anything outside (CVE-2018-15664, CVE-2024-12718 and their kin).  Links that the layer itself laid are read
+and followed name by name, as if its directory were "/".  Whiteouts become what overlayfs.rst wants.
 """
 
+import functools
 import os
-from errno import EEXIST, EINVAL, ELOOP, ENODATA, ENOENT, ENOTDIR, ENOTEMPTY, ENOTSUP, EPERM, ERANGE
+import stat
+from errno import (
+    E2BIG,
+    EEXIST,
+    EINVAL,
+    ELOOP,
+    EMLINK,
+    ENAMETOOLONG,
+    ENODATA,
+    ENOENT,
+    ENOTDIR,
+    ENOTEMPTY,
+    ENOTSUP,
+    EPERM,
+    ERANGE,
+    errorcode,
+)
 
 from ..errors import ImageError
 from . import tar
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from .tar import Entry, Reader
 
@@ -22,6 +38,10 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _WHITEOUT, _OPAQUE, _AUFS = b".wh.", b".wh..wh..opq", b".wh..wh."
 _KEPT_OPEN = 64
+_MAX_LINKS = 40
+"""Links in a path, as the kernel has it (path_resolution(7))."""
+_MAX_STEPS = 1 << 22
+"""Directories opened one below the other; a layer of 500,000 entries needs fewer than one for each."""
 _MAX_NOTES = 100
 
 
@@ -70,28 +90,38 @@ class _Layer:
         self._limits = limits
         self._open: dict[bytes, int] = {}
         self._directories: dict[bytes, Entry] = {}
-        self._hidden: set[bytes] = set()
-        """Paths of whiteouts that this layer made."""
+        self._links: dict[bytes, bytes] = {}
+        """Directories that were reached through links, and where they are."""
+        self._stale: list[int] = []
         self._entries = 0
+        self._steps = 0
         self._bytes = 0
 
     def add(self, entry: "Entry", data: "Iterator[memoryview]") -> None:
-        path = self._clean(entry.name, entry)
+        path = self._clean(entry.name)
         self._count(entry)
-        parent, _, name = path.rpartition(b"/")
-        if name.startswith(_WHITEOUT):
-            self._whiteout(parent, name)
-        elif not path:
+        self._close_stale()
+        if not path:
             self._root_entry(entry)
+            return
+        above, _, name = path.rpartition(b"/")
+        if b".wh." in above and self._is_aufs(above):
+            return
+        place, parent = self._parent(above)
+        path = _join(place, name)
+        if name.startswith(_WHITEOUT):
+            self._whiteout(path, parent, name)
         else:
-            self._make(entry, path, self._parent(parent), name, data)
+            self._make(entry, path, parent, name, data)
 
     def finish(self) -> None:
         """Directories last: what is made in them changes their times, and their modes may forbid it."""
-        for path in sorted(self._directories, key=lambda path: path.count(b"/"), reverse=True):
+        for path in sorted(self._directories, reverse=True):
             entry = self._directories[path]
+            self._close_stale()
+            above, _, name = path.rpartition(b"/")
             try:
-                fd = self._openat(path) if path else os.dup(self._root)
+                fd = os.open(name, _DIRECTORY, dir_fd=self._get(above)) if path else os.dup(self._root)
             except OSError as error:
                 if error.errno in (ENOENT, ENOTDIR, ELOOP):
                     continue  # A later entry put something else in its place.
@@ -102,21 +132,22 @@ class _Layer:
                 os.close(fd)
 
     def close(self) -> None:
-        for fd in self._open.values():
-            os.close(fd)
-        self._open.clear()
+        self._forget(b"")
+        self._close_stale()
+
+    def _close_stale(self) -> None:
+        while self._stale:
+            os.close(self._stale.pop())
 
     # ---- bounds
 
-    def _clean(self, name: bytes, entry: "Entry") -> bytes:
+    def _clean(self, name: bytes) -> bytes:
         """The path below the root, without "." and empty parts; "" for the root itself."""
         parts = [part for part in name.split(b"/") if part not in (b"", b".")]
         if b".." in parts:
             raise ImageError(f"layer: entry {name!r} climbs with '..'")
         if len(parts) > self._limits.depth or any(len(part) > 255 for part in parts):
             raise ImageError(f"layer: entry {name[:64]!r}... is too deep, or has too long a name")
-        if not parts and entry.type != tar.DIRECTORY:
-            raise ImageError(f"layer: entry {name!r} stands for the root and is no directory")
         return b"/".join(parts)
 
     def _count(self, entry: "Entry") -> None:
@@ -127,51 +158,98 @@ class _Layer:
         if self._bytes > self._limits.bytes:
             raise ImageError(f"layer: more than {self._limits.bytes} bytes", hint="is it a bomb?")
 
+    def _count_steps(self, steps: int) -> None:
+        self._steps += steps
+        if self._steps > _MAX_STEPS:
+            raise ImageError("layer: its paths are too deep and too many", hint="is it a bomb?")
+
+    @staticmethod
+    def _is_aufs(above: bytes) -> bool:
+        """Whether it is below a directory of AUFS's own; nothing can be below any other whiteout."""
+        names = [part for part in above.split(b"/") if part.startswith(_WHITEOUT)]
+        if names and not names[0].startswith(_AUFS):
+            raise ImageError(f"layer: an entry below the whiteout {names[0]!r}")
+        return bool(names)
+
     # ---- directories
 
-    def _parent(self, path: bytes) -> int:
-        """A descriptor of the directory `path`, made with its parents where the archive forgot them."""
+    def _parent(self, path: bytes) -> "tuple[bytes, int]":
+        """Where the directory `path` really is, and a descriptor; made with its parents where the archive forgot
+        them."""
+        path = self._links.get(path, path)
+        try:
+            return path, self._get(path)
+        except OSError as error:
+            if error.errno not in (ENOENT, ENOTDIR, ELOOP):
+                raise
+        place = self._follow(path)
+        if place == path:
+            self._make_parent(path)
+        else:
+            self._links[path] = place
+            self._parent(place)
+        return place, self._get(place)
+
+    def _get(self, path: bytes) -> int:
+        """A descriptor that is kept; closed by _close_stale() at the earliest."""
         if not path:
             return self._root
         fd = self._open.get(path)
         if fd is None:
-            fd = self._reach(path)
+            fd = self._openat(path)
             if len(self._open) >= _KEPT_OPEN:
-                self._forget(next(iter(self._open)))
+                self._stale.append(self._open.pop(next(iter(self._open))))
             self._open[path] = fd
         return fd
 
-    def _reach(self, path: bytes) -> int:
-        try:
-            return self._openat(path)
-        except OSError as error:
-            if error.errno not in (ENOENT, ENOTDIR, ELOOP):
-                raise
+    def _make_parent(self, path: bytes) -> None:
+        """A directory that the archive forgot; what is there and is none goes, as if an entry had named it."""
         above, _, name = path.rpartition(b"/")
-        parent = self._parent(above)
+        _, parent = self._parent(above)
         try:
             os.mkdir(name, 0o755, dir_fd=parent)
         except FileExistsError:
-            return self._through(path, parent, name)
-        return os.open(name, _DIRECTORY, dir_fd=parent)
+            self._replace_by_directory(path, parent, name)
+        os.chmod(name, 0o755, dir_fd=parent)  # Whatever the umask.
 
-    def _through(self, path: bytes, parent: int, name: bytes) -> int:
-        """What is there is no directory: a link, followed inside the root, or something that the entry replaces."""
-        if self._is_link(parent, name):
-            from ..syscalls import openat2_in_root
+    def _follow(self, path: bytes) -> bytes:
+        """`path` without links, as chroot(2) into the layer would find it; what does not exist stays as it is."""
+        done: list[bytes] = []
+        todo = path.split(b"/")[::-1]
+        links = 0
+        while todo:
+            name = todo.pop()
+            if name == b"..":
+                done = done[:-1]
+                continue
+            target = self._target(b"/".join(done), name)
+            if not target:
+                done.append(name)
+                continue
+            links += 1
+            if links > _MAX_LINKS:
+                raise ImageError(f"layer: {path!r} leads through more than {_MAX_LINKS} links")
+            todo += [part for part in target.split(b"/")[::-1] if part not in (b"", b".")]
+            if target.startswith(b"/"):
+                done = []
+        return self._clean(b"/".join(done))
 
-            try:
-                return openat2_in_root(self._root, os.fsdecode(path), os.O_DIRECTORY | os.O_RDONLY)
-            except OSError as error:
-                if error.errno not in (ENOENT, ENOTDIR, ELOOP):
-                    raise
-        hidden = path in self._hidden
-        self._remove(parent, name, path)
-        os.mkdir(name, 0o755, dir_fd=parent)
-        fd = os.open(name, _DIRECTORY, dir_fd=parent)
-        if hidden:
-            self._mark_opaque(fd)
-        return fd
+    def _target(self, above: bytes, name: bytes) -> bytes:
+        """What a link says; b"" for all that is none."""
+        try:
+            fd = self._openat(above)
+        except OSError as error:
+            if error.errno not in (ENOENT, ENOTDIR, ELOOP):
+                raise
+            return b""
+        try:
+            return os.readlink(name, dir_fd=fd)
+        except OSError as error:
+            if error.errno not in (EINVAL, ENOENT, ENAMETOOLONG):
+                raise
+            return b""
+        finally:
+            os.close(fd)
 
     def _openat(self, path: bytes) -> int:
         """Open a directory below the root part by part, none of them a link; through the nearest that is open."""
@@ -179,6 +257,7 @@ class _Layer:
         while above and above not in self._open:
             above, _, name = above.rpartition(b"/")
             parts.append(name)
+        self._count_steps(len(parts))
         fd = self._open[above] if above else self._root
         if not parts:
             return os.dup(fd)
@@ -194,13 +273,19 @@ class _Layer:
         return fd
 
     def _forget(self, path: bytes) -> None:
-        """No longer hold what is at `path` or below: it is about to be something else."""
-        for known in [known for known in self._open if known == path or known.startswith(path + b"/")]:
-            os.close(self._open.pop(known))
+        """No longer hold what is at `path` or below: it is about to be something else.
+
+        Descriptors are closed later, so that none is another file's while somebody still holds its number.
+        """
+        self._links.clear()
+        for known in [known for known in self._open if not path or known == path or known.startswith(path + b"/")]:
+            self._stale.append(self._open.pop(known))
 
     # ---- entries
 
     def _root_entry(self, entry: "Entry") -> None:
+        if entry.type != tar.DIRECTORY:
+            raise ImageError(f"layer: entry {entry.name!r} stands for the root and is no directory")
         self._directories[b""] = entry
 
     def _make(self, entry: "Entry", path: bytes, parent: int, name: bytes, data: "Iterator[memoryview]") -> None:
@@ -217,9 +302,8 @@ class _Layer:
         else:
             self._node(entry, path, parent, name)
 
-    def _again(self, parent: int, name: bytes, path: bytes, make: "object") -> None:
+    def _again(self, parent: int, name: bytes, path: bytes, make: "Callable[[], object]") -> None:
         """Make it; where something is in its place, that goes first."""
-        assert callable(make)
         try:
             make()
         except FileExistsError:
@@ -231,12 +315,18 @@ class _Layer:
             os.mkdir(name, 0o700, dir_fd=parent)
         except FileExistsError:
             if not self._is_directory(parent, name):
-                hidden = path in self._hidden
-                self._remove(parent, name, path)
-                os.mkdir(name, 0o700, dir_fd=parent)
-                if hidden:
-                    self._mark_opaque_at(parent, name)
+                self._replace_by_directory(path, parent, name)
         self._directories[path] = entry
+
+    def _replace_by_directory(self, path: bytes, parent: int, name: bytes) -> None:
+        """What was there, be it a file or a whiteout, hid all that lower layers have; the directory has to as well."""
+        self._remove(parent, name, path)
+        os.mkdir(name, 0o700, dir_fd=parent)
+        fd = os.open(name, _DIRECTORY, dir_fd=parent)
+        try:
+            self._mark_opaque(fd)
+        finally:
+            os.close(fd)
 
     def _write(self, entry: "Entry", parent: int, name: bytes, data: "Iterator[memoryview]") -> None:
         fd = os.open(name, _NEW, 0o600, dir_fd=parent)
@@ -253,29 +343,30 @@ class _Layer:
 
     def _hard_link(self, entry: "Entry", path: bytes, parent: int, name: bytes) -> None:
         """To a file of this layer (RULES 24); a link to itself is nothing to do, as with GNU tar."""
-        target = self._clean(entry.link, entry) if entry.link else b""
-        above, _, last = target.rpartition(b"/")
-        if not target or last.startswith(_WHITEOUT) or target in self._hidden:
+        above, _, last = self._clean(entry.link).rpartition(b"/")
+        if not last or last.startswith(_WHITEOUT):
             raise ImageError(f"layer: {entry.name!r} is a hard link to {entry.link!r}")
-        if target == path:
-            return
         try:
-            origin = self._openat(above) if above else os.dup(self._root)
+            place, origin = self._find(above)
+            status = os.stat(last, dir_fd=origin, follow_symlinks=False)
+            if stat.S_ISDIR(status.st_mode) or (stat.S_ISCHR(status.st_mode) and not status.st_rdev):
+                raise ImageError(f"layer: {entry.name!r} is a hard link to {entry.link!r}, which is no file")
+            if _join(place, last) != path:
+                link = functools.partial(os.link, last, name, src_dir_fd=origin, dst_dir_fd=parent)
+                self._again(parent, name, path, functools.partial(link, follow_symlinks=False))
         except OSError as error:
-            raise ImageError(f"layer: {entry.name!r} is a hard link to {entry.link!r}, which is not there") from error
-        try:
-            self._again(
-                parent,
-                name,
-                path,
-                lambda: os.link(last, name, src_dir_fd=origin, dst_dir_fd=parent, follow_symlinks=False),
-            )
-        except OSError as error:
-            if error.errno not in (ENOENT, EPERM):
+            if error.errno not in (ENOENT, ENOTDIR, ELOOP, EPERM, EMLINK):
                 raise
-            raise ImageError(f"layer: {entry.name!r} cannot be a hard link to {entry.link!r}") from error
-        finally:
-            os.close(origin)
+            why = errorcode.get(error.errno, "")
+            raise ImageError(f"layer: {entry.name!r} cannot be a hard link to {entry.link!r}: {why}") from error
+
+    def _find(self, path: bytes) -> "tuple[bytes, int]":
+        """As _parent(), but nothing is made."""
+        try:
+            return path, self._get(path)
+        except (FileNotFoundError, NotADirectoryError):
+            place = self._follow(path)
+            return place, self._get(place)
 
     def _node(self, entry: "Entry", path: bytes, parent: int, name: bytes) -> None:
         """Devices and fifos; a 0:0 character device would be a whiteout that the archive's reader cannot see."""
@@ -295,30 +386,25 @@ class _Layer:
 
     # ---- whiteouts
 
-    def _whiteout(self, parent: bytes, name: bytes) -> None:
+    def _whiteout(self, path: bytes, parent: int, name: bytes) -> None:
         """image-spec, layer.md, "Whiteouts": they hide what lower layers have, never this one's own entries."""
         if name == _OPAQUE:
-            self._mark_opaque(self._parent(parent))
+            self._mark_opaque(parent)
             return
         if name.startswith(_AUFS):
             return  # AUFS's own files.
         hidden = name[len(_WHITEOUT) :]
         if hidden in (b"", b".", b".."):
             raise ImageError(f"layer: whiteout {name!r} hides nothing that can be named")
-        fd, path = self._parent(parent), (parent + b"/" if parent else b"") + hidden
         try:
-            os.mknod(hidden, 0o020000, 0, dir_fd=fd)
-            self._hidden.add(path)
+            os.mknod(hidden, 0o020000, 0, dir_fd=parent)
         except FileExistsError:
-            if path not in self._hidden and self._is_directory(fd, hidden):
-                self._mark_opaque_at(fd, hidden)
-
-    def _mark_opaque_at(self, parent: int, name: bytes) -> None:
-        fd = os.open(name, _DIRECTORY, dir_fd=parent)
-        try:
-            self._mark_opaque(fd)
-        finally:
-            os.close(fd)
+            if self._is_directory(parent, hidden):
+                fd = os.open(hidden, _DIRECTORY, dir_fd=parent)
+                try:
+                    self._mark_opaque(fd)
+                finally:
+                    os.close(fd)
 
     def _mark_opaque(self, fd: int) -> None:
         os.setxattr(fd, self._owner.namespace + b".overlay.opaque", b"y")
@@ -350,7 +436,7 @@ class _Layer:
         try:
             os.setxattr(place, key, value, follow_symlinks=follow)
         except OSError as error:
-            if error.errno not in (ENOTSUP, EPERM, EINVAL, ERANGE, ENODATA):
+            if error.errno not in (ENOTSUP, EPERM, EINVAL, ERANGE, ENODATA, E2BIG):
                 raise
             self._note(f"{os.fsdecode(entry.name)}: attribute {os.fsdecode(key)} cannot be set here")
 
@@ -361,19 +447,19 @@ class _Layer:
     # ---- what is there
 
     def _is_directory(self, parent: int, name: bytes) -> bool:
-        return os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode & 0o170000 == 0o040000
-
-    def _is_link(self, parent: int, name: bytes) -> bool:
-        return os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode & 0o170000 == 0o120000
+        return stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
 
     def _remove(self, parent: int, name: bytes, path: bytes) -> None:
         """Whatever it is; of a directory everything."""
-        self._hidden.discard(path)
         self._forget(path)
         try:
             os.unlink(name, dir_fd=parent)
         except IsADirectoryError:
             _remove_tree(parent, name)
+
+
+def _join(above: bytes, name: bytes) -> bytes:
+    return above + b"/" + name if above else name
 
 
 def _write_segments(fd: int, entry: "Entry", data: "Iterator[memoryview]") -> None:

@@ -103,6 +103,7 @@ struct run {
     char *program;            /* what `find` found */
     struct sock_fprog filter; /* the program that load_filter() is to load; empty if there is none */
     unsigned filter_flags;    /* flags of seccomp(2) for it */
+    bool filtered;            /* by the container's filter, which may forbid what do_exec() would check once more */
     int slots[MAX_SLOTS];     /* descriptor + 1; 0 is an empty slot, so that unused pages are never touched */
 };
 

@@ -26,7 +26,8 @@ int load_filter(struct run *run)
     return run->filter_flags & SECCOMP_FILTER_FLAG_NEW_LISTENER ? hand_over(run, listener) : 0;
 }
 
-/* With `at_exec` the filter is loaded right before execve(2), so that it need not allow what we still have to do. */
+/* With `at_exec` the filter is loaded right before execve(2), so that it need not allow what we still have to do.
+ * Before that, it is made sure while we may that no descriptor survives execve: what we still open is close-on-exec. */
 int do_seccomp(struct run *run, const struct arg *arg)
 {
     size_t count = arg[0].n / sizeof(struct sock_filter);
@@ -34,5 +35,10 @@ int do_seccomp(struct run *run, const struct arg *arg)
         return fail_as(run, EINVAL, "not a filter");
     run->filter = (struct sock_fprog){.len = count, .filter = (struct sock_filter *)arg[0].s};
     run->filter_flags = arg[1].i;
-    return arg[2].i ? 0 : load_filter(run);
+    if (arg[2].i)
+        return 0;
+    if (sys_close_range(3, ~0U, CLOSE_RANGE_CLOEXEC) < 0)
+        return fail(run, "close_range");
+    run->filtered = true;
+    return load_filter(run);
 }

@@ -136,10 +136,11 @@ static inline int sys_now(struct timespec *time)
     return syscall(SYS_clock_gettime, CLOCK_MONOTONIC, time);
 }
 
-/* The effective ids decide, as in the execve(2) that will follow; needs Linux 5.8. */
+/* The real ids decide, and they are the effective ones by now.  Not faccessat2(2): the container's seccomp filter may
+ * be in force, and older profiles do not know it. */
 static inline int sys_access_execute(const char *path)
 {
-    return syscall(SYS_faccessat2, AT_FDCWD, path, X_OK, AT_EACCESS);
+    return syscall(SYS_faccessat, AT_FDCWD, path, X_OK);
 }
 
 #endif

@@ -246,6 +246,9 @@ def _mount_new(plan: LaunchPlan, mount: Mount, spec: "Spec", host: "Host") -> No
     options = mount.options
     resolve = mount.resolve | (COPY_UP if options.copy_up else 0)
     data, label = options.data, str((spec.config.get("linux") or {}).get("mountLabel") or "")
+    if mount.source:
+        # What /proc/mounts and df(1) show; a file system on a device is mounted from it.
+        data = [*data, f"source={mount.source}"]
     if label:
         from .. import labels
 

@@ -50,7 +50,9 @@ def map_text(mappings: "Mappings") -> str:
 
 
 def can_setgroups(spec: "Spec", host: "Host") -> bool:
-    """Whether setgroups(2) will be allowed: not in a namespace whose single map an ordinary user wrote."""
+    """Whether setgroups(2) will be allowed: not in or below a namespace whose single map an ordinary user wrote."""
+    if not host.initial_userns and host.read("/proc/self/setgroups").strip() == "deny":
+        return False
     if host.privileged:
         return True
     linux = spec.config.get("linux") or {}

@@ -82,10 +82,10 @@ def conditions(session: Session, rounds: int, load: tuple[float, float]) -> str:
     return "\n".join(lines)
 
 
-def publish(text: str, page: Path) -> None:
-    """Replace what stands between the marks of `page`; ValueError when it has none."""
-    before, begin, rest = page.read_text().partition(BEGIN)
+def publish(text: str, page: Path, begins: str = BEGIN) -> None:
+    """Replace what stands in `page` between the mark `begins` and END; ValueError when it has none."""
+    before, begin, rest = page.read_text().partition(begins)
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"{page.name} lacks the marks between which the table goes")
-    page.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
+    page.write_text(f"{before}{begin}\n\n{text}\n\n{END}{after}")

@@ -208,6 +208,18 @@ def test_a_missing_source_is_an_error(oci: Runtime, bundle: Bundle) -> None:
     oci.refuses(bundle.mount("/data", "bind", "/no/such/source", "bind"), "/no/such/source")
 
 
+def test_a_file_and_a_directory_do_not_go_together(oci: Runtime, bundle: Bundle, volume: Path) -> None:
+    """mount(2), ENOTDIR.  dockerd asks the user back when it reads these words."""
+    oci.refuses(bundle.mount("/tmp", "bind", volume / "file", "bind"), "/tmp", "not a directory")
+
+
+def test_a_mount_has_the_name_of_its_source(oci: Runtime, bundle: Bundle) -> None:
+    """ "source (string, OPTIONAL) A device name, but can also be a file or directory name for bind mounts or a
+    dummy." df(1) and /proc/mounts show it."""
+    found = table(oci, bundle.mount("/data", "tmpfs", "cheese"))
+    assert (found["/data"].source, found["/dev/shm"].source, found["/proc"].source) == ("cheese", "shm", "proc")
+
+
 def test_noexec_is_enforced(oci: Runtime, bundle: Bundle) -> None:
     """ "noexec: Do not allow direct execution of any binaries on the mounted filesystem." """
     bundle.mount("/data", "bind", bundle.rootfs / "bin", "bind", "noexec")

@@ -89,14 +89,18 @@ FEATURES: dict[str, Callable[[], str]] = {
     "nft": _tool("nft"),
     "runc": _tool("runc"),
     "crun": _tool("crun"),
+    "containerd": _tool("containerd"),
+    "dockerd": _tool("dockerd"),
     "strace": _tool("strace"),
     "user-mode-linux": _tool("linux.uml"),
+    "systemd": _file("/lib/systemd/systemd", "systemd is not installed"),
+    "dbus-daemon": _tool("dbus-daemon"),
     "qemu": _tool(f"qemu-system-{os.uname().machine}"),
     "guest-kernel": _file(f"{GUEST_KERNEL}/boot", "`make guest-kernel` unpacks it"),
 }
 """Each feature's check returns "" or why this host lacks it."""
 
-PROVIDED = ("user-mode-linux", "qemu", "guest-kernel")
+PROVIDED = ("user-mode-linux", "systemd", "dbus-daemon", "qemu", "guest-kernel", "containerd", "dockerd")
 """What the Makefile installs: in CI its absence is a failure, and no property of the host."""
 
 PREFIX = "host lacks "

@@ -64,6 +64,27 @@ class UserModeLinux(Machine):
         return [*pinned, "linux.uml", "mem=1G", f"uml_dir={work}/", "umid=guest", *boot, *devices]
 
 
+class SystemdLinux(UserModeLinux):
+    """The same kernel with systemd as process 1, a system bus, and a service manager for one ordinary user."""
+
+    name = "user-mode Linux with systemd"
+    folder = FOLDERS / "systemd"
+    features = (*UserModeLinux.features, "systemd", "dbus-daemon")
+
+    def environment(self, work: Path) -> dict[str, str]:
+        return {**super().environment(work), "SYSTEMD": "/lib/systemd/systemd"}
+
+
+class HybridLinux(SystemdLinux):
+    """With the controllers in v1 hierarchies, as systemd mounted them until 2021 or so, and v2 beside them."""
+
+    name = "user-mode Linux with systemd and v1 hierarchies"
+    folder = FOLDERS / "hybrid"
+
+    def environment(self, work: Path) -> dict[str, str]:
+        return {**super().environment(work), "HYBRID": "1"}
+
+
 class Qemu(Machine):
     """Debian's generic kernel on an emulated PC: also cpuset, hugetlb and two CPUs, but computes 30 times slower."""
 
@@ -93,7 +114,7 @@ class Qemu(Machine):
         ]
 
 
-MACHINES: tuple[Machine, ...] = (UserModeLinux(), Qemu())
+MACHINES: tuple[Machine, ...] = (UserModeLinux(), SystemdLinux(), HybridLinux(), Qemu())
 
 
 def machine_of(path: Path) -> Machine | None:

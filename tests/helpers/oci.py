@@ -179,6 +179,10 @@ class Runtime:
     def __init__(self, program: str, directory: Path, name: str) -> None:
         self.program, self.directory, self.name = program, directory, name
         self.root = directory / "state"
+        self.prefix: list[str] = []
+        """What runs the program, such as setpriv(1)."""
+        self.flags: list[str] = []
+        """Global options that every command gets."""
         self.containers: list[Container] = []
         self._count = 0
         directory.mkdir(parents=True, exist_ok=True)
@@ -207,7 +211,7 @@ class Runtime:
         `opens` are paths that the command finds open as its descriptors 3, 4, ...
         """
         self._count += 1
-        command = [self.program, "--root", str(self.root), *map(str, arguments)]
+        command = [*self.prefix, self.program, "--root", str(self.root), *self.flags, *map(str, arguments)]
         if opens:
             redirections = " ".join(f"{number}<{shlex.quote(str(path))}" for number, path in enumerate(opens, 3))
             command = ["/bin/sh", "-c", f'exec "$@" {redirections}', "sh", *command]

@@ -28,6 +28,7 @@ HOT = """
     namespaces namespaces.devices namespaces.mount namespaces.network namespaces.rootfs namespaces.user namespaces.uts
     cgroups.limits cgroups.unified cgroups.legacy cgroups.delegation cgroups.device_program cgroups.update
     cgroups.freezer cgroups.programs cgroups.oom cgroups.stats cgroups.events
+    cgroups.systemd cgroups.dbus cgroups.unit_properties
 """.split()
 
 # Runs warren-oci as the launcher does, and writes down at its end what has been loaded.

@@ -27,10 +27,7 @@ def probe_program() -> Path:
 
 @pytest.fixture(params=RUNTIMES)
 def runtime_program(request: pytest.FixtureRequest) -> str:
-    if request.param == "warren-oci":
-        return str(PROJECT / ".venv/bin/warren-oci")
-    require(request.param)
-    return str(shutil.which(request.param, path="/usr/sbin:/usr/bin"))
+    return program_of(request.param)
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +46,13 @@ def bundle(new_bundle: Callable[[], Bundle]) -> Bundle:
     (bundle.rootfs / "bin/sh").symlink_to("busybox")
     bundle.unshares("cgroup")
     return bundle.mount("/sys/fs/cgroup", "cgroup", "cgroup", "nosuid", "noexec", "nodev", "relatime", "ro")
+
+
+def program_of(runtime: str) -> str:
+    if runtime == "warren-oci":
+        return str(PROJECT / ".venv/bin/warren-oci")
+    require(runtime)
+    return str(shutil.which(runtime, path="/usr/sbin:/usr/bin"))
 
 
 def box(oci: Runtime, bundle: Bundle, args: Sequence[str] = SLEEP) -> tuple[Container, int]:
