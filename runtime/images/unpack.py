@@ -14,7 +14,6 @@ from errno import (
     EINVAL,
     ELOOP,
     EMLINK,
-    ENAMETOOLONG,
     ENODATA,
     ENOENT,
     ENOTDIR,
@@ -110,7 +109,7 @@ class _Layer:
         place, parent = self._parent(above)
         path = _join(place, name)
         if name.startswith(_WHITEOUT):
-            self._whiteout(path, parent, name)
+            self._whiteout(parent, name)
         else:
             self._make(entry, path, parent, name, data)
 
@@ -173,22 +172,61 @@ class _Layer:
 
     # ---- directories
 
-    def _parent(self, path: bytes) -> "tuple[bytes, int]":
+    def _parent(self, path: bytes, *, make: bool = True) -> "tuple[bytes, int]":
         """Where the directory `path` really is, and a descriptor; made with its parents where the archive forgot
-        them."""
-        path = self._links.get(path, path)
+        them, unless `make` says no."""
+        place = self._links.get(path, path)
         try:
-            return path, self._get(path)
+            return place, self._get(place)
         except OSError as error:
             if error.errno not in (ENOENT, ENOTDIR, ELOOP):
                 raise
-        place = self._follow(path)
-        if place == path:
-            self._make_parent(path)
-        else:
+        place = self._walk(path, make)
+        if place != path:
             self._links[path] = place
-            self._parent(place)
         return place, self._get(place)
+
+    def _walk(self, path: bytes, make: bool) -> bytes:
+        """`path` without links, as chroot(2) into the layer would find it."""
+        place, links = b"", 0
+        todo = path.split(b"/")[::-1]
+        while todo:
+            self._count_steps(1)
+            name = todo.pop()
+            if name == b"..":
+                place = place.rpartition(b"/")[0]
+                continue
+            target = self._enter(place, name, make)
+            if not target:
+                place = self._clean(_join(place, name))
+                continue
+            links += 1
+            if links > _MAX_LINKS:
+                raise ImageError(f"layer: {path!r} leads through more than {_MAX_LINKS} links")
+            todo += [part for part in target.split(b"/")[::-1] if part not in (b"", b".")]
+            if target.startswith(b"/"):
+                place = b""
+        return place
+
+    def _enter(self, place: bytes, name: bytes, make: bool) -> bytes:
+        """See to it that there is such a directory: what is there and is none goes, as if an entry had named it.
+        For a link: what it says."""
+        parent, path = self._get(place), _join(place, name)
+        try:
+            self._get(path)
+        except OSError as error:
+            if error.errno not in (ENOENT, ENOTDIR, ELOOP):
+                raise
+            if error.errno != ENOENT and (target := _link(parent, name)):
+                return target
+            if not make:
+                raise
+            if error.errno == ENOENT:
+                os.mkdir(name, 0o755, dir_fd=parent)
+            else:
+                self._replace_by_directory(path, parent, name)
+            os.chmod(name, 0o755, dir_fd=parent)  # Whatever the umask.
+        return b""
 
     def _get(self, path: bytes) -> int:
         """A descriptor that is kept; closed by _close_stale() at the earliest."""
@@ -201,55 +239,6 @@ class _Layer:
                 self._stale.append(self._open.pop(next(iter(self._open))))
             self._open[path] = fd
         return fd
-
-    def _make_parent(self, path: bytes) -> None:
-        """A directory that the archive forgot; what is there and is none goes, as if an entry had named it."""
-        above, _, name = path.rpartition(b"/")
-        _, parent = self._parent(above)
-        try:
-            os.mkdir(name, 0o755, dir_fd=parent)
-        except FileExistsError:
-            self._replace_by_directory(path, parent, name)
-        os.chmod(name, 0o755, dir_fd=parent)  # Whatever the umask.
-
-    def _follow(self, path: bytes) -> bytes:
-        """`path` without links, as chroot(2) into the layer would find it; what does not exist stays as it is."""
-        done: list[bytes] = []
-        todo = path.split(b"/")[::-1]
-        links = 0
-        while todo:
-            name = todo.pop()
-            if name == b"..":
-                done = done[:-1]
-                continue
-            target = self._target(b"/".join(done), name)
-            if not target:
-                done.append(name)
-                continue
-            links += 1
-            if links > _MAX_LINKS:
-                raise ImageError(f"layer: {path!r} leads through more than {_MAX_LINKS} links")
-            todo += [part for part in target.split(b"/")[::-1] if part not in (b"", b".")]
-            if target.startswith(b"/"):
-                done = []
-        return self._clean(b"/".join(done))
-
-    def _target(self, above: bytes, name: bytes) -> bytes:
-        """What a link says; b"" for all that is none."""
-        try:
-            fd = self._openat(above)
-        except OSError as error:
-            if error.errno not in (ENOENT, ENOTDIR, ELOOP):
-                raise
-            return b""
-        try:
-            return os.readlink(name, dir_fd=fd)
-        except OSError as error:
-            if error.errno not in (EINVAL, ENOENT, ENAMETOOLONG):
-                raise
-            return b""
-        finally:
-            os.close(fd)
 
     def _openat(self, path: bytes) -> int:
         """Open a directory below the root part by part, none of them a link; through the nearest that is open."""
@@ -347,7 +336,7 @@ class _Layer:
         if not last or last.startswith(_WHITEOUT):
             raise ImageError(f"layer: {entry.name!r} is a hard link to {entry.link!r}")
         try:
-            place, origin = self._find(above)
+            place, origin = self._parent(above, make=False)
             status = os.stat(last, dir_fd=origin, follow_symlinks=False)
             if stat.S_ISDIR(status.st_mode) or (stat.S_ISCHR(status.st_mode) and not status.st_rdev):
                 raise ImageError(f"layer: {entry.name!r} is a hard link to {entry.link!r}, which is no file")
@@ -359,14 +348,6 @@ class _Layer:
                 raise
             why = errorcode.get(error.errno, "")
             raise ImageError(f"layer: {entry.name!r} cannot be a hard link to {entry.link!r}: {why}") from error
-
-    def _find(self, path: bytes) -> "tuple[bytes, int]":
-        """As _parent(), but nothing is made."""
-        try:
-            return path, self._get(path)
-        except (FileNotFoundError, NotADirectoryError):
-            place = self._follow(path)
-            return place, self._get(place)
 
     def _node(self, entry: "Entry", path: bytes, parent: int, name: bytes) -> None:
         """Devices and fifos; a 0:0 character device would be a whiteout that the archive's reader cannot see."""
@@ -386,7 +367,7 @@ class _Layer:
 
     # ---- whiteouts
 
-    def _whiteout(self, path: bytes, parent: int, name: bytes) -> None:
+    def _whiteout(self, parent: int, name: bytes) -> None:
         """image-spec, layer.md, "Whiteouts": they hide what lower layers have, never this one's own entries."""
         if name == _OPAQUE:
             self._mark_opaque(parent)
@@ -456,6 +437,16 @@ class _Layer:
             os.unlink(name, dir_fd=parent)
         except IsADirectoryError:
             _remove_tree(parent, name)
+
+
+def _link(parent: int, name: bytes) -> bytes:
+    """What a link says; b"" for all that is none."""
+    try:
+        return os.readlink(name, dir_fd=parent)
+    except OSError as error:
+        if error.errno != EINVAL:
+            raise
+        return b""
 
 
 def _join(above: bytes, name: bytes) -> bytes:
