@@ -39,7 +39,7 @@ _WHITEOUT, _OPAQUE, _AUFS = b".wh.", b".wh..wh..opq", b".wh..wh."
 _KEPT_OPEN = 64
 _MAX_LINKS = 40
 """Links in a path, as the kernel has it (path_resolution(7))."""
-_MAX_STEPS = 1 << 22
+_MAX_STEPS = 1 << 21
 """Directories opened one below the other; a layer of 500,000 entries needs fewer than one for each."""
 _MAX_NOTES = 100
 
@@ -196,11 +196,13 @@ class _Layer:
             if name == b"..":
                 place = place.rpartition(b"/")[0]
                 continue
+            inner = self._clean(_join(place, name))
             target = self._enter(place, name, make)
             if not target:
-                place = self._clean(_join(place, name))
+                place = inner
                 continue
             links += 1
+            self._count_steps(len(target) // 64)
             if links > _MAX_LINKS:
                 raise ImageError(f"layer: {path!r} leads through more than {_MAX_LINKS} links")
             todo += [part for part in target.split(b"/")[::-1] if part not in (b"", b".")]

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from runtime.errors import ImageError
 from runtime.images import tar
+from tests.helpers.layers import END, extended, header, padded, pax, record
 
 LONG = bool(os.environ.get("WARREN_LONG"))
 SECONDS = 20
@@ -45,53 +46,6 @@ def expand(entry: tar.Entry, data: bytes) -> bytes:
 def one(archive: bytes) -> tar.Entry:
     ((entry, _),) = read(archive)
     return entry
-
-
-def header(name: bytes = b"name", kind: bytes = b"0", size: int = 0, **fields: bytes) -> bytes:
-    """A ustar header; `fields` replace what it says: mode, uid, gid, size_field, mtime, link, magic, major, prefix."""
-    octal = b"%011o\0"
-    block = b"".join(
-        [
-            name.ljust(100, b"\0"),
-            fields.get("mode", b"0000644\0"),
-            fields.get("uid", b"0000000\0"),
-            fields.get("gid", b"0000000\0"),
-            fields.get("size_field", octal % size),
-            fields.get("mtime", octal % 0),
-            b" " * 8,
-            kind,
-            fields.get("link", b"").ljust(100, b"\0"),
-            fields.get("magic", b"ustar\00000"),
-            bytes(64),
-            fields.get("major", b"0000000\0"),
-            fields.get("minor", b"0000000\0"),
-            fields.get("prefix", b"").ljust(155, b"\0"),
-        ]
-    ).ljust(512, b"\0")
-    assert len(block) == 512
-    return block[:148] + (b"%06o\0 " % sum(block)) + block[156:]
-
-
-def padded(data: bytes) -> bytes:
-    return data + bytes(-len(data) % 512)
-
-
-def record(key: bytes, value: bytes) -> bytes:
-    length = len(key) + len(value) + 3
-    while len(str(length)) + len(key) + len(value) + 3 != length:
-        length += 1
-    return b"%d %s=%s\n" % (length, key, value)
-
-
-def extended(kind: bytes, text: bytes) -> bytes:
-    return header(b"././@LongLink", kind, len(text)) + padded(text)
-
-
-def pax(*records: tuple[bytes, bytes]) -> bytes:
-    return extended(b"x", b"".join(record(key, value) for key, value in records))
-
-
-END = bytes(1024)
 
 
 # ---- what other programs write
