@@ -19,6 +19,9 @@ _PIECE = 1 << 20
 MAX_RATIO = 400
 """Bytes out for one in, once _FREE have come out; zeros reach 1,000, programs and their data 3 to 20."""
 _FREE = 256 << 20
+MAX_FRAMES = 1 << 20
+"""Members or frames; estargz and zstd:chunked have a few for each file."""
+_SLICE = 1 << 16
 
 
 class Layer:
@@ -66,7 +69,7 @@ class Layer:
             pass
 
     def _chunk(self) -> bytes:
-        chunk = next(self._chunks, b"")
+        chunk = next((chunk for chunk in self._chunks if chunk), b"")
         self._blob.update(chunk)
         self.size += len(chunk)
         return chunk
@@ -96,50 +99,86 @@ class _Plain:
         pass
 
 
-class _Gzip:
-    """RFC 1952: members, each complete; zeros may follow the last one."""
+class _Frames:
+    """Members or frames, each complete, one after the other."""
+
+    padding = b""
+    """What may stand between them."""
+
+    def __init__(self) -> None:
+        self._fed = memoryview(b"")
+        self._data = b""
+        self._frame: Any = None
+        self._count = 0
+
+    def feed(self, data: bytes) -> None:
+        """More, when take() has had it all."""
+        self._fed = memoryview(data)
+
+    def take(self, size: int) -> bytes:
+        while True:
+            if not self._data:
+                # What stands behind a frame is copied for each of them.
+                self._data, self._fed = bytes(self._fed[:_SLICE]), self._fed[_SLICE:]
+            if self._frame is None and not self._begin():
+                if self._fed:
+                    continue
+                return b""
+            data = self.decompress(size)
+            if self._frame.eof:
+                self._data, self._frame = self._frame.unused_data, None
+            elif not data and not self._data and not self._fed:
+                return b""
+            if data:
+                return data
+
+    def _begin(self) -> bool:
+        if self._count and self.padding:
+            self._data = self._data.lstrip(self.padding)
+        if not self._data:
+            return False
+        self._count += 1
+        if self._count > MAX_FRAMES:
+            raise ImageError(f"layer: more than {MAX_FRAMES} compressed pieces", hint="is it a bomb?")
+        self._frame = self.new()
+        return True
+
+    def end(self) -> None:
+        if self._frame is not None:
+            raise ImageError("layer: the compressed data is cut off")
+
+    def new(self) -> "Any":
+        raise NotImplementedError
+
+    def decompress(self, size: int) -> bytes:
+        raise NotImplementedError
+
+
+class _Gzip(_Frames):
+    """RFC 1952; zeros may follow a member."""
+
+    padding = b"\0"
 
     def __init__(self) -> None:
         from isal import isal_zlib
 
+        super().__init__()
         self._library: Any = isal_zlib
-        self._member: Any = None
-        self._data = b""
 
-    def feed(self, data: bytes) -> None:
-        self._data += data
+    def new(self) -> "Any":
+        return self._library.decompressobj(wbits=31)
 
-    def take(self, size: int) -> bytes:
-        while True:
-            if self._member is None:
-                self._data = self._data.lstrip(b"\0") if self._between else self._data
-                if not self._data:
-                    return b""
-                self._member = self._library.decompressobj(wbits=31)
-            data = self._decompress(size)
-            if self._member.eof:
-                self._data, self._member = self._member.unused_data, None
-                self._between = True
-            if data or not self._data:
-                return data
-
-    _between = False
-
-    def _decompress(self, size: int) -> bytes:
+    def decompress(self, size: int) -> bytes:
         try:
-            data: bytes = self._member.decompress(self._data, size)
+            data: bytes = self._frame.decompress(self._data, size)
         except self._library.error as error:
-            raise ImageError(f"layer: gzip: {error}") from error
-        self._data = self._member.unconsumed_tail
+            raise ImageError(f"layer: gzip: {error}".lower()) from error
+        self._data = self._frame.unconsumed_tail
         return data
 
-    def end(self) -> None:
-        if self._member is not None or self._data:
-            raise ImageError("layer: gzip: the data is cut off")
 
-
-class _Zstd:
-    """RFC 8878: frames, skippable ones among them."""
+class _Zstd(_Frames):
+    """RFC 8878; skippable frames are frames."""
 
     def __init__(self) -> None:
         try:
@@ -147,30 +186,16 @@ class _Zstd:
         except ImportError:
             from backports import zstd
 
+        super().__init__()
         self._library: Any = zstd
-        self._frame: Any = None
-        self._data = b""
 
-    def feed(self, data: bytes) -> None:
-        self._data += data
+    def new(self) -> "Any":
+        return self._library.ZstdDecompressor()
 
-    def take(self, size: int) -> bytes:
-        while self._frame is not None or self._data:
-            if self._frame is None:
-                self._frame = self._library.ZstdDecompressor()
-            elif self._frame.needs_input and not self._data:
-                return b""
-            try:
-                data: bytes = self._frame.decompress(self._data, size)
-            except self._library.ZstdError as error:
-                raise ImageError(f"layer: zstd: {error}".lower()) from error
-            self._data = b""
-            if self._frame.eof:
-                self._data, self._frame = self._frame.unused_data, None
-            if data:
-                return data
-        return b""
-
-    def end(self) -> None:
-        if self._frame is not None or self._data:
-            raise ImageError("layer: zstd: the data is cut off")
+    def decompress(self, size: int) -> bytes:
+        given, self._data = (self._data, b"") if self._frame.needs_input else (b"", self._data)
+        try:
+            data: bytes = self._frame.decompress(given, size)
+        except self._library.ZstdError as error:
+            raise ImageError(f"layer: zstd: {error}".lower()) from error
+        return data
