@@ -37,7 +37,7 @@ class Registries:
         of unqualified-search-registries, else docker.io."""
         ref = reference.parse(text)
         short = text.partition("@")[0]
-        if ref.registry != reference.DOCKER_HOST or short.startswith((reference.DOCKER_HOST, "index.docker.io/")):
+        if ref.registry != reference.DOCKER_HOST or short.partition("/")[0] in reference.DOCKER_NAMES:
             return [ref]
         name = short.rpartition(":")[0] if ":" in short.rpartition("/")[2] else short
         ending = text[len(name) :]
@@ -55,7 +55,8 @@ class Registries:
         prefix = str(entry.get("prefix") or entry.get("location") or ref.registry)
         found = []
         for mirror in entry.get("mirror") or []:
-            if mirror.get("pull-from-mirror") == "digest-only" and not ref.digest:
+            only = "digest-only" if entry.get("mirror-by-digest-only") else mirror.get("pull-from-mirror")
+            if only == ("tag-only" if ref.digest else "digest-only"):
                 continue
             found.append(_endpoint(str(mirror.get("location", "")), prefix, ref, bool(mirror.get("insecure"))))
         location = str(entry.get("location") or "")

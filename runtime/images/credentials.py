@@ -42,11 +42,11 @@ def find(registry: str, repository: str = "") -> "tuple[str, str] | None":
     keys = ["/".join([registry, *parts[:count]]) for count in range(len(parts), 0, -1)] + _host_keys(registry)
     for path in files():
         config = _read(path)
-        auths = config.get("auths") or {}
+        auths = _object(config, "auths", path)
         for key in keys:
-            if (entry := auths.get(key)) and (pair := _decode(entry, path)):
+            if (entry := _object(auths, key, path)) and (pair := _decode(entry, path)):
                 return pair
-        helpers = config.get("credHelpers") or {}
+        helpers = _object(config, "credHelpers", path)
         helper = next((helpers[key] for key in keys if key in helpers), config.get("credsStore"))
         if helper and (pair := _ask_helper(str(helper), keys)):
             return pair
@@ -79,6 +79,13 @@ def forget(registry: str) -> bool:
 def _host_keys(registry: str) -> "list[str]":
     keys = [registry, f"https://{registry}", f"https://{registry}/v1/", f"https://{registry}/v2/"]
     return [*keys, _DOCKER_KEY, "index.docker.io"] if registry == DOCKER_HOST else keys
+
+
+def _object(config: "Json", key: str, path: str) -> "Json":
+    found = config.get(key) or {}
+    if not isinstance(found, dict):
+        raise UsageError(f"{path}: {key!r} is no object")
+    return found
 
 
 def _decode(entry: "Json", path: str) -> "tuple[str, str] | None":

@@ -87,6 +87,8 @@ def kind(document: "Json", told: str = "") -> str:
     if "manifests" in document and ("layers" in document or "config" in document):
         raise ImageError("manifest: it is an index and a manifest at once")
     looks = OCI_INDEX if "manifests" in document else OCI_MANIFEST
+    if (said in MANIFESTS and told in INDEXES) or (said in INDEXES and told in MANIFESTS):
+        raise ImageError(f"manifest: it says {said} and came as {told}")
     found = said or (told if told in (*MANIFESTS, *INDEXES) else looks)
     if (found in INDEXES) != ("manifests" in document):
         raise ImageError(f"manifest: it says {found} and looks like {looks}")
@@ -155,8 +157,13 @@ def _rank(platform: "Json", wanted: "Json") -> int:
         return 0
     if not have or not want:
         return 20
-    newer = have[1:].isdigit() and want[1:].isdigit() and int(have[1:]) > int(want[1:])
-    return 100 if newer or not have[1:].isdigit() else 10 - min(9, int(have[1:]))
+    has, needs = _version(have), _version(want)
+    return 100 if has < 0 or has > needs >= 0 else 10 - has
+
+
+def _version(variant: str) -> int:
+    """5 of v5; -1 for what has no such number."""
+    return int(variant[1]) if len(variant) == 2 and variant[0] == "v" and variant[1] in "123456789" else -1
 
 
 def default_platform(machine: str) -> "Json":

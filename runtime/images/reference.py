@@ -6,11 +6,11 @@ A reference names a registry, a repository and a tag or digest; whether there is
 from ..errors import UsageError
 
 DOCKER_HOST, DOCKER_REGISTRY, LIBRARY = "docker.io", "registry-1.docker.io", "library/"
-_ALIASES = ("index.docker.io", "registry-1.docker.io")
+DOCKER_NAMES = (DOCKER_HOST, "index.docker.io", DOCKER_REGISTRY)
 MAX_NAME = 255
 _WORD = frozenset("abcdefghijklmnopqrstuvwxyz0123456789")
 _TAG = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
-_HOST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-:[]")
+_HOST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-")
 _HEX = frozenset("0123456789abcdef")
 
 
@@ -42,8 +42,12 @@ class Reference:
     @property
     def familiar(self) -> str:
         """As docker shows it: without docker.io and library/."""
-        name = self.repository.removeprefix(LIBRARY) if self.registry == DOCKER_HOST else self.name
-        return name + self._ending()
+        if self.registry != DOCKER_HOST:
+            return str(self)
+        short = self.repository.removeprefix(LIBRARY)
+        if _is_id(short):
+            return str(self)
+        return (self.repository if "/" in short else short) + self._ending()
 
     def __str__(self) -> str:
         return self.name + self._ending()
@@ -75,6 +79,8 @@ def parse(text: str) -> Reference:
         if not tag or len(tag) > 128 or tag[0] in ".-" or not _TAG.issuperset(tag):
             raise _wrong(text, f"{tag!r} is no tag")
     registry, repository = _split(rest)
+    if _is_id(rest):
+        raise _wrong(text, "64 hexadecimal digits are an id")
     if not repository or len(f"{registry}/{repository}") > MAX_NAME:
         raise _wrong(text, "it has no repository" if not repository else "it is too long")
     if bad := next((part for part in repository.split("/") if not _is_component(part)), None):
@@ -95,11 +101,31 @@ def _split(name: str) -> "tuple[str, str]":
     is_host = slash and (set(first) & set(".:[") or first == "localhost" or first != first.lower())
     if not is_host:
         return DOCKER_HOST, name if slash or not name else LIBRARY + name
-    if not _HOST.issuperset(first):
+    if not _is_host(first):
         raise _wrong(name, f"{first!r} is no host")
-    if first in (DOCKER_HOST, *_ALIASES):
+    if first in DOCKER_NAMES:
         return DOCKER_HOST, rest if "/" in rest or not rest else LIBRARY + rest
     return first, rest
+
+
+def _is_id(name: str) -> bool:
+    return len(name) == 64 and _HEX.issuperset(name)
+
+
+def _is_host(text: str) -> bool:
+    """A name, an IPv4 address or an IPv6 address in brackets, and a port if it likes."""
+    if text.startswith("["):
+        address, bracket, rest = text[1:].partition("]")
+        if not bracket or not address or not (_HEX | set("ABCDEF:")).issuperset(address):
+            return False
+        name, colon, port = "", rest[:1], rest[1:]
+        if colon not in ("", ":"):
+            return False
+    else:
+        name, colon, port = text.partition(":")
+        if not all(_HOST.issuperset(label) and label.strip("-") == label != "" for label in name.split(".")):
+            return False
+    return not colon or (port.isdecimal() and port.isascii())
 
 
 def _is_component(part: str) -> bool:
