@@ -98,7 +98,7 @@ class _Layer:
 
     def add(self, entry: "Entry", data: "Iterator[memoryview]") -> None:
         path = self._clean(entry.name)
-        self._count(entry)
+        self._count(entry.length)
         self._close_stale()
         if not path:
             self._root_entry(entry)
@@ -149,9 +149,10 @@ class _Layer:
             raise ImageError(f"layer: entry {name[:64]!r}... is too deep, or has too long a name")
         return b"/".join(parts)
 
-    def _count(self, entry: "Entry") -> None:
+    def _count(self, length: int) -> None:
+        """One more file, or directory that the archive forgot."""
         self._entries += 1
-        self._bytes += entry.length
+        self._bytes += length
         if self._entries > self._limits.entries:
             raise ImageError(f"layer: more than {self._limits.entries} entries", hint="is it a bomb?")
         if self._bytes > self._limits.bytes:
@@ -223,6 +224,7 @@ class _Layer:
                 return target
             if not make:
                 raise
+            self._count(0)
             if error.errno == ENOENT:
                 os.mkdir(name, 0o755, dir_fd=parent)
             else:
