@@ -8,6 +8,7 @@
     +-- LaunchError                  a step of the plan failed; carries the step and the errno
     |   +-- CommandNotFoundError     127
     |   +-- CommandNotExecutableError  126
+    +-- ImageError                   what an image, an archive or a registry holds or says is wrong
     +-- HookError                    a hook failed or took too long
     +-- StateError                   the container is not in a state that allows the verb
     |   +-- NotFoundError            no such container
@@ -104,6 +105,10 @@ class CommandNotExecutableError(LaunchError):
         super().__init__(number, step, errno, hint="it must be an executable file")
         why = "permission denied: is a directory" if detail == "is a directory" else detail or "permission denied"
         self.message = f"exec: {program!r}: {why}"
+
+
+class ImageError(WarrenError):
+    """What an image, an archive or a registry holds or says is wrong."""
 
 
 class HookError(WarrenError):
