@@ -352,6 +352,8 @@ def _command(words: list[str], rootfs: str) -> tuple[str, list[str]]:
     if not rootfs:
         if not words:
             raise UsageError("no source and no command are given", hint="warren run host -- COMMAND")
+        if not words[0]:
+            raise UsageError("the image has no name", hint="warren run IMAGE COMMAND")
         image, words = "" if words[0] == HOST else words[0], words[1:]
     return image, words[1:] if words[:1] == ["--"] else words
 

@@ -467,6 +467,8 @@ def _rootfs(image: "str | os.PathLike[str]") -> str:
 
 
 def _image(image: "str | os.PathLike[str]") -> str:
+    if not image:
+        raise UsageError("the image has no name", hint='use an image, "host" or a directory')
     return "" if _is_directory(image) or image == HOST else str(image)
 
 
