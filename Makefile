@@ -9,7 +9,7 @@ SOURCES := $(shell find runtime launcher cli.py hatch_build.py pyproject.toml RE
 BUILD_PACKAGES := gcc libc6-dev linux-libc-dev musl-tools libcap-dev python3 python3-dev python3-venv
 # Engines that the conformance tests start themselves, with the runtime under test.
 ENGINE_PACKAGES := containerd docker.io
-TEST_PACKAGES := busybox-static runc util-linux uidmap iproute2 procps passwd libseccomp2 \
+TEST_PACKAGES := busybox-static runc umoci libarchive-tools pigz zstd util-linux uidmap iproute2 procps passwd libseccomp2 \
 	golang-github-opencontainers-specs-dev $(ENGINE_PACKAGES)
 # What the OCI validation suite is built with.
 VALIDATION_PACKAGES := golang-go golang-github-opencontainers-runtime-tools-dev golang-github-mrunalp-fileutils-dev \
@@ -17,13 +17,15 @@ VALIDATION_PACKAGES := golang-go golang-github-opencontainers-runtime-tools-dev 
 	golang-github-opencontainers-specs-dev golang-github-opencontainers-selinux-dev golang-github-sirupsen-logrus-dev \
 	golang-gocapability-dev golang-github-urfave-cli-dev golang-github-xeipuuv-gojsonschema-dev golang-golang-x-sys-dev
 # A kernel as an ordinary program, and the runtimes that prove the tests in it.
-VM_PACKAGES := busybox-static runc crun iproute2 util-linux user-mode-linux systemd dbus
+VM_PACKAGES := busybox-static runc crun iproute2 util-linux user-mode-linux systemd dbus-daemon \
+	dbus-system-bus-common
 BENCH_PACKAGES := hyperfine crun runc bubblewrap busybox-static musl-tools gcc libc6-dev linux-libc-dev util-linux
 # The tiers that have tests.  bench/ is never part of them.
 TIERS = $(foreach tier,unit rootless privileged conformance vm,$(if $(wildcard tests/$(tier)/test_*.py),tests/$(tier)))
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-.PHONY: run build test test-long lint bench bench-engines bench-profile bench-cgroups validation deps test-deps vm-deps bench-deps vm guest-kernel clean
+.PHONY: run build test test-long lint bench bench-engines bench-profile bench-cgroups validation validation-suite \
+	deps test-deps vm-deps bench-deps vm guest-kernel clean
 .NOTPARALLEL:
 
 # Who it is, what it sees, and that the host is safe from it.
@@ -87,7 +89,7 @@ vm-deps: deps
 guest-kernel: build/guest-kernel/.done
 
 build/guest-kernel/.done:
-	$(call apt,qemu-system-x86 busybox-static)
+	$(call apt,qemu-system-x86 busybox-static criu)
 	rm -rf $(@D) && mkdir -p $(@D) && apt-get update -qq -o Acquire::Retries=3
 	cd $(@D) && package=$$(apt-cache depends linux-image-amd64 | sed -n 's/^ *Depends: *//p') && \
 		apt-get download -qq -o APT::Sandbox::User=root -o Acquire::Retries=3 "$$package" && \
@@ -103,7 +105,9 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The archive of the validation suite is none of ours: without it the rest is tested, and it is said.
 test: test-deps vm-deps build lint
+	$(MAKE) validation-suite || echo "warren: the validation suite cannot be built: its tests are left out" >&2
 	$(BIN)/python3 -m pytest -q $(TIERS)
 
 # Cgroup v2 with all its controllers, in a kernel of its own; a minute.
@@ -114,9 +118,12 @@ vm: vm-deps build $(VENV)/.test
 test-long: export WARREN_LONG := 1
 test-long: guest-kernel test
 
-# The OCI validation suite; RUNTIME=runc runs it on another runtime.
-validation: test-deps build build/validation/.done
-	$(BIN)/python3 -m pytest -q -rP tests/conformance/test_validation.py
+# The OCI validation suite: Warren beside runc and crun; writes docs/conformance.md.
+validation: test-deps bench-deps build validation-suite
+	$(BIN)/python3 -m tests.bench.validation
+
+# Built from its source; half a minute.
+validation-suite: build/validation/.done
 
 build/validation/.done: tests/conformance/validation/build.sh tests/conformance/validation/tap.go
 	$(call apt,$(VALIDATION_PACKAGES))

@@ -99,6 +99,8 @@ RUN_OPTIONS = _options(
     click.option("--entrypoint", default=None, metavar="COMMAND", help="Put a command before the given one."),
     click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Kill it then."),
     LIMIT_OPTIONS,
+    click.option("--pull", default="missing", type=click.Choice(["missing", "always", "never"]),
+                 help="When to fetch the image."),
     click.option("--plan", default=None, type=click.Choice(["text", "json"]), help="Print the steps, launch nothing."),
 )  # fmt: skip
 
@@ -147,15 +149,16 @@ def _takes_next(word: str, valued: set[str]) -> bool:
 def run(words: tuple[str, ...], **options: Any) -> None:
     """Run a command in a new container.
 
-    `warren run host -- COMMAND` uses the host's own root, read-only underneath: the host's files cannot be changed,
-    but what root may read the command may read.  `warren run --rootfs DIR COMMAND` uses a directory.
+    `warren run IMAGE COMMAND` uses an image, which is pulled if need be.  `warren run host -- COMMAND` uses the host's
+    own root, read-only underneath: the host's files cannot be changed, but what root may read the command may read.
+    `warren run --rootfs DIR COMMAND` uses a directory.
     """
-    style = options.pop("plan")
+    style, pull = options.pop("plan"), options.pop("pull")
     config = _config(list(words), options)
     if style:
         _print_plan(config, style)
         return
-    result = engine.run_foreground(config)
+    result = engine.run_foreground(config, pull)
     if result.oom_killed and result.returncode == KILLED:
         click.echo(f"warren: out of memory: a process was killed at the limit of {config.memory}", err=True)
     sys.exit(result.returncode)
@@ -183,24 +186,176 @@ def inspect(containers: tuple[str, ...]) -> None:
     click.echo(dump_json([engine.inspect(name) for name in containers], 2))
 
 
+@commands.command()
+@click.option("-q", "--quiet", is_flag=True, help="Print the image's id only.")
+@click.option("--platform", default="", metavar="OS/ARCH[/VARIANT]")
+@click.argument("name")
+def pull(name: str, platform: str, quiet: bool) -> None:
+    """Fetch an image from its registry; an interrupted pull is resumed."""
+    from runtime.images.manifest import parse_platform
+    from runtime.images.pull import pull as fetch
+    from runtime.images.store import Store
+
+    progress = _progress(quiet)
+    image = fetch(name, Store(), platform=parse_platform(platform) if platform else None, progress=progress)
+    click.echo(image.id)
+
+
+@commands.command()
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@click.argument("name")
+def push(name: str, quiet: bool) -> None:
+    """Send an image to the registry that its name says."""
+    from runtime.images import reference
+    from runtime.images.push import push as send
+    from runtime.images.store import Store
+
+    store = Store()
+    click.echo(send(store.find(name), reference.parse(name), store, progress=_progress(quiet)))
+
+
+def _progress(quiet: bool) -> Callable[[str, int, int], None]:
+    """A line for each blob that is complete."""
+    told: set[str] = set()
+
+    def tell(digest: str, done: int, size: int) -> None:
+        if done == size and not quiet and digest not in told:
+            told.add(digest)
+            click.echo(f"{digest[7:19]}: {size} bytes", err=True)
+
+    return tell
+
+
+@commands.command()
+@click.option("-q", "--quiet", is_flag=True, help="Print ids only.")
+@click.option("--format", "style", default="table", type=click.Choice(["table", "json"]))
+def images(style: str, quiet: bool) -> None:
+    """List the images in the store."""
+    from runtime.images import reference
+    from runtime.images.store import Store
+
+    found = [(reference.parse(name), image) for image in Store().images() for name in image.names]
+    if style == "json":
+        rows = [{"Repository": ref.familiar.partition(":")[0], "Tag": ref.tag, "ID": image.id, "Size": image.size}
+                for ref, image in found]  # fmt: skip
+        click.echo(dump_json(rows, 2))
+    elif quiet:
+        click.echo("\n".join(dict.fromkeys(image.id[7:19] for _, image in found)))
+    else:
+        click.echo(f"{'NAME':40} {'IMAGE ID':14} SIZE")
+        for ref, image in found:
+            click.echo(f"{ref.familiar:40} {image.id[7:19]:14} {image.size / 1e6:.1f} MB")
+
+
+@commands.command()
+@click.argument("names", nargs=-1, required=True)
+def rmi(names: tuple[str, ...]) -> None:
+    """Remove names of images, and what no other name and no container needs."""
+    from runtime.images.store import Store
+
+    store = Store()
+    for name in names:
+        image = store.find(name)
+        untagged = store.names_of(name, image)
+        for known in untagged:
+            store.untag(known)
+            click.echo(f"Untagged: {known}")
+    engine.collect_images(store)
+
+
+@commands.command()
+@click.argument("source")
+@click.argument("target")
+def tag(source: str, target: str) -> None:
+    """Give an image another name."""
+    from runtime.images import reference
+    from runtime.images.store import Store
+
+    store = Store()
+    store.tag(reference.parse(target), store.find(source).manifest.digest)
+
+
+@commands.command()
+@click.option("-i", "--input", "path", default="-", metavar="FILE", help="Instead of standard input.")
+def load(path: str) -> None:
+    """Take images from an archive: docker's or an OCI layout, compressed or not."""
+    from runtime.images.archive import load as take
+    from runtime.images.store import Store
+
+    with click.open_file(path, "rb") as file:
+        for image in take(file, Store()):
+            click.echo(f"Loaded image: {', '.join(image.names) or image.id}")
+
+
+@commands.command()
+@click.option("-o", "--output", "path", default="-", metavar="FILE", help="Instead of standard output.")
+@click.option("--format", "style", default="docker-archive", type=click.Choice(["docker-archive", "oci-archive"]))
+@click.argument("names", nargs=-1, required=True)
+def save(names: tuple[str, ...], path: str, style: str) -> None:
+    """Write images to an archive."""
+    from runtime.images import reference
+    from runtime.images.archive import save as write
+    from runtime.images.store import Store
+
+    store = Store()
+    images = [(store.find(name), [reference.parse(name).familiar]) for name in names]
+    if path == "-" and sys.stdout.isatty():
+        raise UsageError("not to a terminal", hint="--output FILE, or a pipe")
+    with click.open_file(path, "wb") as file:
+        write(images, store, file, style)
+
+
+@commands.command()
+@click.option("-u", "--username", default="")
+@click.option("-p", "--password", default="")
+@click.option("--password-stdin", is_flag=True)
+@click.argument("registry", default="docker.io")
+def login(registry: str, username: str, password: str, password_stdin: bool) -> None:
+    """Keep user and password for a registry, once it has taken them."""
+    from runtime.images import credentials
+    from runtime.images.configuration import Registries
+    from runtime.images.reference import Reference
+    from runtime.images.registry import Registry
+
+    user = username or click.prompt("Username", err=True)
+    secret = sys.stdin.readline().rstrip("\r\n") if password_stdin else password
+    secret = secret or click.prompt("Password", hide_input=True, err=True)
+    endpoint = Registries().endpoints(Reference(registry, "login"))[-1]
+    Registry(endpoint, (user, secret)).ping()
+    click.echo(f"Login Succeeded: {credentials.store(registry, user, secret)}")
+
+
+@commands.command()
+@click.argument("registry", default="docker.io")
+def logout(registry: str) -> None:
+    """Forget user and password for a registry."""
+    from runtime.images import credentials
+
+    if not credentials.forget(registry):
+        raise UsageError(f"not logged in to {registry}")
+    click.echo(f"Removed login credentials for {registry}")
+
+
 def _config(words: list[str], options: dict[str, Any]) -> ContainerConfig:
     options.pop("rm")
     env_files = options.pop("env_file")
     options["env"] = [*(entry for path in env_files for entry in _env_file(path)), *_env(options["env"])]
     for name in ("volume", "mount", "ulimit", "device"):
         options[name + "s"] = options.pop(name)
-    return ContainerConfig(_command(words, options["rootfs"]), id=engine.new_id(), **options)
+    image, command = _command(words, options["rootfs"])
+    return ContainerConfig(command, image=image, id=engine.new_id(), **options)
 
 
-def _command(words: list[str], rootfs: str) -> list[str]:
-    """The command behind the source; a "--" between the two is allowed."""
+def _command(words: list[str], rootfs: str) -> tuple[str, list[str]]:
+    """The image, "" for the host or a directory, and the command behind; a "--" between the two is allowed."""
+    image = ""
     if not rootfs:
         if not words:
             raise UsageError("no source and no command are given", hint="warren run host -- COMMAND")
-        if words[0] != HOST:
-            raise UsageError(f"unknown image {words[0]!r}: there are no images yet", hint="use host or --rootfs DIR")
-        words = words[1:]
-    return words[1:] if words[:1] == ["--"] else words
+        if not words[0]:
+            raise UsageError("the image has no name", hint="warren run IMAGE COMMAND")
+        image, words = "" if words[0] == HOST else words[0], words[1:]
+    return image, words[1:] if words[:1] == ["--"] else words
 
 
 def _env(entries: "tuple[str, ...] | list[str]") -> list[str]:

@@ -15,6 +15,7 @@ from .errors import HookError, LaunchError, NotFoundError, SpecError, StateError
 from .host import Host
 from .jsontext import dump_json
 from .state import StateDir, container_ids, poll_end, read_file, start_time
+from .syscalls import wait
 
 # What only a launch needs is imported where it launches: half of the time of `state`, `start` or `delete` was that.
 TYPE_CHECKING = False
@@ -23,8 +24,10 @@ if TYPE_CHECKING:
 
     from .cgroups.oom import OomWatch
     from .cgroups.stats import Reader, Stats
+    from .checkpoint import Images
     from .launch import Options
     from .plan import Wiring
+    from .resctrl import Group
     from .seccomp import Program
     from .spec import Bundle, Spec
     from .steps import LaunchPlan
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
     Json = dict[str, object]
 
 DEFAULT_ROOT = "/run/warren"
-OCI_VERSION = "1.2.0"
+OCI_VERSION = "1.3.0"
 _KILL_SECONDS = 10.0
 _CGROUP = ("unified", "legacy", "made", "best_effort", "unit", "slice")
 _CONTAINERS = ("apparmorProfile", "selinuxLabel", "scheduler", "ioPriority", "execCPUAffinity")
@@ -64,7 +67,7 @@ class Container:
         self.id = id
         self.root = root
         self.warnings: list[str] = []
-        """What the spec wants logged but not failed for, such as a failing poststart hook."""
+        """What the spec wants logged but not failed for, such as a failing poststop hook."""
 
     # ---- create, run, start
 
@@ -77,7 +80,9 @@ class Container:
         cgroup = self._name_cgroup(bundle.spec, host, options)
         user.set_home(bundle.spec.config.get("process") or {}, bundle.spec.root_path())
         filter = _filter(bundle.spec.config, cached=False)
-        return create_plan(bundle.spec, host, cgroup, self._wiring(options, filter, detached=detached))
+        return create_plan(
+            bundle.spec, host, cgroup, self._wiring(bundle.spec.config, options, filter, detached=detached)
+        )
 
     def create(self, bundle: "Bundle", options: "Options") -> int:
         """Set the container up to the user's program and stop there; returns the pid of its init (host's view).
@@ -89,18 +94,25 @@ class Container:
     def run(self, bundle: "Bundle", options: "Options") -> int:
         """Create and start in one; the container's init is a child of this process, to be waited for."""
         pid = self._create(bundle, options, detached=False)
-        self._poststart(bundle.spec.config)
+        try:
+            self._poststart(bundle.spec.config, pid)
+        except HookError:
+            self.delete(force=True)
+            wait(pid)
+            raise
         return pid
 
     def start(self) -> None:
         """Let the user's program run; returns when it has been executed.
 
-        Raises StateError when the container is not in state created, LaunchError when the program cannot be executed.
+        Raises StateError when the container is not in state created, LaunchError when the program cannot be executed,
+        HookError when a poststart hook fails; the container is stopped then.
         """
         self._dir.lock()
         try:
             record = self._record()
-            fifo = self._dir.open_fifo() if self._dir.process() else -1
+            pid = self._dir.process()
+            fifo = self._dir.open_fifo() if pid else -1
             if fifo < 0:
                 status = self._status(record)
                 raise StateError(f"container {self.id!r} cannot be started: it is {status}, not created")
@@ -113,31 +125,41 @@ class Container:
             finally:
                 posix.close(fifo)
             self._raise_report(record)
-            self._poststart(record["config"])  # type: ignore[arg-type]
+            try:
+                self._poststart(record["config"], pid)  # type: ignore[arg-type]
+            except HookError:
+                self._stop(_cgroup_of(record))
+                raise
         finally:
             self._dir.unlock()
 
     def _create(self, bundle: "Bundle", options: "Options", *, detached: bool) -> int:
-        from .launch import connect_console, launch, write_pid_file
+        from .launch import Callers, launch
         from .namespaces import user
         from .plan import create_plan
         from .steps import FIFO_SLOT, REPORT_SLOT
 
         host = Host.probe()
         spec = bundle.spec
+        self._warn_of_relative(spec.config)
         cgroup = self._name_cgroup(spec, host, options)
         user.set_home(spec.config.get("process") or {}, spec.root_path())
         filter = _filter(spec.config)
-        plan = create_plan(spec, host, cgroup, self._wiring(options, filter, detached=detached))
-        console = connect_console(options.console_socket) if options.console_socket else None
+        plan = create_plan(spec, host, cgroup, self._wiring(spec.config, options, filter, detached=detached))
+        callers = Callers(options)
         options.enforced.update(cgroup.enforced(spec.config, host))
         self._dir.make()
+        ours = Cgroup("", {})  # A cgroup that others are in is not to be destroyed.
         try:
+            cgroup.check_empty()
+            ours = cgroup
             cgroup.made = cgroup.missing_parents()
             self._dir.write_record(self._head(spec, cgroup, options), bundle.raw)
+            if group := self._resctrl(spec.config):
+                group.create()
             if not cgroup.unit:
                 self._make_cgroup(spec, cgroup, options, bundle.raw)
-            fds = self._descriptors(options, console.fileno() if console else options.console_fd, detached)
+            fds = self._descriptors(callers.console_fd, detached)
             try:
                 pid = launch(plan, fds, options, self._events(bundle, filter, cgroup, options))
             except LaunchError as error:
@@ -146,17 +168,24 @@ class Container:
                 for slot in (FIFO_SLOT, REPORT_SLOT):
                     if slot in fds:
                         posix.close(fds[slot])
-            if options.pid_file:
-                write_pid_file(options.pid_file, pid)
+            callers.announce(pid)
             return pid
         except BaseException:
-            self._destroy(cgroup)
+            self._destroy(ours, spec.config)
             self._poststop(spec.bundle, spec.config)
             raise
         finally:
-            if console:
-                console.close()
+            callers.close()
             self._dir.unlock()
+
+    def _warn_of_relative(self, config: "Json") -> None:
+        """runtime-spec 1.0 allowed relative mount destinations; engines that still write them should know."""
+        mounts: list[dict[str, str]] = config.get("mounts") or []  # type: ignore[assignment]
+        for index, mount in enumerate(mounts):
+            if mount["destination"][0] != "/":
+                self.warnings.append(
+                    f"mounts[{index}].destination {mount['destination']!r} is not absolute: taken as below /"
+                )
 
     def _head(self, spec: "Spec", cgroup: Cgroup, options: "Options") -> "Json":
         return {
@@ -196,7 +225,7 @@ class Container:
             options.enforced.update(now)
             self._dir.write_record(self._head(spec, cgroup, options), raw)
 
-    def _descriptors(self, options: "Options", console: int, detached: bool) -> "dict[int, int]":
+    def _descriptors(self, console: int, detached: bool) -> "dict[int, int]":
         from .steps import CONSOLE_SLOT, FIFO_SLOT, REPORT_SLOT
 
         fds = {}
@@ -226,6 +255,10 @@ class Container:
                 self._make_cgroup(spec, cgroup, options, bundle.raw, value)
             elif kind == SYNC and name == "limits":
                 cgroup.apply_late(spec.config, Host.probe())
+            elif kind == SYNC and name == "netDevices":
+                from .namespaces import netdevices
+
+                netdevices.move(spec.config["linux"]["netDevices"], pid, value)
             elif kind == SYNC:
                 return self._runtime_hooks(name, spec, pid)
             else:
@@ -257,17 +290,14 @@ class Container:
         hooks.run_hooks(declared.get("createRuntime"), state)
         return dump_json(self._state("creating", inside, spec.bundle, spec.config))
 
-    def _poststart(self, config: "Json") -> None:
-        """A failing poststart hook is logged and the rest go on (runtime.md, Lifecycle, step 9)."""
+    def _poststart(self, config: "Json", pid: int) -> None:
+        """A failing hook is an error that ends the container (runtime.md, Lifecycle, step 9, since 1.3)."""
         declared: dict[str, list[Json]] = config.get("hooks") or {}  # type: ignore[assignment]
-        for hook in declared.get("poststart") or []:
+        if declared.get("poststart"):
             from . import hooks
 
-            try:
-                # It may have ended already; but this is the state that start has brought about (runc).
-                hooks.run_hooks([hook], dump_json({**self.state(), "status": "running"}))
-            except HookError as error:
-                self.warnings.append(str(error))
+            # It may have ended already; but this is the state that start has brought about (runc).
+            hooks.run_hooks(declared["poststart"], dump_json({**self.state(), "status": "running", "pid": pid}))
 
     def _raise_report(self, record: "Json") -> None:
         data = self._dir.read_report()
@@ -280,13 +310,20 @@ class Container:
         number, errno, text = fail_text(data)
         spec = Spec(record["config"], str(record["bundle"]))  # type: ignore[arg-type]
         # As at create, so that the step's number means the same.
-        wiring = Wiring(detached=True, seccomp=_filter(spec.config), keyring=str(record.get("keyring") or ""))
+        group = self._resctrl(spec.config)
+        wiring = Wiring(
+            detached=True,
+            seccomp=_filter(spec.config),
+            keyring=str(record.get("keyring") or ""),
+            resctrl=group.tasks() if group else [],
+        )
         plan = create_plan(spec, Host.probe(), _cgroup_of(record), wiring)
         raise failure(plan, number, errno, text)
 
-    def _wiring(self, options: "Options", filter: "Program | None", *, detached: bool) -> "Wiring":
+    def _wiring(self, config: "Json", options: "Options", filter: "Program | None", *, detached: bool) -> "Wiring":
         from .plan import Wiring
 
+        group = self._resctrl(config)
         return Wiring(
             detached=detached,
             no_pivot=options.no_pivot,
@@ -296,6 +333,7 @@ class Container:
             size=options.size,
             seccomp=filter,
             keyring=self._keyring(options),
+            resctrl=group.tasks() if group else [],
         )
 
     def _keyring(self, options: "Options") -> str:
@@ -374,6 +412,68 @@ class Container:
                 raise StateError(f"container {self.id!r} is not paused: it is {self._status(record)}")
             cgroup.thaw()
         finally:
+            self._dir.unlock()
+
+    # ---- checkpoint, restore
+
+    def checkpoint(self, images: "Images") -> None:
+        """Write the processes to images; the container is deleted then, unless it is to go on.
+
+        Raises StateError unless created, running or paused; UnsupportedError; WarrenError with criu's reason.
+        """
+        from . import checkpoint
+        from .spec import Spec
+
+        self._dir.lock()
+        try:
+            record = self._record()
+            status = self._status(record)
+            if status not in ("running", "paused"):
+                raise StateError(f"container {self.id!r} cannot be checkpointed: container not running, it is {status}")
+            spec = Spec(record["config"], str(record["bundle"]))  # type: ignore[arg-type]
+            checkpoint.dump(images, spec, self._dir.process())
+        finally:
+            self._dir.unlock()
+        if not images.goes_on:
+            self.delete(force=True)
+
+    def restore(self, bundle: "Bundle", images: "Images", options: "Options") -> int:
+        """Make a container of the bundle and of images; its init is a child of this process.
+
+        Raises like `create`, and StateError for images of something else; whatever is raised, nothing is left.
+        """
+        from . import checkpoint
+        from .launch import Callers
+
+        host, spec = Host.probe(), bundle.spec
+        checkpoint.criu()
+        cgroup = self._name_cgroup(spec, host, options)
+        cgroups.check(spec.config, cgroup, host)
+        if cgroup.unit:
+            raise UnsupportedError("restore: a scope of systemd is not supported", hint="use cgroupfs")
+        callers = Callers(options)
+        self._dir.make()
+        ours, pid = Cgroup("", {}), 0
+        try:
+            cgroup.check_empty()
+            ours = cgroup
+            cgroup.made = cgroup.missing_parents()
+            self._dir.write_record(self._head(spec, cgroup, options), bundle.raw)
+            self._make_cgroup(spec, cgroup, options, bundle.raw)
+            pid = checkpoint.restore(images, spec, cgroup, self._dir.path, options)
+            self._dir.record_pid(pid)
+            checkpoint.check(spec, pid)
+            callers.announce(pid)
+            checkpoint.resume(pid)
+            return pid
+        except BaseException:
+            self._destroy(ours, spec.config)
+            if pid:
+                wait(pid)
+            self._poststop(spec.bundle, spec.config)
+            raise
+        finally:
+            callers.close()
             self._dir.unlock()
 
     # ---- limits and use
@@ -525,7 +625,10 @@ class Container:
                 raise StateError(
                     f"cannot delete container {self.id!r}: it is {status}, not stopped", hint="use --force"
                 )
-            self._destroy(_cgroup_of(record) if record else self._cgroup_without_record())
+            if record:
+                self._destroy(_cgroup_of(record), record["config"])  # type: ignore[arg-type]
+            else:
+                self._destroy(self._cgroup_without_record(), {})
             if record:
                 self._poststop(str(record["bundle"]), record["config"])  # type: ignore[arg-type]
         finally:
@@ -543,15 +646,31 @@ class Container:
             except HookError as error:
                 self.warnings.append(str(error))
 
-    def _destroy(self, cgroup: Cgroup) -> None:
+    def _destroy(self, cgroup: Cgroup, config: "Json") -> None:
         """Kill and remove everything, from names alone; may be repeated after any interruption."""
+        self._stop(cgroup)
+        if cgroup.directories():
+            cgroup.remove()
+        if group := self._resctrl(config):
+            group.remove()
+        self._dir.remove()
+
+    def _resctrl(self, config: "Json") -> "Group | None":
+        """The container's class of Intel RDT, where it has asked for one and there are any."""
+        wanted: Json | None = (config.get("linux") or {}).get("intelRdt")  # type: ignore[attr-defined]
+        if not wanted or not (mount := Host.probe().resctrl):
+            return None
+        from .resctrl import Group
+
+        return Group(mount, self.id, wanted)
+
+    def _stop(self, cgroup: Cgroup) -> None:
+        """Kill every process."""
         pid = self._dir.process()
         if pid:
             self._kill_init(pid)
         if cgroup.directories():
             cgroup.kill()
-            cgroup.remove()
-        self._dir.remove()
 
     def _kill_init(self, pid: int) -> None:
         """SIGKILL init and wait until it is gone; with a pid namespace that ends every process in it."""
@@ -604,27 +723,30 @@ class Container:
 
         `process` is a valid process object of the spec.  Raises StateError unless created or running.
         """
-        from .launch import connect_console, launch, write_pid_file
+        from .launch import Callers, launch
         from .steps import CONSOLE_SLOT, PIDFD_SLOT
 
         record = self._record()
-        pid = self._running(record)
+        pid = self._running(record, options.ignore_paused)
         filter = _filter(record["config"])  # type: ignore[arg-type]
         plan = self._exec_plan(record, process, options, pid, filter)
-        console = connect_console(options.console_socket) if options.console_socket else None
+        callers = Callers(options)
         fds = {PIDFD_SLOT: posix.pidfd_open(pid)}
         try:
-            self._running(record)
-            if console or options.console_fd >= 0:
-                fds[CONSOLE_SLOT] = console.fileno() if console else options.console_fd
+            self._running(record, options.ignore_paused)
+            if callers.console_fd >= 0:
+                fds[CONSOLE_SLOT] = callers.console_fd
             child = launch(plan, fds, options, self._exec_events(record, filter))
-            if options.pid_file:
-                write_pid_file(options.pid_file, child)
+            try:
+                callers.announce(child)
+            except BaseException:
+                _send(child, 9)
+                wait(child)
+                raise
             return child
         finally:
             posix.close(fds[PIDFD_SLOT])
-            if console:
-                console.close()
+            callers.close()
 
     def _exec_events(self, record: "Json", filter: "Program | None") -> "Callable[[int, int, str], str]":
         from .spec import Spec
@@ -662,18 +784,21 @@ class Container:
         user.set_home(process, spec.root_path())
         own = spec.config.get("process") or {}
         process = {**{key: own[key] for key in _CONTAINERS if key in own}, **process}
+        cgroup = _cgroup_of(record)
+        cgroup = cgroup.below(options.cgroups) if options.cgroups else cgroup.beside(pid, Host.probe())
         return exec_plan(
             spec,
             Host.probe(),
-            _cgroup_of(record).beside(pid, Host.probe()),
+            cgroup,
             process,
             _foreign_namespaces(pid),
-            self._wiring(options, filter, detached=False),
+            self._wiring(spec.config, options, filter, detached=False),
         )
 
-    def _running(self, record: "Json") -> int:
+    def _running(self, record: "Json", paused: bool = False) -> int:
+        """The pid of init of a container that takes processes, also of a `paused` one, which holds them back."""
         status = self._status(record)
-        if status not in ("created", "running"):
+        if status not in ("created", "running", "paused" if paused else ""):
             raise StateError(f"cannot exec in container {self.id!r}: container not running, it is {status}")
         return self._dir.process()
 

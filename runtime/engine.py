@@ -11,7 +11,7 @@ import select
 import time
 from errno import EINVAL, EPERM
 
-from .config import HOST, ContainerConfig, make_spec, raw_config, wants_userns
+from .config import HOST, ContainerConfig, image_config, make_spec, raw_config, wants_userns
 from .config.ids import lease_ids, reclaim_ids, release_ids
 from .config.words import make_sources
 from .console import Foreground, console_pair, terminal_size
@@ -20,6 +20,7 @@ from .errors import ExistsError, LaunchError, NotFoundError, ProcessError, State
 from .host import Host
 from .launch import Options
 from .spec import Bundle
+from .state import container_ids
 from .steps import LaunchPlan
 from .syscalls import wait
 
@@ -27,6 +28,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import IO, Any
+
+    from .images.store import Store
 
     Stream = int | IO[Any] | None
 
@@ -106,8 +109,8 @@ def plan(config: ContainerConfig) -> LaunchPlan:
     return run.container.plan(Bundle("/", spec, raw_config(spec)), run.options, detached=False)
 
 
-def run_foreground(config: ContainerConfig) -> Result:
-    """Run with the caller's own streams and terminal, passing signals on.
+def run_foreground(config: ContainerConfig, pull: str = "missing") -> Result:
+    """Run with the caller's own streams and terminal, passing signals on; `pull` is take_image()'s policy.
 
     Raises TimeoutExpiredError after config.timeout seconds, and what a launch raises.  Main thread only.
     """
@@ -118,6 +121,7 @@ def run_foreground(config: ContainerConfig) -> Result:
             if theirs is not None:
                 options.console_fd = theirs.fileno()
             run = _Run(config, options)
+            run.pull = pull
             try:
                 pid = run.launch()
                 if ours is not None:
@@ -128,6 +132,7 @@ def run_foreground(config: ContainerConfig) -> Result:
                     foreground.restore_mode()
                     raise _timed_out(config)
                 run.pid = 0
+                run.remove()
                 return run.result(code, None, None)
             finally:
                 run.end()
@@ -183,6 +188,7 @@ def run(
         [os.fspath(word) for word in argv],
         id=new_id(),
         rootfs=_rootfs(image),
+        image=_image(image),
         env=[f"{name}={value}" for name, value in (env or {}).items()],
         workdir=os.fspath(cwd) if cwd is not None else "",
         user=None if user is None else str(user),
@@ -237,15 +243,18 @@ def _text(data: "bytes | None", encoding: str, errors: str) -> "str | None":
 
 
 class _Run:
-    """A container between its launch and its end."""
+    """A container between its launch and its end; of `config.image`, where that is named."""
 
     def __init__(self, config: ContainerConfig, options: Options) -> None:
         self.config = config
         self.options = options
         self.root = default_root()
         self.container = Container(config.id, self.root)
+        self.store: Store | None = None
+        self.pull = "missing"
         self.pid = 0
         """The container's process from its launch until it is waited for."""
+        self.oom_killed = False
         options.ephemeral = True
         options.init = config.init
         options.best_effort = config.best_effort
@@ -295,26 +304,68 @@ class _Run:
     def _try(self) -> int:
         host, config = Host.probe(), self.config
         try:
+            if config.image:
+                from .images.store import Store
+
+                self.store = Store()
+                take_image(config, self.store, self.pull)
             leased = wants_userns(config, host) and host.privileged
             first = lease_ids(self.root, config.id) if leased else 0
             spec = make_spec(config, host, first, self.options.enforced)
             make_sources(config.volumes)
             return self.container.run(Bundle("/", spec, raw_config(spec)), self.options)
         except BaseException:
-            release_ids(self.root, config.id)
+            self._release()
             raise
 
+    def _release(self) -> None:
+        release_ids(self.root, self.config.id)
+        if self.store:
+            self.store.release(self.config.id)
+
+    def remove(self) -> None:
+        """Delete it, and whatever it left running; its cgroup is asked before it goes."""
+        self.oom_killed = bool(self.config.memory) and self.container.oom_kills() > 0
+        self.container.delete(force=True)
+
     def result(self, code: int, stdout: "bytes | None", stderr: "bytes | None") -> Result:
-        """To be asked before end(), which takes the cgroup away that knows of the kills."""
-        killed = bool(self.config.memory) and self.container.oom_kills() > 0
-        return Result(list(self.config.argv), code, stdout, stderr, self.options.enforced, oom_killed=killed)
+        argv, enforced = list(self.config.argv), self.options.enforced
+        return Result(argv, code, stdout, stderr, enforced, oom_killed=self.oom_killed)
 
     def end(self) -> None:
         """Delete it, if it is still there, and leave no zombie of it; idempotent."""
         self.container.delete(force=True)
         if self.pid:
             self.wait()
-        release_ids(self.root, self.config.id)
+        self._release()
+
+
+def take_image(config: ContainerConfig, store: "Store", policy: str) -> None:
+    """Let the configuration be the image's where it says nothing itself, and keep its layers for the container.
+
+    `policy` is docker's --pull: missing, always, never.  Raises NotFoundError, ImageError.
+    """
+    if policy not in ("missing", "always", "never"):
+        raise UsageError(f"--pull {policy!r} is unknown", hint="missing, always or never")
+    try:
+        image = store.find(config.image) if policy != "always" else None
+    except NotFoundError:
+        if policy == "never":
+            raise
+        image = None
+    if image is None:
+        from .images.pull import pull
+
+        image = pull(config.image, store)
+    store.use(config.id, image.chains)
+    config.layers = [store.layer_path(chain) for chain in reversed(image.chains)]
+    image_config.apply(config, image.config)
+
+
+def collect_images(store: "Store") -> int:
+    """Remove what no image's name and no container needs any more; bytes of the blobs."""
+    ids = set(container_ids(default_root()))
+    return store.collect(lambda container: container in ids)
 
 
 def clean_up(root: str) -> None:
@@ -406,13 +457,19 @@ def _timed_out(config: ContainerConfig) -> TimeoutExpiredError:
     return TimeoutExpiredError(f"command {config.argv[0]!r} took longer than {config.timeout:g} s and was killed")
 
 
+def _is_directory(image: "str | os.PathLike[str]") -> bool:
+    """A path, or words that begin like one, is a directory; other words name an image."""
+    return not isinstance(image, str) or image.startswith(("/", "."))
+
+
 def _rootfs(image: "str | os.PathLike[str]") -> str:
-    if image == HOST:
-        return ""
-    text = os.fsdecode(image)
-    if not isinstance(image, str) or text.startswith(("/", ".")):
-        return text
-    raise UsageError(f"unknown image {text!r}: there are no images yet", hint='use "host" or a directory')
+    return os.fsdecode(image) if _is_directory(image) else ""
+
+
+def _image(image: "str | os.PathLike[str]") -> str:
+    if not image:
+        raise UsageError("the image has no name", hint='use an image, "host" or a directory')
+    return "" if _is_directory(image) or image == HOST else str(image)
 
 
 class _Input:
@@ -509,7 +566,7 @@ def _communicate(
     finally:
         posix.close(ended)
     # Killing the cgroup ends orphans that could hold the pipes open.
-    run.container.delete(force=True)
+    run.remove()
     for fd, parts in collected.items():
         while part := posix.read(fd, _BUFFER):
             parts.append(part)

@@ -8,6 +8,7 @@
     +-- LaunchError                  a step of the plan failed; carries the step and the errno
     |   +-- CommandNotFoundError     127
     |   +-- CommandNotExecutableError  126
+    +-- ImageError                   what an image, an archive or a registry holds or says is wrong
     +-- HookError                    a hook failed or took too long
     +-- StateError                   the container is not in a state that allows the verb
     |   +-- NotFoundError            no such container
@@ -25,8 +26,15 @@ if TYPE_CHECKING:
     from .steps import Step
 
 
+_LONGEST = 800
+"""Characters of a message; a mount option or a path of a bundle may be much longer."""
+
+
 class WarrenError(Exception):
     exit_code = 125
+    about_command = False
+    """Whether it tells of the container's own command.  podman takes "no such file or directory", from whatever cause,
+    for a command that is missing; so no other error says so."""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -34,9 +42,14 @@ class WarrenError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        """Message and hint on one line, whatever control characters user data brought in."""
+        """Message and hint on one line, whatever control characters user data brought in, and however much of it."""
         text = f"{self.message} ({self.hint})" if self.hint else self.message
-        return "".join([c if c.isprintable() else repr(c)[1:-1] for c in text])
+        if not self.about_command:
+            text = text.replace("no such file or directory", "not found").replace(
+                "No such file or directory", "not found"
+            )
+        text = "".join([c if c.isprintable() else repr(c)[1:-1] for c in text])
+        return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 :]}"
 
 
 class UsageError(WarrenError):
@@ -74,6 +87,7 @@ class LaunchError(WarrenError):
 
 class CommandNotFoundError(LaunchError):
     exit_code = 127
+    about_command = True
 
     def __init__(self, number: int, step: "Step | None", errno: int, program: str) -> None:
         super().__init__(number, step, errno, hint="is it installed in the container?")
@@ -91,6 +105,10 @@ class CommandNotExecutableError(LaunchError):
         super().__init__(number, step, errno, hint="it must be an executable file")
         why = "permission denied: is a directory" if detail == "is a directory" else detail or "permission denied"
         self.message = f"exec: {program!r}: {why}"
+
+
+class ImageError(WarrenError):
+    """What an image, an archive or a registry holds or says is wrong."""
 
 
 class HookError(WarrenError):

@@ -131,6 +131,11 @@ class Host:
         return next((m.point for m in self.mounts if m.type == "cgroup2"), "")
 
     @property
+    def resctrl(self) -> str:
+        """Where the file system of Intel RDT is mounted; "" when it is not."""
+        return next((m.point for m in self.mounts if m.type == "resctrl"), "")
+
+    @property
     def cgroup_legacy(self) -> "dict[str, str]":
         """Where each v1 hierarchy is mounted, by its controllers ("cpu,cpuacct") or name ("name=systemd")."""
 

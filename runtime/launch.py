@@ -8,6 +8,7 @@ import _socket
 import fcntl
 import posix
 import sys
+from _struct import pack
 from errno import EACCES, EAGAIN, EBADMSG, EINTR, EINVAL, EISDIR, ENOENT, ENOEXEC, ENOTDIR, EPERM
 
 from .errors import CommandNotExecutableError, CommandNotFoundError, LaunchError, WarrenError
@@ -33,6 +34,9 @@ class Options:
     console_socket  path of a unix stream socket that receives the terminal's master (SCM_RIGHTS)
     console_fd      an already connected one instead; it stays the caller's
     pid_file        written, by rename, before the launch returns
+    pidfd_socket    path of a unix stream socket that receives a pidfd of the process (SCM_RIGHTS)
+    cgroups         of `exec`: where below the container's cgroup, by controller (Cgroup.below)
+    ignore_paused   `exec` in a paused container waits for it to be resumed instead of being refused
     preserve_fds    how many descriptors from 3 on the container's process keeps
     no_new_keyring  the container keeps the session keyring of its caller (keyrings(7))
     stdio           descriptors that become its 0, 1 and 2
@@ -46,8 +50,9 @@ class Options:
     """
 
     __slots__ = (
-        "best_effort", "cgroup_manager", "console_fd", "console_socket", "enforced", "ephemeral", "init",
-        "no_new_keyring", "no_pivot", "pdeathsig", "pid_file", "preserve_fds", "size", "stdio",
+        "best_effort", "cgroup_manager", "cgroups", "console_fd", "console_socket", "enforced", "ephemeral",
+        "ignore_paused", "init", "no_new_keyring", "no_pivot", "pdeathsig", "pid_file", "pidfd_socket", "preserve_fds",
+        "size", "stdio",
     )  # fmt: skip
 
     def __init__(
@@ -56,6 +61,9 @@ class Options:
         console_socket: str = "",
         console_fd: int = -1,
         pid_file: str = "",
+        pidfd_socket: str = "",
+        cgroups: "dict[str, str] | None" = None,
+        ignore_paused: bool = False,
         preserve_fds: int = 0,
         no_pivot: bool = False,
         no_new_keyring: bool = False,
@@ -71,6 +79,9 @@ class Options:
         self.console_socket = console_socket
         self.console_fd = console_fd
         self.pid_file = pid_file
+        self.pidfd_socket = pidfd_socket
+        self.cgroups = cgroups or {}
+        self.ignore_paused = ignore_paused
         self.preserve_fds = preserve_fds
         self.no_pivot = no_pivot
         self.no_new_keyring = no_new_keyring
@@ -89,8 +100,8 @@ def launch(plan: LaunchPlan, fds: "dict[int, int]", options: Options, on_event: 
 
     Returns when the user's program has been executed or, if the plan waits for start, when it is ready to be.
     `fds` maps slots to descriptors.  `on_event(kind, value, text)` is called for PID, SYNC and MAP; what it returns
-    goes back with the OK.  Raises LaunchError, CommandNotFoundError or CommandNotExecutableError; whatever is
-    raised, no process is left.
+    goes back with the OK.  A SYNC of `init` outside comes with its pid.  Raises LaunchError, CommandNotFoundError or
+    CommandNotExecutableError; whatever is raised, no process is left.
     """
     _check_preserved(options.preserve_fds)
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
@@ -227,6 +238,8 @@ def _hint(op: str, errno: int) -> str:
         return "it needs CAP_SYS_NICE on the host"
     if op == "affinity" and errno == EINVAL:
         return "this machine, or the container's cpuset, has none of these processors"
+    if op == "memory_policy":
+        return "has this machine these memory nodes, and do the mode and its flags go with them?"
     if op == "keyring":
         return "use --no-new-keyring"
     if op == "bind" and errno == EINVAL:
@@ -241,6 +254,47 @@ def init_path() -> str:
     return __file__.rpartition("/")[0] + "/init/init"
 
 
+class Callers:
+    """What an engine waits for: the terminal and a pidfd over sockets of its own, and a pid file.
+
+    The sockets are connected to before anything is made; to be closed.
+    """
+
+    __slots__ = ("console", "options", "pidfd")
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.console = _connect(options.console_socket, "console")
+        self.pidfd = _connect(options.pidfd_socket, "pidfd")
+
+    @property
+    def console_fd(self) -> int:
+        return self.console.fileno() if self.console else self.options.console_fd
+
+    def announce(self, pid: int) -> None:
+        """Tell of the process `pid`, our child that has not been waited for yet."""
+        if self.pidfd:
+            _send_pidfd(self.pidfd, pid)
+        if self.options.pid_file:
+            write_pid_file(self.options.pid_file, pid)
+
+    def close(self) -> None:
+        for sock in (self.console, self.pidfd):
+            if sock:
+                sock.close()
+
+
+def _send_pidfd(sock: "_socket.socket", pid: int) -> None:
+    fd = posix.pidfd_open(pid)
+    try:
+        rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, pack("=i", fd))
+        sock.sendmsg([b"pidfd"], [rights], _socket.MSG_NOSIGNAL)
+    except OSError as error:
+        raise WarrenError(f"pidfd socket: {posix.strerror(error.errno or 0)}".lower()) from error
+    finally:
+        posix.close(fd)
+
+
 def write_pid_file(path: str, pid: int) -> None:
     """Write by rename: a reader sees all of it or nothing."""
     temporary = f"{path}.{posix.getpid()}.tmp"
@@ -252,8 +306,11 @@ def write_pid_file(path: str, pid: int) -> None:
     posix.rename(temporary, path)
 
 
-def connect_console(path: str) -> "_socket.socket":
-    """Connect to --console-socket; AF_UNIX limits the path to 107 bytes, which a short link to it gets around."""
+def _connect(path: str, what: str) -> "_socket.socket | None":
+    """Connect to an engine's socket; AF_UNIX limits the path to 107 bytes, which a short link to it gets around."""
+    if not path:
+        return None
+    name = path
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     fd = -1
     try:
@@ -263,7 +320,7 @@ def connect_console(path: str) -> "_socket.socket":
         sock.connect(path)
     except OSError as error:
         sock.close()
-        raise WarrenError(f"console socket {path}: {posix.strerror(error.errno or 0)}".lower()) from error
+        raise WarrenError(f"{what} socket {name}: {posix.strerror(error.errno or 0)}".lower()) from error
     finally:
         if fd >= 0:
             posix.close(fd)

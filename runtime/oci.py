@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     Json = dict[str, Any]
 
-SPEC_VERSION = "1.2.0"
 
 # Options of a command: names (the first one is the key), and whether they take a value ("=") or repeat ("*").
 _GLOBAL = {
@@ -31,6 +30,10 @@ _GLOBAL = {
 _CREATE = {
     "bundle b": "=", "config f": "=", "console-socket": "=", "pidfd-socket": "=", "pid-file": "=", "no-pivot": "",
     "no-new-keyring": "", "preserve-fds": "=", "plan": "?", "help h": "",
+}  # fmt: skip
+_CRIU = {
+    "image-path": "=", "work-path": "=", "tcp-established": "", "ext-unix-sk": "", "shell-job": "", "lazy-pages": "",
+    "file-locks": "", "manage-cgroups-mode": "=", "empty-ns": "=", "auto-dedup": "",
 }  # fmt: skip
 _COMMANDS: "dict[str, tuple[str, dict[str, str]]]" = {
     "create": ("ID", _CREATE),
@@ -54,12 +57,18 @@ _COMMANDS: "dict[str, tuple[str, dict[str, str]]]" = {
         "memory-swap": "=", "pids-limit": "=", "l3-cache-schema": "=", "mem-bw-schema": "=",
     }),
     "events": ("ID", {"stats": "", "interval": "="}),
+    "checkpoint": ("ID", {
+        **_CRIU, "parent-path": "=", "leave-running": "", "pre-dump": "", "page-server": "=", "status-fd": "=",
+    }),
+    "restore": ("ID", {
+        **_CRIU, "bundle b": "=", "config f": "=", "console-socket": "=", "detach d": "", "pid-file": "=",
+        "no-subreaper": "", "no-pivot": "", "lsm-profile": "=", "lsm-mount-context": "=",
+    }),
     "ps": ("ID [PS OPTIONS]", {"format f": "="}),
     "list": ("", {"format f": "=", "quiet q": ""}),
     "spec": ("", {"bundle b": "=", "rootless": ""}),
     "features": ("", {}),
 }  # fmt: skip
-_LATER = ("checkpoint", "restore")
 _SIGNALS = {
     name: number + 1
     for number, name in enumerate(
@@ -137,7 +146,7 @@ def main() -> "NoReturn":
         code = 1
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        log.error(f"{where}{posix.strerror(error.errno or 0)}".lower())
+        log.error(str(WarrenError(f"{where}{posix.strerror(error.errno or 0).lower()}")))
     except Exception as error:  # A fault of ours is one line too.
         code = 125
         log.error(f"internal error: {type(error).__name__}: {error}")
@@ -207,7 +216,11 @@ class Log:
 
 
 def _main(argv: "list[str]", log: Log) -> int:
-    options, rest = parse(argv, _GLOBAL, stop=True)
+    try:
+        options, rest = parse(argv, _GLOBAL, stop=True)
+    except UsageError:
+        log.path, log.format = _spoken("log", argv), _spoken("log-format", argv)
+        raise
     log.path, log.debug = options.get("log"), bool(options.get("debug"))
     log.format = options.get("log-format") or "text"
     if log.format not in ("text", "json"):
@@ -220,8 +233,6 @@ def _main(argv: "list[str]", log: Log) -> int:
         return 0
     log.command = rest[0]
     manager = _check_globals(options)
-    if rest[0] in _LATER:
-        raise UnsupportedError(f"{rest[0]} is not supported yet", hint="it comes with a later release")
     if rest[0] not in _COMMANDS:
         raise UsageError(f"unknown command {rest[0]!r}", hint="see warren-oci --help")
     words, known = _COMMANDS[rest[0]]
@@ -233,6 +244,15 @@ def _main(argv: "list[str]", log: Log) -> int:
     arguments.options["cgroup-manager"] = manager
     run: Callable[[Arguments, str, Log], int] = globals()["_" + rest[0]]
     return run(arguments, options.get("root") or _default_root(), log)
+
+
+def _spoken(key: str, argv: "list[str]") -> str:
+    """The value of a global option on a command line that could not be parsed; "" if it is not there."""
+    for word, following in zip(argv, [*argv[1:], ""], strict=True):
+        name, equals, value = word.lstrip("-").partition("=")
+        if word.startswith("-") and name == key:
+            return value if equals else following
+    return ""
 
 
 def parse(argv: "list[str]", known: "dict[str, str]", *, stop: bool) -> "tuple[Arguments, list[str]]":
@@ -328,16 +348,28 @@ def _bundle(arguments: Arguments) -> "Bundle":
 def _options(arguments: Arguments) -> "Options":
     from .launch import Options
 
-    if arguments.get("pidfd-socket"):
-        raise UnsupportedError("--pidfd-socket is not supported yet", hint="use --pid-file")
     return Options(
         console_socket=arguments.get("console-socket"),
         pid_file=arguments.get("pid-file"),
+        pidfd_socket=arguments.get("pidfd-socket"),
+        cgroups=_subgroups(arguments.get("cgroup", [])),
+        ignore_paused=bool(arguments.get("ignore-paused")),
         preserve_fds=arguments.number("preserve-fds") + _listened(),
         no_pivot=bool(arguments.get("no-pivot")),
         no_new_keyring=bool(arguments.get("no-new-keyring")),
         cgroup_manager=arguments.get("cgroup-manager"),
     )
+
+
+def _subgroups(words: "list[str]") -> "dict[str, str]":
+    """runc's exec --cgroup: PATH for all hierarchies, or CONTROLLER[,CONTROLLER...]:PATH several times, for v1."""
+    found: dict[str, str] = {}
+    for word in words:
+        controllers, colon, path = word.rpartition(":")
+        if ":" in controllers or (not colon and len(words) > 1) or (colon and not controllers):
+            raise UsageError(f"--cgroup {word!r} is neither PATH nor CONTROLLERS:PATH")
+        found.update(dict.fromkeys(controllers.split(","), path))
+    return found
 
 
 def _listened() -> int:
@@ -391,6 +423,7 @@ def _create(arguments: Arguments, root: str, log: Log) -> int:
     process = bundle.spec.config.get("process") or {}
     _check_terminal(bool(process.get("terminal")), True, options.console_socket)
     container.create(bundle, options)
+    _warn(container, log)
     return 0
 
 
@@ -501,6 +534,30 @@ def _delete(arguments: Arguments, root: str, log: Log) -> int:
     return 0
 
 
+def _checkpoint(arguments: Arguments, root: str, log: Log) -> int:
+    from .checkpoint import Images
+    from .container import Container
+
+    Container(arguments.words[0], root).checkpoint(Images(arguments.options))
+    return 0
+
+
+def _restore(arguments: Arguments, root: str, log: Log) -> int:
+    """Like run: in the foreground until the container ends, unless detached."""
+    from .checkpoint import Images
+    from .container import Container
+
+    bundle, options, images = _bundle(arguments), _options(arguments), Images(arguments.options)
+    container = Container(arguments.words[0], root)
+    if arguments.get("detach"):
+        container.restore(bundle, images, options)
+        return 0
+    try:
+        return _foreground(lambda: container.restore(bundle, images, options), options, False)
+    finally:
+        container.delete(force=True)
+
+
 # ---- limits and use
 
 # Options of update, and what they set of linux.resources; sizes have units.
@@ -609,8 +666,6 @@ def _process(arguments: Arguments, container: "Any") -> "Json":
     from .jsontext import parse_json, read_regular
     from .spec import validate_process
 
-    if arguments.get("cgroup"):
-        raise UnsupportedError("--cgroup is not supported yet", hint="it comes with a later release")
     if arguments.get("process"):
         text = read_regular(arguments.get("process"), "process file")
         return validate_process(parse_json(text, arguments.get("process")))
@@ -771,38 +826,52 @@ def _spec(arguments: Arguments, root: str, log: Log) -> int:
 
 
 def _features(arguments: Arguments, root: str, log: Log) -> int:
-    from . import capabilities, namespaces
+    """features.md and features-linux.md: what this version knows, whatever the host can do of it."""
+    from .container import OCI_VERSION
     from .jsontext import dump_json
     from .namespaces.mount import MOUNT_OPTIONS
-    from .seccomp.document import ACTIONS, FAMILIES, FLAGS, OPERATORS
+    from .spec import HOOKS
 
     features = {
         "ociVersionMin": "1.0.0",
-        "ociVersionMax": SPEC_VERSION,
-        "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
+        "ociVersionMax": OCI_VERSION,
+        "hooks": list(HOOKS),
         "mountOptions": MOUNT_OPTIONS,
-        "linux": {
-            "namespaces": sorted(namespaces.TYPES),
-            "capabilities": list(capabilities.NAMES),
-            "cgroup": {"v1": True, "v2": True, "systemd": True, "systemdUser": True, "rdma": False},
-            "seccomp": {
-                "enabled": True,
-                "actions": sorted(ACTIONS),
-                "operators": sorted(OPERATORS),
-                "archs": sorted({name for names in FAMILIES.values() for name in names}),
-                "knownFlags": sorted(FLAGS),
-                "supportedFlags": sorted(FLAGS),
-            },
-            "apparmor": {"enabled": True},
-            "selinux": {"enabled": True},
-            "intelRdt": {"enabled": False},
-            "mountExtensions": {"idmap": {"enabled": True}},
-        },
+        "linux": _linux_features(),
         "annotations": {"org.warren.version": _package_version()},
-        "potentiallyUnsafeConfigAnnotations": [],
+        # A name that ends with a dot is a prefix.
+        "potentiallyUnsafeConfigAnnotations": ["org.systemd.property."],
     }
     sys.stdout.write(dump_json(features, 2) + "\n")
     return 0
+
+
+def _linux_features() -> "Json":
+    from . import capabilities, namespaces
+    from .host import Host
+    from .seccomp.document import ACTIONS, ARCHITECTURES, FLAGS, OPERATORS, WAIT_KILLABLE
+    from .spec import MEMORY_FLAGS, MEMORY_MODES
+
+    enabled = {"enabled": True}
+    return {
+        "namespaces": sorted(namespaces.TYPES),
+        "capabilities": list(capabilities.NAMES),
+        "cgroup": {"v1": True, "v2": True, "systemd": True, "systemdUser": True, "rdma": True},
+        "seccomp": {
+            "enabled": True,
+            "actions": sorted(ACTIONS),
+            "operators": sorted(OPERATORS),
+            "archs": sorted(ARCHITECTURES),
+            "knownFlags": sorted(FLAGS),
+            "supportedFlags": sorted(FLAGS if Host.probe().kernel >= (5, 19) else set(FLAGS) - {WAIT_KILLABLE}),
+        },
+        "apparmor": enabled,
+        "selinux": enabled,
+        "intelRdt": {"enabled": True, "schemata": True, "monitoring": True},
+        "memoryPolicy": {"modes": list(MEMORY_MODES), "flags": list(MEMORY_FLAGS)},
+        "mountExtensions": {"idmap": enabled},
+        "netDevices": enabled,
+    }
 
 
 def _package_version() -> str:
@@ -812,8 +881,10 @@ def _package_version() -> str:
 
 
 def _version() -> str:
+    from .container import OCI_VERSION
+
     version = _package_version()
-    return f"warren-oci version {version}\ncommit: v{version}\nspec: {SPEC_VERSION}\n"
+    return f"warren-oci version {version}\ncommit: v{version}\nspec: {OCI_VERSION}\n"
 
 
 def _option_words(known: "dict[str, str]") -> str:

@@ -39,7 +39,9 @@ _DOMAINS = {"LINUX": 0x0000, "LINUX32": 0x0008}
 class Wiring:
     """What a plan must know of how its launch is wired, beyond the spec."""
 
-    __slots__ = ("detached", "init", "keyring", "no_pivot", "pdeathsig", "preserve_fds", "seccomp", "size")
+    __slots__ = (
+        "detached", "init", "keyring", "no_pivot", "pdeathsig", "preserve_fds", "resctrl", "seccomp", "size",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -52,6 +54,7 @@ class Wiring:
         size: "tuple[int, int]" = (0, 0),
         seccomp: "Program | None" = None,
         keyring: str = "",
+        resctrl: "list[str] | None" = None,
     ) -> None:
         self.detached = detached  # create: wait for start between set-up and the user's program
         self.no_pivot = no_pivot
@@ -60,6 +63,7 @@ class Wiring:
         self.init = init
         self.size = size
         self.seccomp = seccomp  # linux.seccomp, compiled
+        self.resctrl = resctrl or []  # tasks files of the container's class of Intel RDT
         self.keyring = keyring  # name of the container's session keyring; "" leaves it the caller's
 
 
@@ -79,7 +83,7 @@ def create_plan(spec: "Spec", host: "Host", cgroup: "Cgroup", wiring: Wiring) ->
     if cgroup.unit:
         plan.add("sync", "cgroup")
     _adjust_oom_score(plan, process)
-    cgroup_slot = _join_cgroup(plan, cgroup)
+    cgroup_slot = _join_cgroup(plan, cgroup, wiring)
     if program := cgroups.assemble_device_program(spec.config, cgroup, host):
         plan.add("device_program", cgroup_slot, program)
     if host.privileged:
@@ -97,6 +101,7 @@ def create_plan(spec: "Spec", host: "Host", cgroup: "Cgroup", wiring: Wiring) ->
     plan.add("setsid")
     if wiring.keyring:
         plan.add("keyring", wiring.keyring, _KEY_USR_SEARCH)
+    network.take_devices(plan, spec)
     plan.add("propagation", mount.SLAVE)
     if not host.privileged:
         root = _clone_sources(plan, spec, host, mounts, nodes)
@@ -138,7 +143,7 @@ def exec_plan(spec: "Spec", host: "Host", cgroup: "Cgroup", process: "Json", typ
         plan.add("sync", "cgroup")
     _adjust_oom_score(plan, process)
     _run_on(plan, process, "initial")
-    cgroup_slot = _join_cgroup(plan, cgroup)
+    cgroup_slot = _join_cgroup(plan, cgroup, wiring)
     plan.add("undumpable")
     if types:
         plan.add("setns", PIDFD_SLOT, types)
@@ -190,9 +195,9 @@ def _set_attributes(
     mount.set_attributes(plan, mounts, userns)
 
 
-def _join_cgroup(plan: LaunchPlan, cgroup: "Cgroup") -> int:
-    """Join v1 hierarchies while single-threaded; open the v2 directory for clone3(2) (DESIGN, Joining cgroups)."""
-    for path in cgroup.join_paths():
+def _join_cgroup(plan: LaunchPlan, cgroup: "Cgroup", wiring: Wiring) -> int:
+    """Join v1 hierarchies, and resctrl, while single-threaded; open the v2 directory for clone3(2)."""
+    for path in [*cgroup.join_paths(), *wiring.resctrl]:
         plan.add("cgroup_join", path)
     if not cgroup.unified:
         return -1
@@ -218,6 +223,10 @@ def _become_user(plan: LaunchPlan, spec: "Spec", host: "Host", process: "Json", 
     if uid:
         plan.add("own_stdio", uid, gid)
     _set_personality(plan, spec)
+    if policy := (spec.config.get("linux") or {}).get("memoryPolicy"):
+        from . import scheduling
+
+        plan.add("memory_policy", *scheduling.memory_policy(policy))
     # The working directory is entered with the set-up's power, so that WORKDIR may lie where the user cannot go (runc).
     plan.add("chdir", process["cwd"], cwd)  # type: ignore[arg-type]
     sets = {name: _capability_mask(process, name) for name in capabilities.SETS}
@@ -340,9 +349,13 @@ def _refuse_unsupported(spec: "Spec", host: "Host") -> None:
     config = spec.config
     linux = config.get("linux") or {}
     kinds = spec.namespaces()
-    for key in ("intelRdt", "netDevices", "memoryPolicy"):
-        if linux.get(key):
-            raise UnsupportedError(f"linux.{key} is not supported yet", hint="it comes with a later release")
+    if linux.get("netDevices") and not host.privileged:
+        raise UnsupportedError("linux.netDevices: only root can move the host's network devices")
+    if linux.get("intelRdt") and not host.resctrl:
+        raise UnsupportedError(
+            "linux.intelRdt: no resctrl file system is mounted here",
+            hint="mount it on /sys/fs/resctrl, if the processor and the kernel have it",
+        )
     if "mount" not in kinds:
         raise SpecError("linux.namespaces: a container needs a mount namespace")
     if not host.privileged and kinds.get("user") is None:

@@ -1,9 +1,11 @@
-"""How a process is scheduled: its policy, its I/O priority and its processors (config.md, process).
+"""How a process is scheduled: its policy, its I/O priority, its processors and its memory nodes (config.md, process;
+config-linux.md, "Memory policy").
 
 Only processes that ask for it load this module.
 """
 
 from .errors import SpecError, UnsupportedError
+from .spec import MEMORY_FLAGS, MEMORY_MODES
 from .steps import LaunchPlan
 
 TYPE_CHECKING = False
@@ -24,6 +26,8 @@ _CLASSES = {"IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_IDLE": 3}
 _CLASS_SHIFT = 13
 _MAX_PROCESSORS = 8192
 """The kernel's own limit (NR_CPUS)."""
+_MAX_NODES = 1024
+"""The kernel's own limit (MAX_NUMNODES)."""
 
 
 def add_steps(plan: LaunchPlan, process: "Json") -> None:
@@ -61,19 +65,31 @@ def affinity(process: "Json", moment: str) -> "bytes | None":
     wanted: dict[str, str] = process.get("execCPUAffinity") or {}  # type: ignore[assignment]
     text = (wanted.get(moment) or "").strip()
     if text:
-        return _mask(text, f"process.execCPUAffinity.{moment}")
+        return _mask(text, f"process.execCPUAffinity.{moment}", "processors", _MAX_PROCESSORS)
     return bytes([0xFF]) * (_MAX_PROCESSORS // 8) if moment == "final" and wanted.get("initial") else None
 
 
-def _mask(text: str, where: str) -> bytes:
-    """cpuset(7), List format: "0-3,7"."""
+def memory_policy(wanted: "Json") -> "tuple[int, bytes]":
+    """linux.memoryPolicy as mode, with its flags, and mask for set_mempolicy(2); b"" for no nodes.
+
+    Which modes take nodes and which flags go together is the kernel's to say.
+    """
+    mode = MEMORY_MODES.index(str(wanted["mode"]))
+    for flag in wanted.get("flags") or []:  # type: ignore[attr-defined]
+        mode |= MEMORY_FLAGS[flag]
+    nodes = str(wanted.get("nodes") or "").strip()
+    return mode, _mask(nodes, "linux.memoryPolicy.nodes", "memory nodes", _MAX_NODES) if nodes else b""
+
+
+def _mask(text: str, where: str, what: str, end: int) -> bytes:
+    """cpuset(7), List format: "0-3,7"; numbers below `end`."""
     mask = 0
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         last = last if dash else first
         if not all(word.isascii() and word.isdecimal() and len(word) < 6 for word in (first, last)):
-            raise SpecError(f"{where}: {text!r} is no list of processors such as 0-3,7")
-        if int(first) > int(last) or int(last) >= _MAX_PROCESSORS:
-            raise SpecError(f"{where}: {part.strip()!r} is no range of processors below {_MAX_PROCESSORS}")
+            raise SpecError(f"{where}: {text!r} is no list of {what} such as 0-3,7")
+        if int(first) > int(last) or int(last) >= end:
+            raise SpecError(f"{where}: {part.strip()!r} is no range of {what} below {end}")
         mask |= (1 << int(last) + 1) - (1 << int(first))
     return mask.to_bytes((mask.bit_length() + 63) // 64 * 8, "little")

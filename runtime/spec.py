@@ -1,8 +1,8 @@
 """The OCI runtime spec: reading, checking and writing config.json, and the bundle around it.
 
-This module owns what a well-formed configuration is (runtime-spec 1.2; the fields of 1.3 are known, unknown ones are
-ignored as the spec demands).  It refuses what is malformed or contradicts itself, always with one line that names the
-field.  What this host or this version cannot do is not its business (plan.py, host.py).
+This module owns what a well-formed configuration is (runtime-spec 1.3; unknown fields are ignored as the spec
+demands).  It refuses what is malformed or contradicts itself, always with one line that names the field.  What this
+host or this version cannot do is not its business (plan.py, host.py).
 """
 
 import posix
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
     Check = Callable[[Any], None]
     Config = dict[str, Any]
+
+
+SPEC_VERSION = "1.3.0"
+"""The newest runtime-spec whose every Linux field is known."""
 
 
 class Layers:
@@ -431,11 +435,8 @@ _MOUNT = _object(
 _HOOK = _object(
     {"path": _absolute, "args": _strings, "env": _no_empty_name, "timeout": _integer(1, (1 << 31) - 1)}, ("path",)
 )
-_HOOKS = _object(
-    dict.fromkeys(
-        ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"), _list(_HOOK)
-    )
-)
+HOOKS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
+_HOOKS = _object(dict.fromkeys(HOOKS, _list(_HOOK)))
 
 
 def _namespace_path(value: "Any") -> None:
@@ -605,9 +606,41 @@ def _sysctl_names(value: "Any") -> None:
 
 
 def _closid(value: "Any") -> None:
+    """A directory's name, or "/" for the default class."""
     _string(value)
-    if value in (".", "..") or "/" in value:
+    if value in (".", "..") or ("/" in value and value != "/"):
         raise WrongError(f"must be a directory's name, not {show(value)}")
+
+
+MEMORY_MODES = (
+    "MPOL_DEFAULT", "MPOL_PREFERRED", "MPOL_BIND", "MPOL_INTERLEAVE", "MPOL_LOCAL", "MPOL_PREFERRED_MANY",
+    "MPOL_WEIGHTED_INTERLEAVE",
+)  # fmt: skip
+"""In the order of their numbers (set_mempolicy(2), linux/mempolicy.h)."""
+MEMORY_FLAGS = {"MPOL_F_NUMA_BALANCING": 1 << 13, "MPOL_F_RELATIVE_NODES": 1 << 14, "MPOL_F_STATIC_NODES": 1 << 15}
+
+_MAX_INTERFACE = 15
+"""Bytes of an interface's name (IFNAMSIZ)."""
+
+
+def _interface(name: str) -> bool:
+    """What the kernel takes for the name of a network interface (dev_valid_name())."""
+    fits = 0 < len(name.encode()) <= _MAX_INTERFACE and name not in (".", "..")
+    return fits and not any(c in "/:" or c.isspace() for c in name)
+
+
+def _interface_names(value: "Any") -> None:
+    """Names on the host, and new ones in the container, which must not meet; "eth%d" lets the kernel number them."""
+    taken: set[str] = set()
+    for key, device in value.items():
+        name = device.get("name") or key
+        for text, *where in ((key, key), (name, "name", key)):
+            if not _interface(text):
+                raise WrongError(f"is no name of a network interface: {show(text)}", *where)
+        if name in taken:
+            raise WrongError(f"duplicate of {show(name)}", "name", key)
+        if "%" not in name:
+            taken.add(name)
 
 
 def _known_clocks(value: "Any") -> None:
@@ -645,8 +678,10 @@ _LINUX = _object(
                 "enableMonitoring": _bool,
             }
         ),
-        "netDevices": _map(_object({"name": _string})),
-        "memoryPolicy": _object({"mode": _string, "nodes": _string, "flags": _strings}, ("mode",)),
+        "netDevices": _map(_object({"name": _string}), _interface_names),
+        "memoryPolicy": _object(
+            {"mode": _one_of(*MEMORY_MODES), "nodes": _string, "flags": _list(_one_of(*MEMORY_FLAGS))}, ("mode",)
+        ),
     }
 )
 
@@ -858,7 +893,7 @@ def default_spec(rootless: bool = False) -> "Config":
     """What `warren-oci spec` writes: runc's example, with moby's masked paths and a cgroup namespace."""
     sets = ("bounding", "effective", "permitted", "ambient")
     return {
-        "ociVersion": "1.2.0",
+        "ociVersion": SPEC_VERSION,
         "process": {
             "terminal": True,
             "user": {"uid": 0, "gid": 0},

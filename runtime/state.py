@@ -154,7 +154,8 @@ class StateDir:
     # ---- the process
 
     def record_pid(self, pid: int) -> None:
-        posix.symlink(f"{pid} {start_time(pid)} {boot_id()}", self.path + "/pid")
+        """Note our child `pid`, which may have ended already: then as a process that is no more."""
+        posix.symlink(f"{pid} {start_time(pid, ended=True)} {boot_id()}", self.path + "/pid")
 
     def process(self) -> int:
         """Pid of the container's init while it lives, 0 otherwise; never another process that got its number."""
@@ -246,14 +247,17 @@ def container_ids(root: str) -> "Iterator[str]":
             yield name
 
 
-def start_time(pid: int) -> str:
-    """Field 22 of /proc/PID/stat, clock ticks since boot; "" for a process that is gone or a zombie (proc(5))."""
+def start_time(pid: int, *, ended: bool = False) -> str:
+    """Field 22 of /proc/PID/stat, clock ticks since boot; "" for a process that is gone (proc(5)).
+
+    A zombie counts as gone, unless `ended` ones are asked for.
+    """
     try:
         text = read_file(f"/proc/{pid}/stat")
     except OSError:
         return ""
     fields = text[text.rindex(b")") + 2 :].split()
-    return "" if fields[0] in (b"Z", b"X") else fields[19].decode()
+    return "" if fields[0] in (b"Z", b"X") and not ended else fields[19].decode()
 
 
 def boot_id() -> str:

@@ -185,6 +185,8 @@ VOCABULARY = {
         "reconfigure the mount on {target}{options:options}{set:attr}{clear:unattr}{propagation:propagation}",
     ),
     "timestamps": Op(58, "f", "slot", "write when each step ended to #{slot}"),
+    "netlink": Op(59, "s", "name", "open a netlink socket, wait for {name}"),
+    "memory_policy": Op(60, "ib", "mode nodes", "set memory policy {mode:hex}{nodes:nodes}"),
 }
 
 
@@ -389,6 +391,8 @@ _STYLES: "dict[str, Callable[[Any], str]]" = {
     "clocks": lambda v: "".join([" " + "+".join(line.split()[:2]) for line in v.splitlines()]),
     "io": lambda v: f"class {v >> 13} level {v & 0x1FFF}",
     "processors": lambda v: f"{int.from_bytes(v, 'little'):#x}" if v.strip(b"\xff") else "of the cpuset",
+    "hex": lambda v: f"{v:#x}",
+    "nodes": lambda v: f" on nodes {int.from_bytes(v, 'little'):#x}" if v else "",
     "command": lambda v: " ".join([_quote(item) for item in v]),
 }
 

@@ -86,3 +86,13 @@ def bpf(command: int, layout: str, *values: "int | bytearray") -> "tuple[int, by
     if result < 0:
         raise OSError(ctypes.get_errno(), posix.strerror(ctypes.get_errno()))
     return int(result), attr.raw
+
+
+def syncfs(fd: int) -> None:
+    """Write the file system of `fd` to disk (syncfs(2)); raises OSError for errors of writing since it was opened."""
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syncfs(ctypes.c_int(fd)):
+        number = ctypes.get_errno()
+        raise OSError(number, posix.strerror(number))

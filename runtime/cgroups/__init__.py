@@ -16,7 +16,7 @@ import select
 import time
 from errno import EACCES, EBUSY, EEXIST, ENOENT, ENOTEMPTY, EPERM, EROFS
 
-from ..errors import StateError, UnsupportedError, WarrenError
+from ..errors import StateError, UnsupportedError, UsageError, WarrenError
 from ..host import Host
 from . import devices
 from .files import exists as _exists
@@ -84,6 +84,15 @@ class Cgroup:
     def forget(self) -> None:
         """It turned out to be somebody else's."""
         self.unified, self.legacy, self.made, self.unit = "", {}, [], ""
+
+    def check_empty(self) -> None:
+        """Refuse a cgroup that holds somebody's processes: the container's limits would be theirs, and its end, too.
+
+        StateError, in runc's words.
+        """
+        for path in self.directories():
+            if _exists(path) and (found := len(_processes(path))):
+                raise StateError(f"container's cgroup is not empty: {found} process(es) found in {path}")
 
     def create(self) -> None:
         """Make every directory; parents that are missing too.  Raises OSError naming the directory."""
@@ -202,6 +211,23 @@ class Cgroup:
         below = of_process(pid, host).unified
         return Cgroup(below, self.legacy, unit=self.unit) if below.startswith(self.unified + "/") else self
 
+    def below(self, paths: "dict[str, str]") -> "Cgroup":
+        """The cgroups that others have made below this one, by controller; under "" one path for all hierarchies.
+
+        Raises UsageError for what is not below, or does not exist.
+        """
+        if "" in paths:
+            paths = {"": paths[""], **dict.fromkeys(self.legacy, paths[""])}
+        legacy = dict(self.legacy)
+        for wanted, path in paths.items():
+            name = wanted if wanted in legacy else next((n for n in legacy if wanted in n.split(",")), "")
+            if wanted and not name:
+                raise UsageError(f"--cgroup: the container is in no hierarchy of {wanted!r}")
+            if name:
+                legacy[name] = _below(self.legacy[name], path)
+        unified = _below(self.unified, paths[""]) if self.unified and "" in paths else self.unified
+        return Cgroup(unified, legacy, unit=self.unit)
+
     def processes(self) -> "list[int]":
         """Host pids of everything in the cgroup and below it."""
         top = next(iter(self.directories()), "")
@@ -278,7 +304,9 @@ def for_container(
     asked = str(linux.get("cgroupsPath") or "")
     if manager == "systemd":
         return _scope(asked, container_id, host, best_effort=best_effort)
-    relative = "/" + (asked.strip("/") or "warren-" + container_id)
+    relative = "/" + (
+        "/".join([part for part in asked.split("/") if part not in ("", ".")]) or "warren-" + container_id
+    )
     unified = host.cgroup_unified + relative if host.cgroup_unified else ""
     legacy = {name: mount + relative for name, mount in host.cgroup_legacy.items()}
     if host.privileged and host.initial_userns:
@@ -472,3 +500,13 @@ def _wait_for_change(unified: str) -> None:
             time.sleep(0.0005)
     finally:
         posix.close(fd)
+
+
+def _below(directory: str, path: str) -> str:
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if ".." in parts:
+        raise UsageError(f"--cgroup: {path!r} is not below the container's cgroup")
+    found = "/".join([directory, *parts])
+    if not _exists(found):
+        raise UsageError(f"--cgroup: there is no {found}")
+    return found

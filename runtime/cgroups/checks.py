@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .settings import Json
 
 MAX_SHARES = 262144
+PERIODS = 1000, 1000000
 MAX_QUOTA = (1 << 44) - 1  # kernel/sched: MAX_BW, microseconds
 MAX_PIDS = 4194304  # PID_MAX_LIMIT
 _LISTS = "0123456789,-:/ \n"
@@ -53,7 +54,7 @@ def _cpu(cpu: "Json") -> None:
         raise wrong("cpu.shares", f"must be 2 to {MAX_SHARES}, not {shares}")
     if quota and quota != -1 and not 1000 <= quota <= MAX_QUOTA:
         raise wrong("cpu.quota", f"must be -1 (no limit) or 1000 microseconds to {MAX_QUOTA}, not {quota}")
-    if period and not 1000 <= period <= 1000000:
+    if period and not PERIODS[0] <= period <= PERIODS[1]:
         raise wrong("cpu.period", f"must be 1000 to 1000000 microseconds, not {period}")
     if asked(cpu, "burst") > (quota if quota > 0 else MAX_QUOTA):
         raise wrong("cpu.burst", f"{cpu['burst']} is more than {'cpu.quota' if quota > 0 else 'the kernel takes'}")
@@ -61,7 +62,8 @@ def _cpu(cpu: "Json") -> None:
         raise wrong("cpu.idle", f"must be 0 or 1, not {cpu['idle']}")
     _realtime(cpu)
     for name in ("cpus", "mems"):
-        _check_list(f"cpu.{name}", cpu.get(name) or "")
+        if not is_list(cpu.get(name) or ""):
+            raise wrong(f"cpu.{name}", f"must be a list such as 0-2,7, not {cpu[name]!r}")
 
 
 def _realtime(cpu: "Json") -> None:
@@ -72,14 +74,13 @@ def _realtime(cpu: "Json") -> None:
         raise wrong("cpu.realtimeRuntime", f"{runtime} is more than cpu.realtimePeriod, {period}")
 
 
-def _check_list(limit: str, text: str) -> None:
-    """Lists of CPUs and memory nodes (cpuset(7), "List format"): 0-4,9."""
-    if text.strip(_LISTS):
-        raise wrong(limit, f"must be a list such as 0-2,7, not {text!r}")
-    for part in text.split(","):
+def is_list(text: str) -> bool:
+    """Whether it is a list of CPUs or memory nodes (cpuset(7), "List format"): 0-4,9; "" is one."""
+    for part in text.split(",") if text.strip() else ():
         low, dash, high = part.strip().partition(":")[0].partition("-")
-        if text.strip() and (not low.isdecimal() or (dash and (not high.isdecimal() or int(high) < int(low)))):
-            raise wrong(limit, f"must be a list such as 0-2,7, not {text!r}")
+        if len(part) > 32 or not low.isdecimal() or (dash and (not high.isdecimal() or int(high) < int(low))):
+            return False
+    return not text.strip(_LISTS)
 
 
 def _pids(pids: "Json") -> None:

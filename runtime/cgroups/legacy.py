@@ -48,8 +48,12 @@ def _behaviour(section: "Json") -> "list[Setting]":
         found.append(_memory("swappiness", "memory.swappiness", section["swappiness"]))
     if section.get("disableOOMKiller"):
         found.append(_memory("disableOOMKiller", "memory.oom_control", 1))
-    gone = [name for name in ("kernel", "kernelTCP") if asked(section, name) > 0]
-    return found + [_memory(name, "", "the kernel has given up limits of kernel memory") for name in gone]
+    if tcp := asked(section, "kernelTCP"):
+        found.append(_memory("kernelTCP", "memory.kmem.tcp.limit_in_bytes", tcp, lifts=tcp == -1))
+    if asked(section, "kernel") > 0:
+        # It takes the number and holds nothing (Linux 5.16).
+        found.append(_memory("kernel", "", "the kernel has given up limits of kernel memory"))
+    return found
 
 
 def cpu(resources: "Json") -> "list[Setting]":

@@ -4,7 +4,6 @@ import posix
 import select
 
 from ..errors import UnsupportedError
-from ..host import Host
 from . import files
 from .files import hierarchy
 
@@ -16,14 +15,10 @@ if TYPE_CHECKING:
 def kills(cgroup: "Cgroup") -> int:
     """Processes of the cgroup that the OOM killer has ended so far.
 
-    Of a scope that is over systemd knows only whether it ended by that, and from 253 on not even that.
+    0 for a scope that is over: systemd takes its cgroup away with the last process, and the count with it.
     """
     path = cgroup.legacy.get(hierarchy(cgroup.legacy, "memory"), "")
     text = files.read(path + "/memory.oom_control" if path else cgroup.unified + "/memory.events")
-    if not text and cgroup.unit:
-        from . import systemd
-
-        return int(systemd.result(cgroup.unit, Host.probe()) == "oom-kill")
     return files.words(text).get("oom_kill", 0)
 
 

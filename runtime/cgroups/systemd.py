@@ -154,15 +154,6 @@ def stop(unit: str, host: "Host") -> None:
         manager.stop(unit)
 
 
-def result(unit: str, host: "Host") -> str:
-    """How the scope ended, such as "success" or "oom-kill"; "" where systemd has forgotten it."""
-    try:
-        with _Manager(host) as manager:
-            return manager.result(unit)
-    except (UnsupportedError, CallError):
-        return ""
-
-
 def attach(cgroup: "Cgroup", below: "Cgroup", pid: int, host: "Host") -> None:
     """Have systemd move a process into the scope, or into a cgroup `below` it.
 
@@ -217,7 +208,8 @@ def _mask(text: str) -> bytes:
     for part in text.strip().split(","):
         first, dash, last = part.partition("-")
         last = last if dash else first
-        if not (first.isdigit() and last.isdigit() and len(last) < 5 and int(first) <= int(last)):
+        numbers = part.isascii() and first.isdigit() and last.isdigit() and len(last) < 5
+        if not numbers or int(first) > int(last):
             return b""
         mask |= (1 << int(last) + 1) - (1 << int(first))
     return mask.to_bytes((mask.bit_length() + 7) // 8, "little")
@@ -307,9 +299,6 @@ class _Manager:
             (name, (kind, [] if name == "DeviceAllow" and not value else self._get(path, _SERVICE + ".Scope", name)))
             for name, (kind, value) in like
         ]
-
-    def result(self, scope: str) -> str:
-        return str(self._get(str(self.call("GetUnit", "s", scope)[0]), _SERVICE + ".Scope", "Result"))
 
     def _get(self, path: str, interface: str, name: str) -> object:
         properties = "org.freedesktop.DBus.Properties"

@@ -16,7 +16,7 @@ from ..plan import DEFAULT_PATH
 from ..quantities import size
 from ..seccomp import default_profile
 from ..seccomp.docker import plain
-from ..spec import Layers, Spec, validate
+from ..spec import SPEC_VERSION, Layers, Spec, validate
 from . import limits
 from .accounts import Accounts
 from .ids import RANGE
@@ -62,6 +62,7 @@ class ContainerConfig:
 
     source      "host", or with `rootfs` anything
     rootfs      a directory to use as the root, "" for the host's own
+    image       its name instead; the engine then fills in `layers`, directories, the topmost first
     argv        the command and its arguments
     env         NAME=VALUE entries, later ones win
     user        NAME|UID[:NAME|GID] as the root file system's /etc/passwd and /etc/group know them
@@ -78,10 +79,10 @@ class ContainerConfig:
         "argv", "best_effort", "blkio_weight", "blkio_weight_device", "cap_add", "cap_drop", "cgroup_parent",
         "cgroupns", "cpu_period", "cpu_quota", "cpu_shares", "cpus", "cpuset_cpus", "cpuset_mems", "device_cgroup_rule",
         "device_read_bps", "device_read_iops", "device_write_bps", "device_write_iops", "devices", "entrypoint", "env",
-        "hide", "hostname", "id", "init", "interactive", "ipc", "keep_changes", "memory", "memory_reservation",
-        "memory_swap", "memory_swappiness", "mounts", "name", "network", "oom_kill_disable", "pid", "pids_limit",
-        "privileged", "read_only", "rootfs", "security_opt", "shm_size", "sysctl", "timeout", "tmpfs", "tty", "ulimits",
-        "user", "userns", "uts", "volumes", "workdir", "write",
+        "hide", "hostname", "id", "image", "init", "interactive", "ipc", "keep_changes", "layers", "memory",
+        "memory_reservation", "memory_swap", "memory_swappiness", "mounts", "name", "network", "oom_kill_disable",
+        "pid", "pids_limit", "privileged", "read_only", "rootfs", "security_opt", "shm_size", "sysctl", "timeout",
+        "tmpfs", "tty", "ulimits", "user", "userns", "uts", "volumes", "workdir", "write",
     )  # fmt: skip
 
     def __init__(
@@ -90,6 +91,8 @@ class ContainerConfig:
         *,
         id: str,
         rootfs: str = "",
+        image: str = "",
+        layers: "Sequence[str]" = (),
         write: bool = False,
         keep_changes: str = "",
         hide: "Sequence[str]" = (),
@@ -151,6 +154,8 @@ class ContainerConfig:
         argv: Sequence[str]
         id: str
         rootfs: str
+        image: str
+        layers: Sequence[str]
         write: bool
         keep_changes: str
         hide: Sequence[str]
@@ -256,16 +261,17 @@ class _Builder:
         self.userns = wants_userns(config, host)
         # Where ids are mapped by root, the file systems below are idmapped instead of chowned.
         self.idmap = ["ridmap"] if self.userns and host.privileged else []
-        self.root = root_of(config.rootfs, config.write)
+        self.on_host = not config.rootfs and not config.layers
+        self.root = config.layers[-1] if config.layers else root_of(config.rootfs, config.write)
         self.namespaces = self._namespaces()
         self.security = security_options(config.security_opt)
-        self.accounts = Accounts(self.root)
+        self.accounts = Accounts(config.layers or [self.root])
 
     def build(self) -> Spec:
         config = self.config
         uid, gid, groups, home = self._user()
         spec: Json = {
-            "ociVersion": "1.2.0",
+            "ociVersion": SPEC_VERSION,
             "process": {
                 "terminal": config.tty,
                 "user": {"uid": uid, "gid": gid, "additionalGids": groups},
@@ -320,7 +326,7 @@ class _Builder:
             if not self.config.workdir.startswith("/"):
                 raise UsageError(f"--workdir {self.config.workdir!r} is not an absolute path")
             return self.config.workdir
-        if self.config.rootfs:
+        if not self.on_host:
             return "/"
         try:
             here = posix.getcwd()
@@ -489,9 +495,9 @@ class _Builder:
             raise UnsupportedError("--keep-changes needs root", hint="mount a directory with -v instead")
         if keep:
             need_directory(keep, "--keep-changes")
-        if not config.rootfs and not self.host.privileged:
+        if self.on_host and not self.host.privileged:
             return Layers([])
-        return Layers([self.root], keep, bool(self.idmap))
+        return Layers(list(config.layers) or [self.root], keep, bool(self.idmap))
 
     def _kernel_mounts(self) -> "list[Json]":
         # Group 5 owns terminals, where it is mapped (devpts.rst, gid).
@@ -513,7 +519,7 @@ class _Builder:
             mounts[0] = mount_entry("/proc", "bind", "/proc", ["rbind", *_SAFE])
         if self.namespaces.get("ipc") is None:
             mounts[4] = mount_entry("/dev/mqueue", "bind", "/dev/mqueue", ["rbind", *_SAFE])
-        if not self.config.rootfs:
+        if self.on_host:
             mounts.append(mount_entry("/run", "tmpfs", "tmpfs", ["nosuid", "nodev", "mode=755"]))
             mounts.append(mount_entry("/tmp", "tmpfs", "tmpfs", ["nosuid", "nodev", "mode=1777"]))
         return mounts if has_mqueue(self.host) else [m for m in mounts if m["destination"] != "/dev/mqueue"]
@@ -531,7 +537,7 @@ class _Builder:
 
     def _source_mounts(self) -> "list[Json]":
         """What the root is completed by: for the host's own, everything that is mounted below it."""
-        if self.config.rootfs:
+        if not self.on_host:
             return []
         if not self.host.privileged:
             return unprivileged_root(self.host.mounts)

@@ -9,6 +9,11 @@ from ..syscalls import O_PATH, openat2_in_root
 _MAX_DATABASE = 1 << 20
 
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
 class Account:
     """A user of the container's root file system."""
 
@@ -22,10 +27,11 @@ class Account:
 
 
 class Accounts:
-    """/etc/passwd and /etc/group below a root, read without leaving it and without waiting (RULES 11)."""
+    """/etc/passwd and /etc/group below a root, or in the topmost layer that has them, read without leaving it and
+    without waiting (RULES 11)."""
 
-    def __init__(self, root: str) -> None:
-        self._root = root
+    def __init__(self, roots: "Sequence[str]") -> None:
+        self._roots = roots
         self._lines: dict[str, list[list[str]]] = {}
 
     def find(self, text: str) -> Account:
@@ -58,8 +64,8 @@ class Accounts:
 
     def _rows(self, name: str) -> "list[list[str]]":
         if name not in self._lines:
-            text = read_inside(self._root, f"etc/{name}")
-            self._lines[name] = [line.split(":") for line in text.splitlines()]
+            texts = (read_inside(root, f"etc/{name}") for root in self._roots)
+            self._lines[name] = [line.split(":") for line in next(filter(None, texts), "").splitlines()]
         return self._lines[name]
 
 

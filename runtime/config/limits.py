@@ -7,7 +7,7 @@ caller has no cgroup.
 import posix
 
 from .. import cgroups
-from ..cgroups import limits
+from ..cgroups import checks, limits
 from ..errors import UnsupportedError, UsageError
 from ..quantities import is_number, size
 
@@ -73,7 +73,7 @@ def _memory(config: "ContainerConfig", host: "Host") -> "Json":
     limit = _bytes(config.memory, "--memory")
     swap = _bytes(config.memory_swap, "--memory-swap")
     reservation = _bytes(config.memory_reservation, "--memory-reservation")
-    if swap and not limit:
+    if swap > 0 >= limit:
         raise UsageError("--memory-swap needs --memory, which it includes")
     if 0 < swap < limit:
         raise UsageError("--memory-swap is less than --memory, which it includes")
@@ -114,9 +114,17 @@ def _cpu(config: "ContainerConfig") -> "Json":
         if config.cpu_quota or config.cpu_period:
             raise UsageError("--cpus cannot be used with --cpu-quota or --cpu-period")
         section = {"period": _PERIOD, "quota": _quota(config.cpus)}
-    numbers = {"shares": config.cpu_shares, "quota": config.cpu_quota, "period": config.cpu_period}
-    lists = {"cpus": config.cpuset_cpus, "mems": config.cpuset_mems}
-    return {**section, **{name: value for name, value in {**numbers, **lists}.items() if value}}
+    for name, text in (("cpus", config.cpuset_cpus), ("mems", config.cpuset_mems)):
+        if not checks.is_list(text):
+            raise UsageError(f"--cpuset-{name} {text!r} is no list", hint="such as 0-2,7")
+        section[name] = text
+    section["shares"] = config.cpu_shares and _within(config.cpu_shares, "--cpu-shares", 2, checks.MAX_SHARES)
+    if config.cpu_quota:
+        least = -1 if config.cpu_quota == -1 else 1000
+        section["quota"] = _within(config.cpu_quota, "--cpu-quota", least, checks.MAX_QUOTA)
+    if config.cpu_period:
+        section["period"] = _within(config.cpu_period, "--cpu-period", *checks.PERIODS)
+    return {name: value for name, value in section.items() if value}
 
 
 def _quota(text: str) -> int:
@@ -134,7 +142,7 @@ def _quota(text: str) -> int:
 def _pids(config: "ContainerConfig", host: "Host", enforced: "dict[str, str]") -> "Json":
     """0 and -1 are no limit (docker).  The default is for whoever has a cgroup with the controller."""
     if config.pids_limit is not None:
-        limit = _within(config.pids_limit, "--pids-limit", -1, 4194304)
+        limit = _within(config.pids_limit, "--pids-limit", -1, checks.MAX_PIDS)
         return {"limit": limit} if limit > 0 else {}
     if not cgroups.for_container(None, config.id, host, manager="auto").directories():
         enforced["pids_limit"] = f"not the default of {DEFAULT_PIDS}: the caller may not make a cgroup"
@@ -172,7 +180,7 @@ def _throttle(text: str, option: str) -> "Json":
 
 def _split(text: str, option: str) -> "tuple[str, str]":
     device, colon, value = text.rpartition(":")
-    if not colon or not device.startswith("/"):
+    if not colon or not device.startswith("/") or "\0" in device:
         raise UsageError(f"{option} {text!r} is not PATH:NUMBER", hint="such as /dev/sda:1mb")
     return device, value
 

@@ -23,13 +23,6 @@ int fail_with_log(struct run *run, int fs, const char *what)
     return fail_as(run, error, *found ? found : what);
 }
 
-void drop_log(int fs)
-{
-    char line[256];
-    while (read(fs, line, sizeof line) > 0)
-        ;
-}
-
 int open_filesystem(struct run *run, const char *type)
 {
     int fs = sys_fsopen(type);

@@ -70,7 +70,9 @@
     X(55, exec_label, "ss")          \
     X(56, device_program, "fb")     \
     X(57, remount, "sliii")          \
-    X(58, timestamps, "f")
+    X(58, timestamps, "f")           \
+    X(59, netlink, "s")              \
+    X(60, memory_policy, "ib")
 
 #define DETAIL_SIZE 320
 
@@ -172,8 +174,6 @@ int set_string(struct run *run, int fs, const char *key, const char *value);
 int create_mount(struct run *run, int fs, uint64_t attr);
 /* fail() with the last line of the file system's own log, or else `what`. */
 int fail_with_log(struct run *run, int fs, const char *what);
-/* Forgets what the file system logged about an attempt that was allowed to fail. */
-void drop_log(int fs);
 /* Gives the file system at a mount point new options. */
 int reconfigure(struct run *run, int target, const struct arg *options);
 /* Attaches a detached mount. */

@@ -1,4 +1,4 @@
-/* Steps on what a process carries beside its privileges: scheduling, processors, personality, keyring, labels. */
+/* Steps on what a process carries beside its privileges: scheduling, processors, memory, personality, keyring, labels. */
 
 #define _GNU_SOURCE
 #include <linux/keyctl.h>
@@ -40,6 +40,14 @@ int do_io_priority(struct run *run, const struct arg *arg)
 int do_affinity(struct run *run, const struct arg *arg)
 {
     return syscall(SYS_sched_setaffinity, 0, arg[0].n, arg[0].s) < 0 ? fail(run, "sched_setaffinity") : 0;
+}
+
+/* An empty mask is none: some modes refuse even one without nodes.  The kernel takes one off the number of bits. */
+int do_memory_policy(struct run *run, const struct arg *arg)
+{
+    const void *nodes = arg[1].n ? arg[1].s : NULL;
+    unsigned long bits = arg[1].n ? arg[1].n * 8 + 1 : 0;
+    return syscall(SYS_set_mempolicy, (int)arg[0].i, nodes, bits) < 0 ? fail(run, "set_mempolicy") : 0;
 }
 
 int do_personality(struct run *run, const struct arg *arg)

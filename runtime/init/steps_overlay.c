@@ -1,7 +1,6 @@
 /* Overlays: layers passed by descriptor, so that no path has to be named and no length limit applies.
  *
- * Linux 6.13 takes descriptors, 6.5 one name a layer, older kernels one string of all names; init takes the first
- * way that works.  Names are relative to the scratch tmpfs, where the layers are attached. */
+ * Linux 6.13 takes descriptors, 6.5 one name a layer, older kernels one string of all names.  Names are relative to the scratch tmpfs, where the layers are attached. */
 
 #define _GNU_SOURCE
 #include <sys/stat.h>
@@ -128,35 +127,36 @@ static int pass_descriptors(int fs, const struct layers *layers)
     return sys_fsconfig(fs, FSCONFIG_SET_FD, "workdir", NULL, layers->work);
 }
 
-static int pass_joined(struct run *run, int fs, const struct layers *layers)
+/* All names in one string, as far as fsconfig(2) takes it; false if it does not. */
+static bool join_names(const struct layers *layers, char joined[256])
 {
-    char joined[256] = "";
     size_t used = 0;
+    *joined = 0;
     for (size_t i = 0; i < layers->count; i++) {
         size_t size = strlen(layers->lower[i].name);
-        if (used + size + 2 > sizeof joined)
-            return fail_as(run, E2BIG, "too many layers for this kernel");
+        if (used + size + 2 > 256)
+            return false;
         if (used)
             joined[used++] = ':';
         memcpy(joined + used, layers->lower[i].name, size + 1);
         used += size;
     }
-    return set_string(run, fs, "lowerdir", joined);
+    return true;
 }
 
-/* 6.5: a name a layer; before, all names in one string. */
+/* One string, which every kernel takes; a name a layer, since 6.5, where it would be too long.  Not the other way
+ * round: older kernels take any option, and refuse to mount. */
 static int pass_names(struct run *run, int fs, const struct layers *layers)
 {
     struct layer upper, work;
-    for (size_t i = 0; i < layers->count; i++) {
-        if (sys_fsconfig(fs, FSCONFIG_SET_STRING, "lowerdir+", layers->lower[i].name, 0) == 0)
-            continue;
-        if (i)
-            return fail_with_log(run, fs, "lowerdir+");
-        drop_log(fs);
-        if (pass_joined(run, fs, layers) < 0)
+    char joined[256];
+    if (join_names(layers, joined)) {
+        if (set_string(run, fs, "lowerdir", joined) < 0)
             return -1;
-        break;
+    } else {
+        for (size_t i = 0; i < layers->count; i++)
+            if (sys_fsconfig(fs, FSCONFIG_SET_STRING, "lowerdir+", layers->lower[i].name, 0) < 0)
+                return fail_with_log(run, fs, "lowerdir+");
     }
     name_layer(&upper, "/proc/self/fd/", layers->upper);
     name_layer(&work, "/proc/self/fd/", layers->work);

@@ -1,6 +1,7 @@
-/* Steps on what namespaces hold beside mounts: names, kernel settings, the loopback interface. */
+/* Steps on what namespaces hold beside mounts: names, kernel settings, network interfaces. */
 
 #define _GNU_SOURCE
+#include <linux/netlink.h>
 #include <net/if.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -47,4 +48,16 @@ int do_loopback(struct run *run, const struct arg *arg)
         return fail(run, "SIOCGIFFLAGS");
     request.ifr_flags |= IFF_UP;
     return ioctl(fd, SIOCSIFFLAGS, &request) < 0 ? fail(run, "SIOCSIFFLAGS") : 0;
+}
+
+/* A netlink socket stays in the network namespace in which it was opened, and keeps the power of who opened it.  Python
+ * takes it out of our table of descriptors (pidfd_getfd(2)) and configures interfaces through it. */
+int do_netlink(struct run *run, const struct arg *arg)
+{
+    autoclose int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+    if (fd < 0)
+        return fail(run, "socket");
+    tell(run, MESSAGE_SYNC, fd, arg[0].s);
+    wait_for_ok(run);
+    return 0;
 }

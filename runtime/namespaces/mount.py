@@ -33,7 +33,7 @@ _BIND = {"bind": 0, "rbind": 1}
 _IDMAP = {"idmap": 0, "ridmap": 1}
 
 MOUNT_OPTIONS = sorted(
-    [*_SET, *_CLEAR, *_PROPAGATION, *_SUPERBLOCK, *_BIND, "defaults", "idmap", "remount", "ridmap", "tmpcopyup"]
+    [*_SET, *_CLEAR, *_PROPAGATION, *_SUPERBLOCK, *_IGNORED, *_BIND, *_IDMAP, "remount", "tmpcopyup"]
     + ["r" + word for word in [*_SET, *_CLEAR, *_PROPAGATION] if word not in ("strictatime", "nostrictatime")]
     + ["rstrictatime", "rnostrictatime"]
 )

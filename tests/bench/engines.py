@@ -69,8 +69,10 @@ def row(name: str, ours: list[float], theirs: list[float]) -> tuple[str, ...]:
 @contextmanager
 def place() -> Iterator[Path]:
     directory = Path(tempfile.mkdtemp(prefix="warren-bench-"))
-    yield directory
-    shutil.rmtree(directory)
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory)
 
 
 def rows(warren: str, runc: str, rounds: int) -> Iterator[tuple[str, ...]]:

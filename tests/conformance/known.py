@@ -9,13 +9,30 @@ SCHEDULING = "ignores scheduler, ioPriority and execCPUAffinity before 1.2"
 
 NEWER_LIMITS = "ignores cpu.burst and cpu.idle before 1.2, and a pids.limit of 0 before 1.4"
 
+ENOENT_IS_127 = "says that no such file exists, whatever is missing: podman takes that for the command"
+MISSING = (
+    "no bundle", "no rootfs", "no source", "no namespace", "no hook", "a hook's own words", "no console",
+    "no process file", "no sysctl",
+)  # fmt: skip
+
+NET_DEVICES = [
+    "test_a_device_moves",
+    "test_other_addresses_stay_behind",
+    "test_several_devices_keep_apart",
+    "test_a_device_is_there_for_hooks_and_sysctls",
+    "test_a_name_that_is_taken_is_an_error",
+    "test_a_device_that_cannot_move_is_an_error",
+    "test_names_that_no_device_can_have_are_errors",
+    "test_devices_need_a_network_namespace",
+]
+
 KNOWN: dict[str, dict[str, str]] = {
     # runc 1.1.5, Debian 12.
     "runc": {
         "test_a_malformed_configuration_is_an_error[null]": "panics: nil pointer dereference",
         "test_another_version_is_an_error": "does not look at ociVersion",
         "test_poststart_hooks_follow_the_start": POSTSTART_AT_CREATE,
-        "test_a_failing_poststart_hook_is_told": POSTSTART_AT_CREATE,
+        "test_a_failing_poststart_hook_ends_the_container": POSTSTART_AT_CREATE,
         "test_a_failing_start_container_hook_ends_the_container": "start returns before these hooks run",
         "test_a_failing_poststop_hook_is_a_warning": "the hooks after the failing one do not run",
         "test_the_callers_umask_does_not_shape_the_rootfs": "mount points are made under the caller's umask",
@@ -25,6 +42,7 @@ KNOWN: dict[str, dict[str, str]] = {
         "test_what_the_kernel_can_hold_is_held[cpu.burst]": NEWER_LIMITS,
         "test_what_the_kernel_can_hold_is_held[cpu.idle]": NEWER_LIMITS,
         "test_what_the_kernel_can_hold_is_held[pids.limit-0]": NEWER_LIMITS,
+        "test_what_the_kernel_can_hold_is_held[memory.kernelTCP]": "ignores limits of kernel memory since 1.0",
         "test_what_the_kernel_can_hold_is_held[hugepageLimits]": "does not look for v1's missing controllers in v2",
         "test_the_domainname_is_set": "ignores domainname before 1.2",
         "test_maps_need_a_user_namespace": "ignores maps where there is no user namespace",
@@ -50,8 +68,23 @@ KNOWN: dict[str, dict[str, str]] = {
         "test_time_offsets": "knows no time namespace before 1.2",
         "test_passed_sockets": "wants its own pid in LISTEN_PID",
         "test_a_label_without_selinux_is_an_error[mounts]": "passes the context to mount(2), which says EINVAL",
+        **dict.fromkeys(NET_DEVICES, "knows no netDevices before 1.4"),
+        "test_memory_policy": "knows no memoryPolicy before 1.4",
+        "test_a_memory_policy_that_there_is_not": "knows no memoryPolicy before 1.4",
+        "test_a_cgroup_that_others_are_in_is_an_error": "goes on with a warning before 1.2",
+        **{f"test_words_of_an_error[{fault}]": ENOENT_IS_127 for fault in MISSING},
+        "test_words_of_an_error[an unknown global flag]": "does not log what is wrong with its global flags",
+        "test_a_pidfd_is_sent": "knows no --pidfd-socket before 1.2",
+        "test_rootless_is_one_of_three_words": "looks at --rootless when it launches, not for list",
+        "test_intel_rdt_needs_its_file_system": "ignores intelRdt where there is none",
+        "test_the_configuration_works_as_it_is": "knows no seccomp flags before 1.1.6",
         "test_a_mounts_own_maps": "ignores mappings of mounts before 1.2",
         "test_two_mounts_with_maps": "ignores mappings of mounts before 1.2",
+        "test_null_says_nothing": "panics: nil pointer dereference",
+        "test_a_contradiction_changes_nothing": "the limit is set when the swap is refused, and is not set back",
+        "test_trailing_garbage_is_malformed": "reads the first value alone",
+        "test_a_device_is_allowed_and_denied_again": "update leaves the device rules alone",
+        "test_a_stream_ends_with_its_container": "events goes on until the container is deleted",
         "test_a_damaged_state_hides_no_container": "leaves the container running and its directory behind",
     },
 }

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.host import require
 from tests.helpers.oci import Bundle, Container, Runtime
 
 IOPRIO_GET = {"x86_64": 252, "aarch64": 31}
@@ -234,3 +235,66 @@ def test_a_private_mount_below_a_shared_root(oci: Runtime, bundle: Bundle, tree:
     bundle.linux["rootfsPropagation"] = "shared"
     bundle.mount("/data", "bind", tree, "bind", "private")
     assert "shared:" not in " ".join(mounts_of(oci, bundle, "/data"))
+
+
+@pytest.mark.parametrize(
+    ("policy", "shown"),
+    [
+        ({"mode": "MPOL_INTERLEAVE", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES"]}, "interleave=static:0"),
+        ({"mode": "MPOL_BIND", "nodes": "0"}, "bind:0"),
+        ({"mode": "MPOL_PREFERRED_MANY", "nodes": "0"}, "prefer (many):0"),
+        ({"mode": "MPOL_LOCAL"}, "local"),
+    ],
+    ids=lambda value: value["mode"] if isinstance(value, dict) else "",
+)
+def test_memory_policy(oci: Runtime, bundle: Bundle, policy: dict[str, Any], shown: str) -> None:
+    """ "memoryPolicy (object, OPTIONAL) sets the NUMA memory policy for the container": of its processes, also of those
+    that `exec` adds (runc)."""
+    require("memory-policies")
+    bundle.linux["memoryPolicy"] = policy
+    container = oci.up(bundle)
+    inside = container.ask("cat /proc/self/numa_maps")["cat /proc/self/numa_maps"]
+    for line in Path(f"/proc/{container.pid}/numa_maps").read_text().splitlines() + inside:
+        assert line.split(" ", 1)[1].startswith(shown), line
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        {"mode": "MPOL_NONE"},
+        {"nodes": "0"},
+        {"mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_NONE"]},
+        {"mode": "MPOL_BIND", "nodes": "zero"},
+        {"mode": "MPOL_BIND", "nodes": "3-1"},
+        {"mode": "MPOL_BIND", "nodes": "1023"},
+        {"mode": "MPOL_BIND", "nodes": ""},
+        {"mode": "MPOL_DEFAULT", "nodes": "0"},
+        {"mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES", "MPOL_F_RELATIVE_NODES"]},
+    ],
+    ids=str,
+)
+def test_a_memory_policy_that_there_is_not(oci: Runtime, bundle: Bundle, policy: dict[str, Any]) -> None:
+    """ "mode ... flags ... A valid list of constants is": words, lists and combinations that the kernel refuses."""
+    require("memory-policies")
+    bundle.linux["memoryPolicy"] = policy
+    oci.refuses(bundle, "memory")
+
+
+def test_intel_rdt_needs_its_file_system(oci: Runtime, bundle: Bundle) -> None:
+    """ "If no mounted resctrl pseudo-filesystem is available in the runtime mount namespace, the runtime MUST generate
+    an error." """
+    if " - resctrl " in Path("/proc/self/mountinfo").read_text():
+        return  # tests/unit/test_resctrl.py shows what happens then.
+    bundle.linux["intelRdt"] = {"closID": "warren", "schemata": ["L3:0=f"]}
+    oci.refuses(bundle, "intelrdt", "resctrl")
+
+
+def test_a_relative_destination_is_told(oci: Runtime, bundle: Bundle, directory: Path) -> None:
+    """config.md, Mounts: "destination ... MUST be an absolute path"; runtimes may take older bundles' relative ones as
+    below /. runc does so, with a warning."""
+    (directory / "source").mkdir()
+    (directory / "source/file").write_text("here")
+    bundle.mount("data/inside", "bind", directory / "source", "rbind")
+    result = oci.run(bundle.asks("cat /data/inside/file")).ok()
+    assert "here" in result.out
+    assert "warn" in result.err and "data/inside" in result.err

@@ -35,6 +35,12 @@ def test_list_as_a_table(oci: Runtime, box: Container) -> None:
     oci("list", "--format", "nonsense").fails()
 
 
+@pytest.mark.parametrize("flags", [["-f", "json", "-q"], ["-q", "-f", "json"], ["--quiet", "--format=json"]], ids=str)
+def test_a_quiet_list_is_of_ids_in_any_format(oci: Runtime, box: Container, flags: list[str]) -> None:
+    """runc-list(8): "-q: Only display container IDs": before the format is looked at."""
+    assert oci("list", *flags).ok().out == f"{box.id}\n"
+
+
 def test_list_of_stopped_containers(oci: Runtime, bundle: Bundle) -> None:
     """A stopped container is listed until it is deleted."""
     container = oci.up(bundle.asks("true")).wait()
@@ -54,6 +60,16 @@ def test_ps_as_a_table(oci: Runtime, box: Container) -> None:
     heading, *lines = oci("ps", box.id).ok().out.splitlines()
     assert "PID" in heading.split() and "CMD" in heading.split()
     assert len(lines) == 1 and str(box.pid) in lines[0].split() and "/bin/probe sleep" in lines[0]
+
+
+def test_ps_takes_options_of_ps(oci: Runtime, box: Container) -> None:
+    """runc-ps(8): "ps-option: any options for the ps(1) utility"; it needs its PID column."""
+    heading, line = oci("ps", box.id, "-o", "pid,comm").ok().out.splitlines()
+    assert heading.split()[:1] == ["PID"] and line.split() == [str(box.pid), "probe"]
+    oci("ps", box.id, "-o", "comm").fails("pid")
+    oci("ps", "--format", "nonsense", box.id).fails("format")
+    short = json.loads(oci("ps", "-f", "json", box.id).ok().out)
+    assert short == [box.pid]
 
 
 def test_ps_of_an_unknown_container_is_an_error(oci: Runtime) -> None:
@@ -200,3 +216,36 @@ def test_a_paused_container_can_be_removed(oci: Runtime, box: Container) -> None
     oci("pause", box.id).ok()
     box.delete("--force").ok()
     oci("state", box.id).fails("does not exist")
+
+
+@pytest.mark.parametrize("value", ["true", "false", "auto"])
+def test_rootless_is_told(oci: Runtime, bundle: Bundle, value: str) -> None:
+    """runc(8): "--rootless true|false|auto: Enable or disable rootless mode. Default is auto"."""
+    bundle.linux.pop("resources")
+    container = oci._new(bundle.asks("id"))
+    result = oci("--rootless", value, "run", "--bundle", bundle.path, container.id).ok()
+    assert "uid 0 0 0" in result.out
+    assert oci(f"--rootless={value}", "list").ok().out
+
+
+def test_rootless_is_one_of_three_words(oci: Runtime) -> None:
+    oci("--rootless", "perhaps", "list").fails("rootless")
+
+
+def test_run_can_keep_the_container(oci: Runtime, bundle: Bundle) -> None:
+    """runc-run(8): "--keep: Keep container's state directory and cgroup. This can be helpful if a user wants to check
+    the state." """
+    container = oci._new(bundle.asks("exit 7"))
+    assert oci("run", "--keep", "--bundle", bundle.path, container.id).code == 7
+    assert container.status == "stopped"
+    container.delete().ok()
+    oci("state", container.id).fails("does not exist")
+
+
+def test_a_detached_run_is_kept_anyway(oci: Runtime, bundle: Bundle, directory: Path) -> None:
+    """runc-run(8): "-d: Detach from the container's process": then nobody waits to delete it."""
+    container = oci._new(bundle)
+    oci("run", "--detach", "--keep", "--pid-file", directory / "pid", "--bundle", bundle.path, container.id).ok()
+    assert (container.status, container.pid) == ("running", int((directory / "pid").read_text()))
+    container.kill("KILL").ok()
+    container.wait().delete().ok()

@@ -84,7 +84,9 @@ def test_detached_exec(ctr: Containerd, loop: str) -> None:
 def test_kill_with_a_signal_that_the_program_handles(ctr: Containerd) -> None:
     ctr.run("--detach", "handler", "sh", "-c", "trap 'exit 9' HUP; echo; while :; do sleep 0.1; done").ok()
     # The shell may not have set its trap yet; a signal that init has no handler for is ignored in its namespace.
-    wait_for(lambda: ctr("task", "kill", "--signal", "HUP", "handler") and status(ctr, "handler") == "STOPPED", "runs")
+    wait_for(
+        lambda: ctr("task", "kill", "--signal", "HUP", "handler") and status(ctr, "handler") == "STOPPED", "still runs"
+    )
     ctr("task", "delete", "handler").exits(0, "exit code 9")
     ctr("container", "delete", "handler").ok()
 

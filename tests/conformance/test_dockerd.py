@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.daemons import LOOP, MEMORY, Docker, Room, limit, wait_for
+from tests.helpers.daemons import IMAGE, LOOP, MEMORY, Docker, Room, limit, wait_for
 from tests.helpers.host import require
 
 
@@ -177,7 +177,6 @@ def test_update(docker: Docker, loop: str) -> None:
     docker("update", "--memory", "64m", "--memory-swap", "64m", "--pids-limit", "9", loop).ok()
     found = docker("exec", loop, "sh", "-c", f"{MEMORY}; {limit('pids/pids.max', 'pids.max')}").ok().out
     assert found.splitlines() == [str(64 << 20), "9"]
-    assert docker("exec", loop, "true").ok()
 
 
 def test_init(docker: Docker) -> None:
@@ -213,6 +212,20 @@ def test_containers_reach_each_other_over_a_network(docker: Docker) -> None:
 def test_namespaces_of_another_container(docker: Docker, loop: str) -> None:
     flags = f"--rm --network container:{loop} --pid container:{loop} --ipc host"
     assert "trap" in docker.run(flags, "sh", "-c", "tr '\\0' ' ' </proc/1/cmdline").ok().out
+
+
+def test_processes_of_a_shared_pid_namespace_end_with_the_container(docker: Docker) -> None:
+    """The shim asks for `kill --all` once the container's own process has ended."""
+    docker.run("--rm --pid host", "sh", "-c", "sleep 1001 & exit 3").exits(3)
+    wait_for(lambda: "sleep 1001" not in docker.room("ps", "-ef").out, "a process is left")
+
+
+def test_build(docker: Docker) -> None:
+    """The classic builder runs each step in a container."""
+    steps = ["RUN id -u >/who", "USER bee", "RUN id -u >/tmp/who", 'CMD ["cat", "/who", "/tmp/who"]']
+    docker("build", "--network=none", "--tag=built", "-", input="\n".join([f"FROM {IMAGE}", *steps])).ok()
+    assert docker("run", "--rm", "--network=none", "built").ok().out == "0\n1000\n"
+    docker("rmi", "built").ok()
 
 
 def test_privileged(docker: Docker) -> None:

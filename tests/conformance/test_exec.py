@@ -1,9 +1,12 @@
 """exec: no operation of the specification, but every engine's; runc(8), "exec", is the reference."""
 
+import contextlib
 import json
 import os
+import select
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import pytest
 from tests.helpers import probe, processes
 from tests.helpers.host import require
 from tests.helpers.oci import Bundle, Container, Runtime
+from tests.helpers.terminal import ConsoleSocket
 
 
 def process_json(directory: Path, *questions: str, **changes: Any) -> Path:
@@ -263,6 +267,119 @@ def test_run_forwards_signals_too(oci: Runtime, bundle: Bundle) -> None:
     until(lambda: "signal 10" in out.read_text())
     command.send_signal(signal.SIGTERM)
     assert command.wait(10) == 0
+
+
+@pytest.fixture
+def subgroup(box: Container) -> Iterator[str]:
+    """A cgroup named `sub` below the container's in every hierarchy."""
+    made = []
+    for directory in cgroups_of(box.pid).values():
+        made.append(directory / "sub")
+        made[-1].mkdir()
+        for file in ("cpuset.cpus", "cpuset.mems"):
+            if (directory / file).exists():
+                (made[-1] / file).write_text((directory / file).read_text())
+    yield "sub"
+    box.kill("KILL", "--all")
+    box.wait()
+    for directory in made:
+        with contextlib.suppress(FileNotFoundError):
+            directory.rmdir()
+
+
+def cgroups_of(pid: int) -> dict[str, Path]:
+    """Directories by hierarchy, those in which the container has one of its own."""
+    found = {}
+    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        name = controllers.removeprefix("name=") or "unified"
+        for top in (Path("/sys/fs/cgroup") / name, Path("/sys/fs/cgroup")):
+            if path != "/" and (top / path[1:] / "cgroup.procs").exists():
+                found[controllers] = top / path[1:]
+                break
+    return found
+
+
+def cgroups_inside(box: Container, *flags: str) -> dict[str, str]:
+    lines = box.ask("cat /proc/self/cgroup", flags=flags)["cat /proc/self/cgroup"]
+    return {line.split(":", 2)[1]: line.split(":", 2)[2] for line in lines}
+
+
+def test_it_joins_a_cgroup_below(box: Container, subgroup: str) -> None:
+    """runc-exec(8): "--cgroup path: Execute a process in a sub-cgroup." """
+    inside = cgroups_inside(box, "--cgroup", subgroup)
+    own = cgroups_of(box.pid)
+    assert own and all(inside[name].endswith("/sub") for name in own), inside
+    inside = cgroups_inside(box, "--cgroup", "/")
+    assert not any(inside[name].endswith("/sub") for name in own), inside
+
+
+def test_it_joins_a_cgroup_of_one_controller(box: Container, subgroup: str) -> None:
+    """runc-exec(8): "For cgroup v1 only, a particular controller (or multiple comma-separated controllers) can be
+    specified, and the option can be used multiple times"."""
+    require("cgroup1")
+    inside = cgroups_inside(box, "--cgroup", f"pids,memory:{subgroup}", "--cgroup", f"freezer:/{subgroup}")
+    assert {name for name, path in inside.items() if path.endswith("/sub")} == {"pids", "memory", "freezer"}
+
+
+@pytest.mark.parametrize(
+    "flags", [["../.."], ["nosuch"], ["nosuch:sub"], ["a:b:c"], ["sub", "pids:sub"], ["pids:../x"]], ids=str
+)
+def test_a_cgroup_that_is_not_below_is_an_error(box: Container, flags: list[str]) -> None:
+    """runc-exec(8): "If the specified cgroup does not exist, an error is returned." """
+    words = [word for flag in flags for word in ("--cgroup", flag)]
+    box.exec("/bin/probe", "true", flags=words).fails("cgroup")
+
+
+@pytest.mark.parametrize("command", ["create", "run", "exec"])
+def test_a_pidfd_is_sent(
+    oci: Runtime, bundle: Bundle, box: Container, console: ConsoleSocket, directory: Path, command: str
+) -> None:
+    """runc(8): "--pidfd-socket: path to an AF_UNIX socket which will receive a file descriptor referencing the init
+    process", or of the process that exec starts."""
+    flags = ["--pidfd-socket", str(console.path), "--pid-file", str(directory / "pid")]
+    if command == "exec":
+        box.exec("/bin/probe", "sleep", "60", flags=["--detach", *flags]).ok()
+    else:
+        container = oci._new(second := Bundle(directory / "second", bundle.rootfs / "bin/probe", ""))
+        second.process["env"] = bundle.process["env"]
+        second.save()
+        oci(command, "--bundle", second.path, *flags, *(["--detach"] if command == "run" else []), container.id).ok()
+    pidfd = console.receive_fd()
+    try:
+        info = Path(f"/proc/self/fdinfo/{pidfd}").read_text()
+        assert f"Pid:\t{(directory / 'pid').read_text()}\n" in info
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        assert select.select([pidfd], [], [], 10)[0]
+    finally:
+        os.close(pidfd)
+
+
+@pytest.mark.parametrize("command", ["create", "exec"])
+def test_a_pidfd_that_nobody_takes_is_an_error(
+    oci: Runtime, bundle: Bundle, box: Container, directory: Path, command: str
+) -> None:
+    """Whoever asked for it would wait for ever."""
+    before = oci.list()
+    flags = ["--pidfd-socket", str(directory / "nobody.sock")]
+    if command == "exec":
+        box.exec("/bin/probe", "true", flags=flags).fails("socket")
+    else:
+        oci("create", "--bundle", bundle.path, *flags, f"{oci.name}-other").fails("socket")
+    assert oci.list() == before
+
+
+def test_a_paused_container_holds_it_back(box: Container) -> None:
+    """runc-exec(8): "--ignore-paused: Allow exec in a paused container. By default, if a container is paused, runc exec
+    errors out; this option can be used to override it. A paused container needs to be resumed for the exec to
+    complete." """
+    box.runtime("pause", box.id).ok()
+    command, base = box.runtime.spawn("exec", "--ignore-paused", box.id, "/bin/probe", "echo", "late")
+    time.sleep(0.3)
+    assert command.poll() is None
+    box.runtime("resume", box.id).ok()
+    assert command.wait(10) == 0
+    assert "late" in Path(f"{base}.out").read_text()
 
 
 def test_it_joins_a_time_namespace(oci: Runtime, bundle: Bundle) -> None:

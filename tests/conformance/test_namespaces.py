@@ -239,6 +239,34 @@ def test_cgroup_paths_do_not_climb(oci: Runtime, bundle: Bundle, path: str) -> N
         container.delete("--force").ok()
 
 
+@pytest.mark.parametrize("path", ["/", ".", "./", "//./"])
+def test_no_container_lives_in_the_root_cgroup(oci: Runtime, bundle: Bundle, path: str) -> None:
+    """Its end would be that of every process on the host."""
+    bundle.linux["cgroupsPath"] = path
+    container = oci._new(bundle)
+    if oci("create", "--bundle", bundle.path, container.id).code == 0:
+        lines = [line.split(":", 2) for line in Path(f"/proc/{container.pid}/cgroup").read_text().splitlines()]
+        assert {path for _, controllers, path in lines if controllers in ("pids", "freezer", "devices")} - {"/"} or (
+            [line[2] for line in lines if line[0] == "0"] != ["/"]
+        )
+        container.delete("--force").ok()
+
+
+def test_a_cgroup_that_others_are_in_is_an_error(oci: Runtime, bundle: Bundle) -> None:
+    """ "A runtime MAY ... check if the container cgroup is fit for purpose ... For example ... (for create
+    operation) a non-empty cgroup ... accepting such configurations could cause ... operation on one container
+    inadvertently affecting other containers." """
+    first = oci.up(bundle)
+    bundle.linux["cgroupsPath"] = cgroup_of(first.pid)
+    oci.refuses(bundle, "not empty")
+    assert first.status == "running"
+
+
+def cgroup_of(pid: int) -> str:
+    paths = [line.split(":", 2)[2] for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines()]
+    return max(paths, key=len)
+
+
 def test_a_time_namespace_shifts_the_clocks(oci: Runtime, bundle: Bundle) -> None:
     """ "timeOffsets (object, OPTIONAL) sets the offset for Time Namespace." """
     require("time-namespaces")

@@ -23,8 +23,8 @@ def podman(session_directory: Path, token: str, runtime_program: str) -> Iterato
 
 @pytest.fixture(scope="module")
 def box(podman: Podman) -> str:
-    """A container that runs, for tests that leave it as it was."""
-    podman.run("--detach --name box", *LOOP).ok()
+    """A container with one process, for tests that leave it as it was."""
+    podman.run("--detach --name box", "sleep", "100000").ok()
     return "box"
 
 
@@ -46,7 +46,7 @@ def test_the_runtime_is_known(podman: Podman, runtime_program: str) -> None:
 def test_run_passes_output_and_exit_code(podman: Podman) -> None:
     done = podman.run("--rm --interactive", "sh", "-c", "echo out; echo err >&2; exit 7")
     assert (done.code, done.out, done.err) == (7, "out\n", "err\n")
-    podman("ps", "--all", "--noheading").ok()
+    assert podman("ps", "--all", "--quiet", "--filter=status=exited").ok().out == ""
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,6 @@ def test_what_cannot_run_has_podmans_exit_codes(
 
 def test_exec_in_a_directory_that_there_is_not(podman: Podman, box: str) -> None:
     podman("exec", "--workdir", "/nosuch", box, "true").exits(127, "/nosuch", "no such file or directory")
-    podman("exec", "--workdir", "/root", "--user", "1000", box, "true").exits(126, "/root", "permission denied")
     podman("exec", "--workdir", "/etc/passwd", box, "true").exits(255, "/etc/passwd", "not a directory")
 
 
@@ -128,10 +127,10 @@ def test_stop_kills_what_ignores_it(podman: Podman) -> None:
     podman("rm", "deaf").ok()
 
 
-def test_attach(podman: Podman, loop: str) -> None:
-    podman("kill", "--signal", "TERM", loop).ok()
-    podman("start", "--attach", "--sig-proxy=false", loop)
-    podman("exec", loop, "true")
+def test_start_with_input_and_output(podman: Podman) -> None:
+    podman("create", *podman.run_words("--interactive --name pipe", "sh", "-c", "cat; exit 8")[1:]).ok()
+    podman("start", "--attach", "--interactive", "pipe", input="through").exits(8, "through")
+    podman("rm", "pipe").ok()
 
 
 def test_pause_and_unpause(podman: Podman, loop: str) -> None:
@@ -161,7 +160,6 @@ def test_logs(podman: Podman) -> None:
     podman.run("--name chatty", "sh", "-c", "echo bad >&2; for n in 1 2 3; do echo line $n; done").ok()
     done = podman("logs", "chatty").ok()
     assert (done.out, done.err) == ("line 1\nline 2\nline 3\n", "bad\n")
-    assert podman("logs", "--tail", "2", "chatty").ok().out == "line 2\nline 3\n"
     podman("rm", "chatty").ok()
 
 
@@ -187,8 +185,8 @@ def test_a_health_check(podman: Podman) -> None:
 def test_stats_and_top(podman: Podman, box: str) -> None:
     stats = json.loads(podman("stats", "--no-stream", "--format", "json", box).ok().out)[0]
     assert re.match(r"[1-9][0-9.]*[kM]B / ", stats["mem_usage"]), stats
-    assert stats["pids"] in ("1", "2"), stats
-    assert "trap 'exit 5' TERM" in podman("top", box, "args").ok().out
+    assert stats["pids"] == "1"
+    assert "sleep 100000" in podman("top", box, "args").ok().out
 
 
 def test_limits(podman: Podman) -> None:
@@ -218,7 +216,7 @@ def test_update(podman: Podman, loop: str) -> None:
 
 def test_init(podman: Podman) -> None:
     script = "tr '\\0' ' ' </proc/1/cmdline; kill -9 $$"
-    podman.run("--rm --init", "sh", "-c", script).exits(137, "/dev/init -- sh -c ")
+    podman.run("--rm --init", "sh", "-c", script).exits(137, "/run/podman-init -- sh -c ")
 
 
 def test_confinement(podman: Podman, directory: Path) -> None:
@@ -275,7 +273,7 @@ def test_options_of_mounts_devices_and_the_kernel(podman: Podman) -> None:
 def test_namespaces_of_the_host_and_of_another_container(podman: Podman, box: str) -> None:
     flags = f"--rm --network host --ipc host --uts host --cgroupns host --pid container:{box}"
     script = "hostname; tr '\\0' ' ' </proc/1/cmdline; grep libpod- /proc/self/cgroup"
-    podman.run(flags, "sh", "-c", script).exits(0, podman.room("hostname").line, "trap", f"/{podman.room.cgroup}/")
+    podman.run(flags, "sh", "-c", script).exits(0, podman.room("hostname").line, "sleep 100000", f"/{podman.room.cgroup}/")
 
 
 def test_hooks(podman: Podman, directory: Path) -> None:

@@ -54,7 +54,7 @@ class Room:
     def __init__(self, directory: Path, token: str) -> None:
         self.directory = directory
         self.private = directory / "private"
-        self.cgroup = f"wrn-{token}-{directory.name}"
+        self.cgroup = f"engine-{token}-{directory.name}"
         """The parent of all containers' cgroups: an engine's own, which no runtime has to remove."""
         self.private.mkdir(parents=True)
         self.env = {"PATH": PATH, "HOME": str(directory), MARKER: token}
@@ -114,7 +114,13 @@ class Room:
             for path in (hierarchy / self.cgroup / "conmon", hierarchy / self.cgroup):
                 with contextlib.suppress(OSError):
                     path.rmdir()
-        if found := leaks.check(self._before, self.directory):
+        found = leaks.check(self._before, self.directory)
+        if found:
+            # Containers of other work on the machine come and go; the room's have its name in theirs.
+            found.things = {
+                kind: [name for name in names if self.cgroup in name] for kind, names in found.things.items()
+            }
+        if found:
             found.remove()
             raise AssertionError(f"an engine has {found}")
 

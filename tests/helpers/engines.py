@@ -21,9 +21,8 @@ class Podman(Client):
             f"runtime = 'tested'\n[engine.runtimes]\ntested = ['{runtime}']\n"
         )
         storage = room.directory / "storage.conf"
-        storage.write_text(
-            f"[storage]\ndriver = 'overlay'\ngraphroot = '{room.private}/root'\nrunroot = '{room.private}/run'\n"
-        )
+        # podman refuses a run root of more than 50 characters; /run is the room's own.
+        storage.write_text(f"[storage]\ndriver = 'overlay'\ngraphroot = '{room.private}/root'\nrunroot = '/run/roots'\n")
         room.env |= {
             "CONTAINERS_CONF": str(configuration),
             "CONTAINERS_STORAGE_CONF": str(storage),
@@ -36,6 +35,8 @@ class Podman(Client):
 
     def __enter__(self) -> "Podman":
         self("load", "--input", make_image(self.room.directory / "image.tar")).ok()
+        # It makes conmon's cgroup, which stays; see Room.close().
+        self.run("--rm", "true").ok()
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -58,6 +58,20 @@ def _cgroup1() -> str:
     return "" if " - cgroup " in Path("/proc/self/mountinfo").read_text() else "no v1 hierarchy is mounted"
 
 
+def _hierarchy(controller: str) -> Callable[[], str]:
+    def check() -> str:
+        mounts = [line.split(" - cgroup ") for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+        options = [after[0].split()[-1].split(",") for _, *after in mounts if after]
+        return "" if any(controller in words for words in options) else f"no v1 hierarchy has {controller}"
+
+    return check
+
+
+def _leaf_weight() -> str:
+    found = list(Path("/sys/fs/cgroup").glob("blkio*/blkio*.leaf_weight"))
+    return "" if found else "the kernel has no blkio.leaf_weight"
+
+
 def _userns() -> str:
     for knob in ("/proc/sys/kernel/unprivileged_userns_clone", "/proc/sys/user/max_user_namespaces"):
         if Path(knob).exists() and Path(knob).read_text().strip() == "0":
@@ -72,6 +86,7 @@ FEATURES: dict[str, Callable[[], str]] = {
     "unprivileged-user-namespaces": _userns,
     "time-namespaces": _file("/proc/self/ns/time", "the kernel has no time namespaces"),
     "cgroup-namespaces": _file("/proc/self/ns/cgroup", "the kernel has no cgroup namespaces"),
+    "memory-policies": _file("/proc/self/numa_maps", "the kernel has no memory policies (CONFIG_NUMA)"),
     "overlay": _filesystem("overlay"),
     "mqueue": _filesystem("mqueue"),
     "kvm": _file("/dev/kvm", "there is no /dev/kvm"),
@@ -83,7 +98,12 @@ FEATURES: dict[str, Callable[[], str]] = {
     "cgroup2-io": _cgroup2("io"),
     "cgroup2-hugetlb": _cgroup2("hugetlb"),
     "cgroup1": _cgroup1,
+    "cgroup1-hugetlb": _hierarchy("hugetlb"),
+    "cgroup1-net_cls": _hierarchy("net_cls"),
+    "leaf-weight": _leaf_weight,
+    "selinux": _file("/sys/fs/selinux/enforce", "the kernel has no SELinux, or none is loaded"),
     "disk": lambda: "temporary files lie on no disk",
+    "users-without-cgroups": lambda: "this user has been given a cgroup",
     "useradd": _tool("useradd"),
     "newuidmap": _tool("newuidmap"),
     "ip": _tool("ip"),
@@ -95,6 +115,7 @@ FEATURES: dict[str, Callable[[], str]] = {
     "podman": _tool("podman"),
     "buildah": _tool("buildah"),
     "strace": _tool("strace"),
+    "criu": _tool("criu"),
     "user-mode-linux": _tool("linux.uml"),
     "systemd": _file("/lib/systemd/systemd", "systemd is not installed"),
     "dbus-daemon": _tool("dbus-daemon"),

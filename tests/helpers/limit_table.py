@@ -52,6 +52,10 @@ def limits() -> list[Limit]:
             "memory.disableOOMKiller", {"memory": {**memory, "disableOOMKiller": True}},
             {"memory.oom_control": ("oom_kill_disable 1",)},
         ),
+        Limit(
+            "memory.kernelTCP", {"memory": {"kernelTCP": 8 * MIB}},
+            {"memory.kmem.tcp.limit_in_bytes": (f"{8 * MIB}",)},
+        ),
         # runc and crun had two formulas for the weight, one after the other.
         Limit("cpu.shares", {"cpu": {"shares": 512}}, {"cpu.weight": ("59", "20"), "cpu.shares": ("512",)}),
         Limit(
@@ -108,7 +112,7 @@ def files(oci: Runtime, bundle: Bundle) -> dict[str, list[str]]:
     container = oci.create(bundle)
     try:
         names = {name for limit in limits() for name in limit.files}
-        directories = list(_directories(container.pid))
+        directories = list(cgroups_of(container.pid))
         paths = [directory / name for directory in directories for name in sorted(names)]
         return {path.name: _lines(path) for path in paths if path.exists()}
     finally:
@@ -146,7 +150,8 @@ def _error(oci: Runtime) -> str:
     return message.removeprefix("warren-oci: ")
 
 
-def _directories(pid: int) -> "set[Path]":
+def cgroups_of(pid: int) -> "set[Path]":
+    """The directories of a process in every hierarchy, as the host sees them."""
     found = set()
     for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
         _, names, path = line.split(":", 2)

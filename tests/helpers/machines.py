@@ -50,7 +50,7 @@ class UserModeLinux(Machine):
 
     name = "user-mode Linux"
     folder = FOLDERS / "guest"
-    features = ("root", "user-mode-linux")
+    features: tuple[str, ...] = ("root", "user-mode-linux")
     seconds = 60.0
 
     def environment(self, work: Path) -> dict[str, str]:

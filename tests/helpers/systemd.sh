@@ -9,9 +9,24 @@ for generator in /lib/systemd/system-generators/*; do
 	ln -s /dev/null "/run/systemd/system-generators/${generator##*/}"
 done
 
-# Without what they depend on by default, which is all that a real machine needs to boot.
-for unit in dbus.socket dbus.service; do
-	sed 's/^\[Unit\]$/&\nDefaultDependencies=no/' "/lib/systemd/system/$unit" >$units/$unit
+# Without what units depend on by default, which is all that a real machine needs to boot.
+for kind in system user; do
+	mkdir -p /run/systemd/$kind
+	[ $kind = system ] && bus=/run/dbus/system_bus_socket options=--system || bus=%t/bus options=--session
+	cat >/run/systemd/$kind/dbus.socket <<-END
+		[Unit]
+		DefaultDependencies=no
+		[Socket]
+		ListenStream=$bus
+	END
+	cat >/run/systemd/$kind/dbus.service <<-END
+		[Unit]
+		DefaultDependencies=no
+		Requires=dbus.socket
+		[Service]
+		Type=notify
+		ExecStart=/usr/bin/dbus-daemon $options --address=systemd: --nofork --nopidfile --systemd-activation
+	END
 done
 cat >$units/user@.service <<-END
 	[Unit]

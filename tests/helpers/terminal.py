@@ -66,7 +66,13 @@ class ConsoleSocket:
         self._terminals: list[Terminal] = []
 
     def receive(self, timeout: float = 10) -> Terminal:
-        """The descriptor that comes with SCM_RIGHTS; runc(8): exactly one, with the terminal's name as text."""
+        """The terminal of runc(8)'s --console-socket."""
+        terminal = Terminal(self.receive_fd(timeout))
+        self._terminals.append(terminal)
+        return terminal
+
+    def receive_fd(self, timeout: float = 10) -> int:
+        """The descriptor that comes with SCM_RIGHTS; runc(8): exactly one, with a name as text."""
         self._socket.settimeout(timeout)
         connection, _ = self._socket.accept()
         with connection:
@@ -76,10 +82,8 @@ class ConsoleSocket:
         for level, kind, data in ancillary:
             assert (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS)
             fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
-        assert len(fds) == 1, f"{len(fds)} descriptors came over the console socket"
-        terminal = Terminal(fds[0])
-        self._terminals.append(terminal)
-        return terminal
+        assert len(fds) == 1, f"{len(fds)} descriptors came over the socket"
+        return fds[0]
 
     def __enter__(self) -> "ConsoleSocket":
         return self

@@ -258,3 +258,17 @@ def test_control_c_while_the_program_is_still_loading_is_no_traceback(warren: Wa
     _, error = process.communicate(timeout=20)
     assert error in ("", "\n")  # click ends the line in which a terminal shows ^C.
     assert process.returncode in (130, -signal.SIGINT)
+
+
+def test_an_update_killed_anywhere(oci: Runtime, bundle: Bundle) -> None:
+    """The state can be read, and says one thing or the other; the next update holds; nothing else is in the way."""
+    dice = random.Random(SEED)
+    container = oci.up(bundle)
+    for number in range(COUNT):
+        words = ["update", "--memory", f"{64 + number}m", "--pids-limit", str(50 + number), container.id]
+        kill_somewhere(lambda words=words: oci.spawn(*words)[0], dice, 0.04)  # type: ignore[misc]
+        assert container.status == "running", f"WARREN_SEED={SEED} round {number}"
+    oci("update", "--pids-limit", "7", container.id).ok()
+    assert container.state()["enforced"]["pids.limit"].startswith("pids.max = 7 ")
+    container.delete("--force").ok()
+    assert oci("list", "-q").out == ""

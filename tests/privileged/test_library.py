@@ -73,7 +73,7 @@ def test_errors_say_what_failed(directory: Path) -> None:
     with pytest.raises(runtime.CommandNotExecutableError):
         runtime.run("host", ["/etc/passwd"])
     with pytest.raises(runtime.UsageError):
-        runtime.run("no-such-image", ["true"])
+        runtime.run("No Image", ["true"])
     with pytest.raises(runtime.LaunchError) as failed:
         runtime.run("host", ["true"], cwd="/etc/passwd")
     assert failed.value.step is not None

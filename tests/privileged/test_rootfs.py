@@ -152,5 +152,5 @@ def test_bad_input_is_one_line_and_125(warren: Warren, base: list[str], flags: l
 
 
 def test_an_unknown_source_is_explained(warren: Warren) -> None:
-    warren("run", "alpine", "true").fails(125, "alpine")
+    warren("run", "Alpine", "true").fails(125, "Alpine")
     warren("run", "--rootfs", "/no/such/root", "true").fails(125, "/no/such/root")

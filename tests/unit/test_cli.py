@@ -34,7 +34,7 @@ class Command:
         monkeypatch.setattr(cli, "_warn_of_writable_code", lambda: None)
         monkeypatch.setattr(cli.os, "_exit", sys.exit)
 
-    def _run(self, config: ContainerConfig) -> engine.Result:
+    def _run(self, config: ContainerConfig, _pull: str) -> engine.Result:
         self.configs.append(config)
         if isinstance(self.result, Exception):
             raise self.result
@@ -144,7 +144,7 @@ def test_environment(command: Command, tmp_path: Path, monkeypatch: pytest.Monke
     ("words", "problem"),
     [
         ([], "no source"),
-        (["alpine", "true"], "'alpine'"),
+        (["", "true"], "no name"),
         (["--no-such-option", "host", "true"], "no such option"),
         (["--timeout", "x", "host", "true"], "timeout"),
         (["--timeout", "0", "host", "true"], "timeout"),
@@ -187,7 +187,7 @@ def test_exit_codes(command: Command, result: "int | Exception", code: int) -> N
 
 
 def test_interruption_is_130(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(_config: ContainerConfig) -> int:
+    def interrupt(_config: ContainerConfig, _pull: str) -> int:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(engine, "run_foreground", interrupt)
@@ -289,10 +289,17 @@ def test_images_of_the_library(image: "str | Path", rootfs: str) -> None:
     assert engine._rootfs(image) == rootfs
 
 
-@pytest.mark.parametrize("image", ["alpine", ""])
-def test_images_that_are_none_yet(image: str) -> None:
-    with pytest.raises(UsageError, match="unknown image"):
-        engine._rootfs(image)
+@pytest.mark.parametrize(
+    ("source", "rootfs", "image"),
+    [("host", "", ""), ("alpine", "", "alpine"), ("./a", "./a", ""), ("/a", "/a", ""), (Path("a"), "a", "")],
+)
+def test_what_the_library_takes_for_a_directory(source: "str | Path", rootfs: str, image: str) -> None:
+    assert (engine._rootfs(source), engine._image(source)) == (rootfs, image)
+
+
+def test_an_image_without_a_name() -> None:
+    with pytest.raises(UsageError, match="no name"):
+        engine._image("")
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,10 @@ HEAVY = set(
     """.split()
 )
 HOT = """
-    errors syscalls host spec steps capabilities cgroups seccomp hooks state console plan launch container oci
+    errors syscalls host spec steps capabilities cgroups seccomp hooks state console plan launch checkpoint
+    container oci
     namespaces namespaces.devices namespaces.mount namespaces.network namespaces.rootfs namespaces.user namespaces.uts
+    netlink resctrl namespaces.netdevices
     cgroups.limits cgroups.unified cgroups.legacy cgroups.delegation cgroups.device_program cgroups.update
     cgroups.freezer cgroups.programs cgroups.oom cgroups.stats cgroups.events
     cgroups.systemd cgroups.dbus cgroups.unit_properties

@@ -150,27 +150,27 @@ def test_a_full_configuration_is_valid() -> None:
     assert spec.validate(config) == expected
 
 
-@pytest.mark.parametrize(
-    ("path", "value"),
-    [
-        ("ociVersion", "1.0.2-dev"),
-        ("ociVersion", "1.3.0+build.1"),
-        ("unknown", [{"deep": None}]),
-        ("linux|unknown", 1.5),
-        ("process|env", ["NOEQUALS", "A=1", "A=2", "B="]),
-        ("process|args", [""]),
-        ("process|capabilities|bounding", ["CAP_OF_TOMORROW"]),
-        ("process|rlimits", [{"type": "RLIMIT_CORE", "soft": 0, "hard": (1 << 64) - 1}]),
-        ("process", MISSING),
-        ("mounts|1|destination", "dev"),
-        ("mounts|7", {"destination": "/proc"}),
-        ("linux|cgroupsPath", "system.slice:warren:a..b"),
-        ("linux|devices", [{"path": "/dev/p", "type": "p"}]),
-        ("linux|uidMappings", [MAPPING, {"containerID": 65536, "hostID": 0, "size": 1}]),
-        ("linux|namespaces|5|path", ""),
-        ("annotations", {"k": ""}),
-    ],
-)
+LEGAL: list[tuple[str, object]] = [
+    ("ociVersion", "1.0.2-dev"),
+    ("ociVersion", "1.3.0+build.1"),
+    ("unknown", [{"deep": None}]),
+    ("linux|unknown", 1.5),
+    ("process|env", ["NOEQUALS", "A=1", "A=2", "B="]),
+    ("process|args", [""]),
+    ("process|capabilities|bounding", ["CAP_OF_TOMORROW"]),
+    ("process|rlimits", [{"type": "RLIMIT_CORE", "soft": 0, "hard": (1 << 64) - 1}]),
+    ("process", MISSING),
+    ("mounts|1|destination", "dev"),
+    ("mounts|7", {"destination": "/proc"}),
+    ("linux|cgroupsPath", "system.slice:warren:a..b"),
+    ("linux|devices", [{"path": "/dev/p", "type": "p"}]),
+    ("linux|uidMappings", [MAPPING, {"containerID": 65536, "hostID": 0, "size": 1}]),
+    ("linux|namespaces|5|path", ""),
+    ("annotations", {"k": ""}),
+]
+
+
+@pytest.mark.parametrize(("path", "value"), LEGAL)
 def test_legal(path: str, value: object) -> None:
     config = full()
     put(config, path, value)

@@ -122,7 +122,7 @@ def test_lists_are_masks(text: str, mask: bytes) -> None:
     assert systemd._mask(text) == mask
 
 
-@pytest.mark.parametrize("text", ["", "a", "3-1", "1-", "99999", "-1", "1,,2"])
+@pytest.mark.parametrize("text", ["", "a", "3-1", "1-", "99999", "-1", "1,,2", "²"])
 def test_what_is_no_list_is_left_to_the_kernel(text: str) -> None:
     assert systemd._mask(text) == b""
 

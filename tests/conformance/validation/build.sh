@@ -27,7 +27,9 @@ ln -s "$work/source" "$src/opencontainers/runtime-tools"
 ln -s /usr/share/gocode/src/github.com/blang/semver "$src/blang/semver/v4"
 cp "$here/tap.go" "$src/mndrix/tap-go/"
 cd "$src/opencontainers/runtime-tools"
-CGO_ENABLED=0 go build -o "$out/runtimetest" ./cmd/runtimetest
+# Go raises the soft limit of open files when a program starts, since 1.19: runtimetest would not see what it is to check.
+echo "{\"Replace\": {\"$(go env GOROOT)/src/os/rlimit.go\": \"\"}}" >"$work/overlay.json"
+CGO_ENABLED=0 go build -overlay "$work/overlay.json" -o "$out/runtimetest" ./cmd/runtimetest
 mkdir -p "$out/bin"
 go build -o "$out/bin/" ./validation/...
 cp rootfs-*.tar.gz "$out"

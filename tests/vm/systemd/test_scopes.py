@@ -12,7 +12,7 @@ import pytest
 
 from tests.helpers.machines import PROJECT
 from tests.helpers.oci import Bundle, Runtime
-from tests.vm.guest.conftest import CGROUPS, box, cgroup_of, wait_for
+from tests.vm.guest.conftest import CGROUPS, box, cgroup_of, members, wait_for
 
 from .conftest import is_loaded, shown
 
@@ -29,7 +29,7 @@ from runtime.launch import Options
 from runtime.spec import Bundle
 container = Container("library", sys.argv[1])
 os.waitpid(container.run(Bundle.load(sys.argv[2], ""), Options(cgroup_manager="auto")), 0)
-print(container._record()["cgroup"]["unit"], container.oom_kills())
+print(container._record()["cgroup"]["unit"])
 container.delete()
 """
 GREEDY = ["/bin/sh", "-c", "dd if=/dev/zero of=/dev/null count=1 bs=64M; echo dd $?"]
@@ -60,6 +60,7 @@ def test_a_scope_in_an_expanded_slice(oci: Runtime, bundle: Bundle, unit: str, s
     container, pid = box(oci, bundle)
     path = f"/{slices.split('-')[0]}.slice/{slices}/{unit}"
     assert scope_of(pid) == CGROUPS / path[1:]
+    assert members(scope_of(pid)) == {pid}
     wanted = {
         "ControlGroup": path,
         "Delegate": "yes",
@@ -71,12 +72,6 @@ def test_a_scope_in_an_expanded_slice(oci: Runtime, bundle: Bundle, unit: str, s
     container.delete("--force").ok()
     assert not is_loaded(unit)
     assert not (CGROUPS / path[1:]).exists()
-
-
-@not_crun
-def test_the_process_is_the_only_one(oci: Runtime, bundle: Bundle, unit: str) -> None:
-    _, pid = box(oci, bundle)
-    assert (scope_of(pid) / "cgroup.procs").read_text().split() == [str(pid)]
 
 
 def test_without_a_path_it_is_in_the_system_slice(oci: Runtime, bundle: Bundle) -> None:
@@ -152,9 +147,8 @@ def test_annotations_are_properties(oci: Runtime, bundle: Bundle, unit: str) -> 
 
 
 @not_crun
-@pytest.mark.parametrize("value", ["nonsense", "uint64 -1"])
-def test_annotations_that_are_no_values_are_refused(oci: Runtime, bundle: Bundle, unit: str, value: str) -> None:
-    bundle.config["annotations"] = {"org.systemd.property.TimeoutStopUSec": value}
+def test_annotations_that_are_no_values_are_refused(oci: Runtime, bundle: Bundle, unit: str) -> None:
+    bundle.config["annotations"] = {"org.systemd.property.TimeoutStopUSec": "uint64 -1"}
     oci.refuses(bundle)
     assert not is_loaded(unit)
 
@@ -186,19 +180,14 @@ def test_an_update_that_fails_changes_nothing(oci: Runtime, bundle: Bundle, unit
     assert now() == before
 
 
-def test_exec_joins_the_scope(oci: Runtime, bundle: Bundle, unit: str) -> None:
+def test_exec_joins_pause_stops_and_delete_kills(oci: Runtime, bundle: Bundle, unit: str) -> None:
     container, pid = box(oci, bundle)
     done, _ = oci.spawn("exec", container.id, "/bin/busybox", "sleep", "60")
-    wait_for(lambda: len((cgroup_of(pid) / "cgroup.procs").read_text().split()) == 2)
-    container.kill().ok()
-    done.wait()
-
-
-def test_pause_and_kill(oci: Runtime, bundle: Bundle, unit: str) -> None:
-    container, _ = box(oci, bundle)
+    wait_for(lambda: len(members(scope_of(pid))) == 2)
     oci("pause", container.id).ok()
     assert container.status == "paused"
     container.delete("--force").ok()
+    done.wait()
     assert not is_loaded(unit)
 
 
@@ -232,16 +221,16 @@ def test_over_the_bus(oci: Runtime, bundle: Bundle, unit: str) -> None:
 def test_killed_anywhere_it_leaves_no_unit(oci: Runtime, bundle: Bundle, unit: str) -> None:
     bundle.save()
     killed = 0
-    for step in range(5):
+    for step in range(8 if LONG else 3):
         id = oci.new_id() + f"-{step}"
         process, _ = oci.spawn("create", "--bundle", bundle.path, id)
-        time.sleep(0.1 + step * 0.05)
+        time.sleep(0.1 + step * 0.07)
         killed += process.poll() is None
         process.kill()
         process.wait()
         oci("delete", "--force", id).ok()
         assert not is_loaded(unit)
-    assert killed > 1
+    assert killed
 
 
 @not_crun
@@ -299,4 +288,4 @@ def test_the_library_makes_an_ordinary_user_a_scope(user_oci: Runtime, user_bund
     user_bundle.save()
     command = [*user_oci.prefix, sys.executable, "-c", LIBRARY, user_oci.root, user_bundle.path]
     done = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT)
-    assert done.stdout.split() == ["dd", "137", "warren-library.scope", "1"], done.stderr
+    assert done.stdout.split() == ["dd", "137", "warren-library.scope"], done.stderr

@@ -1,0 +1,257 @@
+"""Images as files: docker's archive and the OCI image layout, in and out, also through a pipe.
+
+An archive is a tar, so it is read by the one parser there is, once and forwards: its blobs go into the store as they
+come, each under the digest that it has.
+"""
+
+import hashlib
+import os
+import tarfile
+from contextlib import ExitStack
+
+from ..errors import ImageError, NotFoundError, UsageError
+from ..jsontext import dump_json, parse_json
+from . import manifest, reference, tar
+from .manifest import Descriptor, Manifest
+from .pull import unpack_blob
+from .store import Store
+from .stream import Layer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import IO, Any
+
+    from .store import Image
+
+    Json = dict[str, Any]
+
+_PIECE = 1 << 20
+_SMALL = manifest.MAX_SIZE
+_LINKS = 1000
+
+
+class _Contents:
+    """What an archive holds: blobs by path (as digests in the store), small files with their bytes."""
+
+    def __init__(self) -> None:
+        self.digests: dict[str, str] = {}
+        self.sizes: dict[str, int] = {}
+        self.small: dict[str, bytes] = {}
+        self.links: dict[str, str] = {}
+
+    def path(self, name: str) -> str:
+        """Follow symbolic links, as docker's archives had them for shared layers."""
+        for _ in range(_LINKS):
+            if name not in self.links:
+                return name
+            name = os.path.normpath(os.path.join(os.path.dirname(name), self.links[name]))
+        raise ImageError(f"archive: {name} is a link in a circle")
+
+    def json(self, name: str) -> "Json":
+        return manifest.document(self.bytes(name), f"archive: {name}")
+
+    def bytes(self, name: str) -> bytes:
+        found = self.small.get(self.path(name))
+        if found is None:
+            raise ImageError(f"archive: no {name}", hint="is it whole, and an image?")
+        return found
+
+
+def load(file: "IO[bytes]", store: Store) -> "list[Image]":
+    """Take over every image of a docker-archive or of an OCI layout; compressed archives too.
+
+    Raises ImageError for what is neither, or damaged.
+    """
+    with store.adding(), ExitStack() as cleanup:
+        contents = _read(file, store, cleanup)
+        if "index.json" in contents.small and "oci-layout" in contents.small:
+            return _load_layout(contents, store)
+        if "manifest.json" in contents.small:
+            return _load_docker(contents, store)
+        raise ImageError("archive: neither manifest.json nor index.json is in it", hint="docker save makes one")
+
+
+def _read(file: "IO[bytes]", store: Store, cleanup: ExitStack) -> _Contents:
+    contents = _Contents()
+    outer = Layer(iter(lambda: file.read(_PIECE), b""))
+    for entry, data in _entries(outer):
+        name = os.path.normpath(os.fsdecode(entry.name))
+        if name.startswith(("/", "..")):
+            raise ImageError(f"archive: {name!r} is outside of it")
+        if entry.type == tar.SYMLINK:
+            contents.links[name] = os.fsdecode(entry.link)
+        elif entry.type == tar.FILE:
+            digest, size, kept = _keep(data, entry.size, store)
+            contents.digests[name], contents.sizes[name] = digest, size
+            if kept is not None:
+                contents.small[name] = kept
+    return contents
+
+
+def _entries(outer: Layer) -> "Iterator[tuple[tar.Entry, Iterator[memoryview]]]":
+    reader = tar.Reader(outer)
+    for entry in reader:
+        yield entry, reader.data()
+
+
+def _keep(data: "Iterator[memoryview]", size: int, store: Store) -> "tuple[str, int, bytes | None]":
+    """Put one file into the store under its digest, which is known at its end only; small ones are returned as well."""
+    if size <= _SMALL:
+        content = b"".join(map(bytes, data))
+        return store.add_blob(content), size, content
+    digest, path = hashlib.sha256(), f"{store.root}/partial/.load-{os.urandom(8).hex()}"
+    try:
+        with open(path, "wb") as file:
+            for piece in data:
+                digest.update(piece)
+                file.write(piece)
+        name = "sha256:" + digest.hexdigest()
+        os.rename(path, store.blob_path(name))
+    except BaseException:
+        if os.path.exists(path):
+            os.unlink(path)
+        raise
+    return name, size, None
+
+
+def _load_docker(contents: _Contents, store: Store) -> "list[Image]":
+    """docker save's manifest.json: a list of {Config, RepoTags, Layers}."""
+    found = []
+    entries = parse_json(contents.bytes("manifest.json"), "archive: manifest.json")
+    if not isinstance(entries, list):
+        raise ImageError("archive: manifest.json is no list")
+    for entry in entries:
+        if not isinstance(entry, dict) or not isinstance(entry.get("Config"), str):
+            raise ImageError("archive: manifest.json: an entry without Config")
+        paths = [contents.path(str(path)) for path in entry.get("Layers") or []]
+        if missing := next((path for path in paths if path not in contents.digests), ""):
+            raise ImageError(f"archive: no layer {missing}")
+        config = contents.bytes(entry["Config"])
+        layers = [_layer(store, contents.digests[path], contents.sizes[path]) for path in paths]
+        made = manifest.make_manifest(config, layers)
+        names = [reference.parse(str(name)) for name in entry.get("RepoTags") or []]
+        found.append(_adopt(store, made, config, names))
+    return found
+
+
+def _layer(store: Store, digest: str, size: int) -> Descriptor:
+    with open(store.blob_path(digest), "rb") as file:
+        start = file.read(4)
+    ending = "+gzip" if start.startswith(b"\x1f\x8b") else "+zstd" if start == b"\x28\xb5\x2f\xfd" else ""
+    return Descriptor(manifest.OCI_LAYER + ending, digest, size)
+
+
+def _load_layout(contents: _Contents, store: Store) -> "list[Image]":
+    """image-layout.md; the name is the annotation that containerd, skopeo or docker give."""
+    found = []
+    for entry in manifest.parse_index(contents.bytes("index.json")):
+        raw = contents.bytes(f"blobs/sha256/{entry.digest[7:]}")
+        if manifest.digest_of(raw) != entry.digest:
+            raise ImageError(f"archive: manifest {entry.digest} hashes to {manifest.digest_of(raw)}")
+        names = _names(entry)
+        for made in _manifests(contents, raw, entry.type):
+            config = contents.bytes(f"blobs/sha256/{made.config.digest[7:]}")
+            for layer in made.layers:
+                if contents.digests.get(f"blobs/sha256/{layer.digest[7:]}") != layer.digest:
+                    raise ImageError(f"archive: layer {layer.digest} is missing or damaged")
+            found.append(_adopt(store, made, config, names))
+    return found
+
+
+def _manifests(contents: _Contents, raw: bytes, type: str, depth: int = 0) -> "list[Manifest]":
+    if manifest.kind(manifest.document(raw, "manifest"), type) in manifest.MANIFESTS:
+        return [manifest.parse_manifest(raw, type)]
+    wanted = manifest.default_platform(os.uname().machine)
+    chosen = manifest.choose(manifest.parse_index(raw), wanted)[:1]
+    if not chosen or depth > 4:
+        raise NotFoundError("archive: no image for this machine's platform")
+    inner = contents.bytes(f"blobs/sha256/{chosen[0].digest[7:]}")
+    if manifest.digest_of(inner) != chosen[0].digest:
+        raise ImageError(f"archive: manifest {chosen[0].digest} hashes to {manifest.digest_of(inner)}")
+    return _manifests(contents, inner, chosen[0].type, depth + 1)
+
+
+def _names(entry: Descriptor) -> "list[reference.Reference]":
+    full = entry.annotations.get("io.containerd.image.name") or ""
+    short = entry.annotations.get("org.opencontainers.image.ref.name") or ""
+    for text in (full, short):
+        if text and (text == full or "/" in text or ":" in text):
+            return [reference.parse(text)]
+    return []
+
+
+def _adopt(store: Store, made: Manifest, config: bytes, names: "list[reference.Reference]") -> "Image":
+    """Check, unpack and name an image whose blobs are in the store."""
+    if manifest.digest_of(config) != made.config.digest:
+        raise ImageError(f"image configuration {made.config.digest} hashes to {manifest.digest_of(config)}")
+    diffs = manifest.diff_ids(manifest.document(config, "image configuration"), len(made.layers))
+    for layer, diff, chain in zip(made.layers, diffs, manifest.chain_ids(diffs), strict=True):
+        if not store.has_layer(chain):
+            unpack_blob(store, layer, diff, chain)
+    store.add_blob(config)
+    store.add_blob(made.raw)
+    store.sync()
+    # One without a name is found by its digest, until it is pruned.
+    for name in names or [reference.Reference("localhost", "loaded", digest=made.digest)]:
+        store.tag(name, made.digest)
+    return store.load(made.digest)
+
+
+def save(images: "list[tuple[Image, list[str]]]", store: Store, file: "IO[bytes]", style: str) -> None:
+    """Write images, with these names, as `docker-archive` or `oci-archive`; blobs are written as they were fetched."""
+    if style not in ("docker-archive", "oci-archive"):
+        raise UsageError(f"unknown format {style!r}", hint="docker-archive or oci-archive")
+    with tarfile.open(fileobj=file, mode="w|", format=tarfile.PAX_FORMAT) as out:
+        writer = _Writer(out, store)
+        if style == "docker-archive":
+            entries = []
+            for image, names in images:
+                layers = [writer.blob(layer.digest) for layer in image.manifest.layers]
+                config = writer.blob(image.id)
+                entries.append({"Config": config, "RepoTags": names, "Layers": layers})
+            writer.small("manifest.json", dump_json(entries).encode())
+            return
+        index = []
+        for image, names in images:
+            for digest in (*(layer.digest for layer in image.manifest.layers), image.id, image.manifest.digest):
+                writer.blob(digest)
+            for name in names or [""]:
+                descriptor = image.manifest.descriptor
+                if name:
+                    tag = reference.parse(name).tag
+                    descriptor.annotations = {
+                        "io.containerd.image.name": name,
+                        "org.opencontainers.image.ref.name": tag,
+                    }
+                index.append(descriptor.to_json())
+        content = {"schemaVersion": 2, "mediaType": manifest.OCI_INDEX, "manifests": index}
+        writer.small("index.json", dump_json(content).encode())
+        writer.small("oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
+
+
+class _Writer:
+    def __init__(self, out: tarfile.TarFile, store: Store) -> None:
+        self._out = out
+        self._store = store
+        self._written: set[str] = set()
+
+    def blob(self, digest: str) -> str:
+        """Write a blob once; its path in the archive, the same in both formats."""
+        path = f"blobs/sha256/{digest[7:]}"
+        if digest not in self._written:
+            self._written.add(digest)
+            with open(self._store.blob_path(digest), "rb") as file:
+                info = tarfile.TarInfo(path)
+                info.size = os.fstat(file.fileno()).st_size
+                info.mode = 0o444
+                self._out.addfile(info, file)
+        return path
+
+    def small(self, name: str, data: bytes) -> None:
+        import io
+
+        info = tarfile.TarInfo(name)
+        info.size = len(data)
+        info.mode = 0o444
+        self._out.addfile(info, io.BytesIO(data))

@@ -1,0 +1,448 @@
+"""The image store: blobs by digest, names, and each layer unpacked once and shared.
+
+    ROOT/               0700
+        lock            whoever adds holds it shared (flock), whoever removes exclusively
+        index.json      names, and the digest of the manifest that each stands for
+        blobs/sha256/   complete blobs, named after what they hash to
+        partial/        blobs that are being fetched, each locked by who fetches it; kept to be resumed
+        layers/CHAIN/   an unpacked layer, below the others of its chain; published by rename
+        layers/.new-*   layers that are being unpacked
+        users/ID        what a container uses: its chain ids
+        pending/        a file for each that adds, which names the boot: it goes when all is on disk
+
+Whatever is killed at whatever instant, the next command finds a store that it can use: nothing has its final name
+before it is complete.  Bringing it to disk is one syncfs(2) at the end of a pull; where the machine itself went down
+before that, the next boot finds the file in pending/, and removes all that no name in the index vouches for.
+"""
+
+import fcntl
+import os
+import shutil
+import time
+from contextlib import contextmanager
+from errno import EAGAIN, EEXIST, ENOENT, ENOTEMPTY
+
+from ..errors import ImageError, NotFoundError, SpecError, UsageError
+from ..jsontext import dump_json, parse_json
+from ..syscalls import syncfs
+from . import reference
+from .manifest import Manifest, chain_ids, diff_ids, digest_of, document, parse_manifest
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    from .reference import Reference
+
+    Json = dict[str, Any]
+
+_PARTIAL_SECONDS = 7 * 24 * 3600
+"""How long an interrupted download is kept to be resumed."""
+_PIECE = 1 << 20
+
+
+def default_store() -> str:
+    """/var/lib/warren/images for root; below the XDG data directory for ordinary users."""
+    if os.geteuid() == 0:
+        return "/var/lib/warren/images"
+    home = os.environ.get("XDG_DATA_HOME") or os.path.join(os.environ.get("HOME", ""), ".local/share")
+    if not home.startswith("/"):
+        raise UsageError("no place for images: neither XDG_DATA_HOME nor HOME is set")
+    return home + "/warren/images"
+
+
+class Image:
+    """What a name stands for: the manifest of one platform, its configuration, and the chain of its layers."""
+
+    __slots__ = ("chains", "config", "diffs", "manifest", "names")
+
+    def __init__(self, manifest: Manifest, config: "Json", names: "list[str]") -> None:
+        self.manifest = manifest
+        self.config = config
+        self.names = names
+        self.diffs = diff_ids(config, len(manifest.layers))
+        self.chains = chain_ids(self.diffs)
+
+    @property
+    def id(self) -> str:
+        """docker's image id: the digest of the configuration."""
+        return self.manifest.config.digest
+
+    @property
+    def size(self) -> int:
+        """Bytes of its blobs, as they are transferred."""
+        return sum(layer.size for layer in self.manifest.layers) + self.manifest.config.size
+
+
+class Store:
+    """All of it below `root`; nothing is made before it is needed."""
+
+    def __init__(self, root: str = "") -> None:
+        self.root = root or default_store()
+        self.privileged = os.geteuid() == 0
+
+    # ---- locks
+
+    @contextmanager
+    def adding(self) -> "Iterator[None]":
+        """Nothing that is in the store, or comes, is collected meanwhile; at the end it is on disk."""
+        for name in ("", "/blobs/sha256", "/partial", "/layers", "/users", "/pending"):
+            os.makedirs(self.root + name, 0o700, exist_ok=True)
+        # Others must be able to pass through to what their containers' roots are made of, but not look around.
+        os.chmod(self.root, 0o711 if self.privileged else 0o700)
+        os.chmod(self.root + "/layers", 0o711 if self.privileged else 0o700)
+        self._recover()
+        fd = self._lock(fcntl.LOCK_SH)
+        marker = f"{self.root}/pending/{_boot_id()}.{os.urandom(8).hex()}"
+        try:
+            write_file(marker, b"")
+            try:
+                yield
+            finally:
+                self.sync()
+                os.unlink(marker)
+        finally:
+            os.close(fd)
+
+    def sync(self) -> None:
+        """Bring everything of the file system to disk, once for all that was added (syncfs(2))."""
+        fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            syncfs(fd)
+        finally:
+            os.close(fd)
+
+    def _recover(self) -> None:
+        """After a crash of the machine: what was not yet on disk may be there by name only."""
+        boot = _boot_id()
+        old = [name for name in os.listdir(self.root + "/pending") if not name.startswith(boot)]
+        if not old:
+            return
+        fd = self._lock(fcntl.LOCK_EX)
+        try:
+            for name in os.listdir(self.root + "/partial"):
+                os.unlink(f"{self.root}/partial/{name}")
+            self._collect(lambda _container: False)
+        finally:
+            os.close(fd)
+
+    def _lock(self, kind: int) -> int:
+        fd = os.open(self.root + "/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, kind)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    # ---- blobs
+
+    def blob_path(self, digest: str) -> str:
+        if not reference.is_digest(digest):
+            raise ImageError(f"{digest!r} is no digest")
+        return f"{self.root}/blobs/sha256/{digest[7:]}"
+
+    def has_blob(self, digest: str) -> bool:
+        return os.path.exists(self.blob_path(digest))
+
+    def read_blob(self, digest: str) -> bytes:
+        """A small blob, checked; NotFoundError, or ImageError when it is damaged."""
+        try:
+            with open(self.blob_path(digest), "rb") as file:
+                data = file.read()
+        except FileNotFoundError as error:
+            raise NotFoundError(f"blob {digest} is not in the store", hint="pull the image again") from error
+        if digest_of(data) != digest:
+            raise ImageError(f"blob {digest} is damaged in the store", hint="warren image verify")
+        return data
+
+    def open_blob(self, digest: str) -> "Iterator[bytes]":
+        """A blob in pieces."""
+        with open(self.blob_path(digest), "rb") as file:
+            while piece := file.read(_PIECE):
+                yield piece
+
+    def add_blob(self, data: bytes) -> str:
+        digest = digest_of(data)
+        if not self.has_blob(digest):
+            with self.partial(digest) as partial:
+                partial.restart()
+                partial.write(data)
+                partial.commit()
+        return digest
+
+    @contextmanager
+    def partial(self, digest: str) -> "Iterator[Partial]":
+        """The beginning of a blob, for one process and thread at a time; another one waits here."""
+        partial = Partial(self, digest)
+        try:
+            yield partial
+        finally:
+            partial.close()
+
+    # ---- layers
+
+    def layer_path(self, chain: str) -> str:
+        return f"{self.root}/layers/{chain[7:]}"
+
+    def has_layer(self, chain: str) -> bool:
+        return os.path.isdir(self.layer_path(chain))
+
+    def new_layer(self) -> str:
+        """An empty directory to unpack into; to be published or discarded."""
+        while True:
+            path = f"{self.root}/layers/.new-{os.urandom(8).hex()}"
+            try:
+                os.mkdir(path, 0o755)
+            except FileExistsError:
+                continue
+            os.chmod(path, 0o755)
+            return path
+
+    def publish_layer(self, path: str, chain: str) -> None:
+        """Give it its name; somebody else may have been faster."""
+        try:
+            os.rename(path, self.layer_path(chain))
+        except OSError as error:
+            if error.errno not in (EEXIST, ENOTEMPTY):
+                raise
+            discard(path)
+
+    # ---- names
+
+    def tag(self, ref: "Reference", manifest: str) -> None:
+        """Let the name stand for a manifest that is in the store."""
+        self._change_index(lambda names: names.__setitem__(str(ref), manifest))
+
+    def untag(self, name: str) -> None:
+        self._change_index(lambda names: names.pop(name, None))
+
+    def names(self) -> "dict[str, str]":
+        """Every name, and the digest of its manifest."""
+        try:
+            with open(self.root + "/index.json", "rb") as file:
+                found = parse_json(file.read(), "index.json of the store")
+        except FileNotFoundError:
+            return {}
+        except SpecError as error:
+            raise ImageError(f"{error.message}: the store's index is damaged", hint="warren image verify") from error
+        names = found.get("names") if isinstance(found, dict) else None
+        return {str(name): str(digest) for name, digest in names.items()} if isinstance(names, dict) else {}
+
+    def find(self, text: str) -> Image:
+        """By name, by digest, or by an unambiguous beginning of its id; NotFoundError, UsageError."""
+        names = self.names()
+        if wanted := self._by_name(text, names):
+            return self.load(wanted)
+        start = text.removeprefix("sha256:")
+        images = {image.id: image for image in self.images() if start and image.id[7:].startswith(start)}
+        if len(images) > 1:
+            raise UsageError(f"image {text!r} is ambiguous", hint="give more of the id")
+        if not images:
+            raise NotFoundError(f"no such image: {text}", hint=f"warren pull {text}")
+        return next(iter(images.values()))
+
+    def _by_name(self, text: str, names: "dict[str, str]") -> str:
+        try:
+            ref = reference.parse(text)
+        except UsageError:
+            return ""
+        if ref.digest:
+            same = [
+                digest for name, digest in names.items() if name.startswith(ref.name + ":") and digest == ref.digest
+            ]
+            return names.get(str(ref)) or names.get(f"{ref.name}@{ref.digest}") or next(iter(same), "")
+        return names.get(str(ref), "")
+
+    def names_of(self, text: str, image: Image) -> "list[str]":
+        """The names that removing `text` takes away: the one that it is, else all of the image's."""
+        named = [name for name in image.names if _is_name(text, name)]
+        return named or image.names
+
+    def load(self, manifest: str) -> Image:
+        found = parse_manifest(self.read_blob(manifest))
+        config = document(self.read_blob(found.config.digest), "image configuration")
+        return Image(found, config, [name for name, digest in self.names().items() if digest == manifest])
+
+    def images(self) -> "list[Image]":
+        """One for each manifest that has a name."""
+        return [self.load(digest) for digest in dict.fromkeys(self.names().values())]
+
+    def _change_index(self, change: "Callable[[dict[str, str]], object]") -> None:
+        fd = os.open(self.root + "/index.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            names = self.names()
+            change(names)
+            write_file(self.root + "/index.json", dump_json({"names": names}, 1).encode())
+        finally:
+            os.close(fd)
+
+    # ---- use
+
+    def use(self, container: str, chains: "list[str]") -> None:
+        """Keep these layers while the container exists; NotFoundError when they have just been collected."""
+        fd = self._lock(fcntl.LOCK_SH)
+        try:
+            # Not synced: a container does not outlive the machine.
+            with open(f"{self.root}/users/{container}", "wb") as file:
+                file.write(dump_json({"chains": chains}).encode())
+            if missing := next((chain for chain in chains if not self.has_layer(chain)), ""):
+                self.release(container)
+                raise NotFoundError(f"layer {missing} is not in the store", hint="pull the image again")
+        finally:
+            os.close(fd)
+
+    def release(self, container: str) -> None:
+        try:
+            os.unlink(f"{self.root}/users/{container}")
+        except FileNotFoundError:
+            pass
+
+    # ---- removal
+
+    def collect(self, exists: "Callable[[str], bool]") -> int:
+        """Remove what no name and no container needs; bytes of the blobs that went.  `exists` says whether a container
+        does.  While somebody adds, nothing is collected: 0."""
+        try:
+            fd = self._lock(fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (EAGAIN, ENOENT):
+                return 0
+            raise
+        try:
+            return self._collect(exists)
+        finally:
+            os.close(fd)
+
+    def _collect(self, exists: "Callable[[str], bool]") -> int:
+        blobs: set[str] = set()
+        chains: set[str] = set()
+        for digest in set(self.names().values()):
+            image = self.load(digest)
+            blobs |= {digest, image.id, *(layer.digest for layer in image.manifest.layers)}
+            chains |= set(image.chains)
+        for container in os.listdir(self.root + "/users"):
+            if exists(container):
+                chains |= self._used(container)
+            else:
+                self.release(container)
+        freed = 0
+        for name in os.listdir(self.root + "/blobs/sha256"):
+            if "sha256:" + name not in blobs:
+                path = f"{self.root}/blobs/sha256/{name}"
+                freed += os.stat(path).st_size
+                os.unlink(path)
+        for name in os.listdir(self.root + "/layers"):
+            if "sha256:" + name not in chains:
+                # Not half of a layer under its name: it goes to a name that nobody looks for first.
+                old = self.new_layer() if not name.startswith(".") else ""
+                if old:
+                    os.rename(f"{self.root}/layers/{name}", old)
+                discard(old or f"{self.root}/layers/{name}")
+        for name in os.listdir(self.root + "/partial"):
+            path = f"{self.root}/partial/{name}"
+            if time.time() - os.stat(path).st_mtime > _PARTIAL_SECONDS:
+                os.unlink(path)
+        self.sync()
+        for name in os.listdir(self.root + "/pending"):
+            os.unlink(f"{self.root}/pending/{name}")
+        return freed
+
+    def _used(self, container: str) -> "set[str]":
+        with open(f"{self.root}/users/{container}", "rb") as file:
+            found = parse_json(file.read(), "users of the store")
+        return set(found.get("chains") or ()) if isinstance(found, dict) else set()
+
+
+class Partial:
+    """What there is of a blob so far.  Written at the end, and given its name when it hashes to it."""
+
+    def __init__(self, store: Store, digest: str) -> None:
+        self._store = store
+        self._digest = digest
+        self._path = f"{store.root}/partial/{digest[7:]}"
+        self._fd = -1
+        while self._fd < 0:
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            # Whoever had it may have given it its final name meanwhile.
+            if _same(fd, self._path):
+                self._fd = fd
+            else:
+                os.close(fd)
+        self.size = os.lseek(self._fd, 0, os.SEEK_END)
+
+    def write(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._fd, view) :]
+        self.size += len(data)
+
+    def pieces(self) -> "Iterator[bytes]":
+        """What is there already."""
+        at = 0
+        while piece := os.pread(self._fd, _PIECE, at):
+            at += len(piece)
+            yield piece
+
+    def restart(self) -> None:
+        os.ftruncate(self._fd, 0)
+        os.lseek(self._fd, 0, os.SEEK_SET)
+        self.size = 0
+
+    def commit(self, *, sync: bool = True) -> None:
+        """It is whole, and what its name says; without `sync` somebody else brings it to disk before it is named in the
+        index."""
+        if sync:
+            os.fsync(self._fd)
+        os.rename(self._path, self._store.blob_path(self._digest))
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            if not self.size and _same(self._fd, self._path):
+                os.unlink(self._path)
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _is_name(text: str, name: str) -> bool:
+    try:
+        return str(reference.parse(text)) == name
+    except UsageError:
+        return False
+
+
+def _boot_id() -> str:
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        return file.read().strip()
+
+
+def write_file(path: str, data: bytes) -> None:
+    """Whole or not at all (fsync, rename)."""
+    temporary = f"{path}.{os.getpid()}.tmp"
+    with open(temporary, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.rename(temporary, path)
+
+
+def discard(path: str) -> None:
+    """Remove a directory of a layer, whatever modes its directories have."""
+
+    def make_way(function: "Any", name: str, _error: object) -> None:
+        os.chmod(os.path.dirname(name), 0o700)
+        if not os.path.islink(name):
+            os.chmod(name, 0o700)
+        function(name)
+
+    shutil.rmtree(path, onerror=make_way)
+
+
+def _same(fd: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except FileNotFoundError:
+        return False
