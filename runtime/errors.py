@@ -8,6 +8,7 @@
     +-- LaunchError                  a step of the plan failed; carries the step and the errno
     |   +-- CommandNotFoundError     127
     |   +-- CommandNotExecutableError  126
+    |   +-- WorkingDirectoryError
     +-- ImageError                   what an image, an archive or a registry holds or says is wrong
     +-- HookError                    a hook failed or took too long
     +-- StateError                   the container is not in a state that allows the verb
@@ -105,6 +106,16 @@ class CommandNotExecutableError(LaunchError):
         super().__init__(number, step, errno, hint="it must be an executable file")
         why = "permission denied: is a directory" if detail == "is a directory" else detail or "permission denied"
         self.message = f"exec: {program!r}: {why}"
+
+
+class WorkingDirectoryError(LaunchError):
+    """A part of the command that is missing too: of `exec`, engines make 127 of it, as with runc."""
+
+    about_command = True
+
+    def __init__(self, number: int, step: "Step | None", errno: int, directory: str) -> None:
+        super().__init__(number, step, errno, hint="does the working directory exist in the container?")
+        self.message = f"chdir to {directory!r}: no such file or directory"
 
 
 class ImageError(WarrenError):

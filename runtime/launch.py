@@ -11,7 +11,7 @@ import sys
 from _struct import pack
 from errno import EACCES, EAGAIN, EBADMSG, EINTR, EINVAL, EISDIR, ENOENT, ENOEXEC, ENOTDIR, EPERM
 
-from .errors import CommandNotExecutableError, CommandNotFoundError, LaunchError, WarrenError
+from .errors import CommandNotExecutableError, CommandNotFoundError, LaunchError, WarrenError, WorkingDirectoryError
 from .steps import FAIL, MAP, MAX_MESSAGE, MESSAGE, OK, PID, READY, SYNC, SYNC_SLOT, LaunchPlan
 from .syscalls import wait
 
@@ -218,6 +218,8 @@ def failure(plan: LaunchPlan, number: int, errno: int, detail: str) -> LaunchErr
             return CommandNotFoundError(number, step, errno, str(program))
         if errno in (EACCES, EPERM, ENOEXEC, EISDIR):
             return CommandNotExecutableError(number, step, errno, str(program), detail)
+    if step is not None and step.op == "chdir" and errno == ENOENT:
+        return WorkingDirectoryError(number, step, errno, str(step.args[0]))
     return LaunchError(number, step, errno, detail, hint=_hint(step.op if step else "", errno))
 
 
@@ -232,8 +234,6 @@ def _hint(op: str, errno: int) -> str:
         return "the source of a mount does not exist"
     if errno == EACCES and op == "oom_score_adj":
         return "lowering it needs CAP_SYS_RESOURCE"
-    if errno == ENOENT and op == "chdir":
-        return "does the working directory exist in the container?"
     if op in ("scheduler", "io_priority") and errno == EPERM:
         return "it needs CAP_SYS_NICE on the host"
     if op == "affinity" and errno == EINVAL:

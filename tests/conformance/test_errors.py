@@ -73,6 +73,10 @@ FAULTS: dict[str, tuple[Fault, tuple[str, ...]]] = {
     "not executable": (program("/etc/passwd"), ("permission denied",)),
     "a directory": (program("/etc"), NOT_ALLOWED[:1]),
     "exec: no such program": (verb("exec", "ID", "nosuch", status="running"), ("executable file not found in $path",)),
+    "exec: no working directory": (
+        verb("exec", "--cwd", "/nosuch", "ID", "x", status="running"),
+        ("no such file or directory",),
+    ),
     "exec: not executable": (verb("exec", "ID", "/etc/passwd", status="running"), ("permission denied",)),
     # Whatever else is missing must never read like a missing command.
     "no bundle": (call("--log", "LOG", "--log-format", "json", "create", "--bundle", "/nosuch", "wrn-x"), ()),

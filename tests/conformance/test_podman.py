@@ -69,12 +69,7 @@ def test_what_cannot_run_has_podmans_exit_codes(
 
 def test_exec_in_a_directory_that_there_is_not(podman: Podman, box: str) -> None:
     podman("exec", "--workdir", "/nosuch", box, "true").exits(127, "/nosuch", "no such file or directory")
-    podman("exec", "--workdir", "/etc/passwd", box, "true").exits(255, "/etc/passwd", "not a directory")
-
-
-def test_what_is_not_permitted(podman: Podman) -> None:
-    require("no-cap-sys-resource")
-    podman.run("--rm --ulimit core=-1:-1", "true").exits(126, "operation not permitted", "OCI permission denied")
+    podman("exec", "--workdir", "/etc/passwd", box, "true").exits(255, "/etc/passwd")
 
 
 def test_run_on_a_terminal(podman: Podman) -> None:
@@ -202,9 +197,16 @@ def test_too_many_processes_are_refused(podman: Podman) -> None:
     podman.run("--rm --pids-limit 5", "sh", "-c", script).exits(2, "can't fork")
 
 
-def test_an_out_of_memory_kill(podman: Podman) -> None:
-    """Debian's conmon tells podman of it (OOMKilled) on pure cgroup v2 only."""
-    podman.run("--rm --memory 16m --memory-swap 16m", "sh", "-c", "a=$(yes | head -c 64000000)").exits(137)
+def test_an_out_of_memory_kill_is_told(podman: Podman) -> None:
+    """Debian's conmon makes a file called oom for podman to find, but does so in its working directory, which is /."""
+    stray = Path("/oom")
+    stray.unlink(missing_ok=True)
+    podman.run("--name greedy --memory 16m --memory-swap 16m", "sh", "-c", "a=$(yes | head -c 64000000)").exits(137)
+    try:
+        assert podman.state("greedy")["OOMKilled"] or stray.exists()
+    finally:
+        stray.unlink(missing_ok=True)
+    podman("rm", "greedy").ok()
 
 
 def test_update(podman: Podman, loop: str) -> None:
@@ -282,7 +284,7 @@ def test_hooks(podman: Podman, directory: Path) -> None:
     declared = {"version": "1.0.0", "hook": hook, "when": {"always": True}, "stages": stages}
     (directory / "hook.json").write_text(json.dumps(declared))
     podman("--hooks-dir", directory, *podman.run_words("--rm", "true")).ok()
-    states = [json.loads(line)["status"] for line in (directory / "ran").read_text().split()]
+    states = [json.loads(line)["status"] for line in (directory / "ran").read_text().splitlines() if line]
     assert [states[0], states[1], states[-1]] == ["creating", "creating", "stopped"]
 
 

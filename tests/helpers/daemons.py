@@ -71,7 +71,7 @@ class Room:
         )
         assert self._holder.stdout
         assert self._holder.stdout.readline() == b"ready\n", "the namespaces could not be made"
-        for hierarchy in _hierarchies():
+        for hierarchy in hierarchies():
             (hierarchy / self.cgroup).mkdir()
 
     @property
@@ -109,7 +109,7 @@ class Room:
         """End the namespaces; the test fails if anything is left on the host."""
         self._holder.kill()
         self._holder.communicate()
-        for hierarchy in _hierarchies():
+        for hierarchy in hierarchies():
             # podman leaves the cgroup in which it starts conmon.
             for path in (hierarchy / self.cgroup / "conmon", hierarchy / self.cgroup):
                 with contextlib.suppress(OSError):
@@ -317,6 +317,6 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes = b"", **fields: Any) -> N
     tar.addfile(member, io.BytesIO(data))
 
 
-def _hierarchies() -> list[Path]:
+def hierarchies() -> list[Path]:
     lines = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     return [Path(line[4]) for line in lines if line[line.index("-") + 1] in ("cgroup", "cgroup2")]

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from .daemons import Client, Room, make_image
+from .daemons import Client, Room, hierarchies, make_image, wait_for
 
 ULIMITS = '["nofile=1024:4096", "nproc=4096:4096"]'
 """podman's defaults lie above the hard limits of a root that lacks CAP_SYS_RESOURCE."""
@@ -41,3 +41,5 @@ class Podman(Client):
 
     def __exit__(self, *_: object) -> None:
         self("rm", "--all", "--force", "--time=0").ok()
+        conmons = [hierarchy / self.room.cgroup / "conmon/cgroup.procs" for hierarchy in hierarchies()]
+        wait_for(lambda: not any(file.read_text() for file in conmons if file.exists()), "conmon does not end")

@@ -82,7 +82,6 @@ def _userns() -> str:
 FEATURES: dict[str, Callable[[], str]] = {
     "root": _root,
     "cap-sys-resource": _resource,
-    "no-cap-sys-resource": lambda: "" if _resource() else "nothing that the tests know is forbidden to them",
     "unprivileged-user-namespaces": _userns,
     "time-namespaces": _file("/proc/self/ns/time", "the kernel has no time namespaces"),
     "cgroup-namespaces": _file("/proc/self/ns/cgroup", "the kernel has no cgroup namespaces"),
