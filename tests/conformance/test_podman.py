@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.daemons import BUSYBOX, LOOP, MEMORY, Room, limit, wait_for
+from tests.helpers.daemons import BUSYBOX, IMAGE, LOOP, MEMORY, Room, limit, wait_for
 from tests.helpers.engines import Podman
 from tests.helpers.host import require
 
@@ -58,9 +58,7 @@ def test_run_passes_output_and_exit_code(podman: Podman) -> None:
         ("/etc", 126, "permission denied"),
     ],
 )
-def test_what_cannot_run_has_podmans_exit_codes(
-    podman: Podman, box: str, program: str, code: int, words: str
-) -> None:
+def test_what_cannot_run_has_podmans_exit_codes(podman: Podman, box: str, program: str, code: int, words: str) -> None:
     """podman classifies what the runtime prints."""
     classes = {126: "OCI permission denied", 127: "a command that was not found"}
     podman.run("--rm", program).exits(code, program, words, classes[code])
@@ -147,7 +145,8 @@ def test_copying_and_committing_pause_the_container(podman: Podman, box: str, di
     podman("cp", directory / "file", f"{box}:/tmp/copied").ok()
     assert podman("exec", box, "cat", "/tmp/copied").ok().line == "of the host"
     podman("commit", "--quiet", "--pause", box, "localhost/committed").ok()
-    assert podman("run", "--rm", "--network=none", "localhost/committed", "cat", "/tmp/copied").line == "of the host"
+    copied = podman.run("--rm", "cat", "/tmp/copied", image="localhost/committed")
+    assert copied.ok().line == "of the host"
     podman("rmi", "localhost/committed").ok()
 
 
@@ -253,9 +252,8 @@ def test_a_root_file_system_without_an_image(podman: Podman, directory: Path) ->
     (directory / "root/bin").mkdir(parents=True)
     (directory / "root/bin/busybox").write_bytes(BUSYBOX.read_bytes())
     (directory / "root/bin/busybox").chmod(0o755)
-    flags = ("--rm", "--network=none", *podman.run_flags)
-    script = "/bin/busybox touch /made; /bin/busybox ls /"
-    podman("run", *flags, "--rootfs", directory / "root", "/bin/busybox", "sh", "-c", script).ok()
+    flags = f"--rm --rootfs {directory}/root"
+    podman.run(flags, "touch", "/made", image="/bin/busybox").ok()
     assert (directory / "root/made").exists()
 
 
@@ -275,7 +273,9 @@ def test_options_of_mounts_devices_and_the_kernel(podman: Podman) -> None:
 def test_namespaces_of_the_host_and_of_another_container(podman: Podman, box: str) -> None:
     flags = f"--rm --network host --ipc host --uts host --cgroupns host --pid container:{box}"
     script = "hostname; tr '\\0' ' ' </proc/1/cmdline; grep libpod- /proc/self/cgroup"
-    podman.run(flags, "sh", "-c", script).exits(0, podman.room("hostname").line, "sleep 100000", f"/{podman.room.cgroup}/")
+    podman.run(flags, "sh", "-c", script).exits(
+        0, podman.room("hostname").line, "sleep 100000", f"/{podman.room.cgroup}/"
+    )
 
 
 def test_hooks(podman: Podman, directory: Path) -> None:
@@ -291,7 +291,7 @@ def test_hooks(podman: Podman, directory: Path) -> None:
 def test_a_pod(podman: Podman) -> None:
     """The containers of a pod join the namespaces of one that runs catatonit."""
     podman("pod", "create", "--name", "flock", "--network=none", "--share=ipc,net,uts,pid").ok()
-    found = podman("run", "--rm", "--pod=flock", "127.0.0.1:9/burrow:latest", "ps", "-o", "args").ok()
+    found = podman("run", "--rm", "--pod=flock", IMAGE, "ps", "-o", "args").ok()
     assert "catatonit" in found.out
     podman("pod", "rm", "--force", "flock").ok()
 

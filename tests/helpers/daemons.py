@@ -226,13 +226,13 @@ class Client:
     def __call__(self, *words: str | Path, input: str = "", timeout: float = 60) -> Result:
         return self.room(*self.words(*words), input=input, timeout=timeout)
 
-    def run(self, flags: str, *command: str, timeout: float = 60) -> Result:
+    def run(self, flags: str, *command: str, image: str = IMAGE, timeout: float = 60) -> Result:
         """Without a network, unless the flags name one."""
-        return self(*self.run_words(flags, *command), timeout=timeout)
+        return self(*self.run_words(flags, *command, image=image), timeout=timeout)
 
-    def run_words(self, flags: str, *command: str) -> list[str]:
+    def run_words(self, flags: str, *command: str, image: str = IMAGE) -> list[str]:
         network = [] if "--network" in flags else ["--network=none"]
-        return ["run", *self.run_flags, *network, *flags.split(), IMAGE, *command]
+        return ["run", *self.run_flags, *network, *flags.split(), image, *command]
 
     def inspect(self, name: str) -> dict[str, Any]:
         return json.loads(self("inspect", name).ok().out)[0]  # type: ignore[no-any-return]
@@ -300,6 +300,7 @@ def make_image(path: Path) -> Path:
         "os": "linux",
         "config": {"Env": ["PATH=/bin"], "Cmd": ["sh"]},
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},
+        "history": [{"created_by": "the tests"}],
     }
     manifest = [{"Config": "config.json", "RepoTags": [IMAGE], "Layers": [f"{digest}/layer.tar"]}]
     with tarfile.open(path, "w") as tar:

@@ -123,7 +123,8 @@ FEATURES: dict[str, Callable[[], str]] = {
 }
 """Each feature's check returns "" or why this host lacks it."""
 
-PROVIDED = ("user-mode-linux", "systemd", "dbus-daemon", "qemu", "guest-kernel", "containerd", "dockerd", "podman", "buildah")
+MACHINES = ("user-mode-linux", "systemd", "dbus-daemon", "qemu", "guest-kernel")
+PROVIDED = (*MACHINES, "containerd", "dockerd", "podman", "buildah")
 """What the Makefile installs: in CI its absence is a failure, and no property of the host."""
 
 PREFIX = "host lacks "
