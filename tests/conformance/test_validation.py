@@ -105,6 +105,17 @@ SILENT = {
     "prestart": ("wants prestart hooks at start, which belong to create since 1.0.2", "Pre-start hooks MUST be called"),
 }
 
+# What a program of SILENT's kind prints now and then; test_hooks.py looks at the same without the race.
+RACES = {
+    "poststart": (
+        (
+            "its process and its hook race for the first line of a file: the process has been executed, but may not "
+            "have written yet"
+        ),
+        "The post-start hooks MUST be called after the user-specified process is executed",
+    )
+}
+
 
 @dataclass(frozen=True)
 class Run:
@@ -139,7 +150,10 @@ def test_program(program: str, run: Run) -> None:
     else:
         assert outcome.passed, said
         assert SILENT.get(program, ("", ""))[1] in outcome.silent_error
-        assert bool(outcome.silent_error) == (program in SILENT), said
+        if program in RACES:
+            assert outcome.silent_error == "" or RACES[program][1] in outcome.silent_error, said
+        else:
+            assert bool(outcome.silent_error) == (program in SILENT), said
 
 
 def test_the_programs_leave_nothing_behind(run: Run) -> None:
@@ -148,4 +162,4 @@ def test_the_programs_leave_nothing_behind(run: Run) -> None:
 
 def test_the_suite_is_whole() -> None:
     assert len(PROGRAMS) == 58, "`make validation-suite` builds it"
-    assert set(FAILS) | set(SILENT) <= set(PROGRAMS)
+    assert set(FAILS) | set(SILENT) | set(RACES) <= set(PROGRAMS)
