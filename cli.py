@@ -11,7 +11,7 @@ from runtime import __version__, engine
 from runtime.config import HOST, ContainerConfig
 from runtime.doctor import examine
 from runtime.errors import UsageError, WarrenError
-from runtime.host import Host, writable_by_others
+from runtime.host import Host, warning_for_root
 from runtime.jsontext import dump_json
 from runtime.syscalls import take_interrupt
 
@@ -432,7 +432,5 @@ def _fail(message: str, code: int) -> int:
 
 
 def _warn_of_writable_code() -> None:
-    """RULES 17: whoever can write our modules becomes root with the next command."""
-    directory = os.path.dirname(os.path.abspath(__file__))
-    if os.geteuid() == 0 and writable_by_others(directory):
-        click.echo(f"warren: warning: {directory} can be written by other users", err=True)
+    if warning := warning_for_root(os.path.dirname(os.path.abspath(__file__))):
+        click.echo(f"warren: warning: {warning}", err=True)

@@ -43,11 +43,14 @@ _CONTAINERS = ("apparmorProfile", "selinuxLabel", "scheduler", "ioPriority", "ex
 
 
 def default_root() -> str:
-    """/run/warren for root; below XDG_RUNTIME_DIR, else the XDG state directory, for ordinary users."""
-    if posix.geteuid() == 0:
-        return DEFAULT_ROOT
+    """/run/warren for root; below XDG_RUNTIME_DIR, else the XDG state directory, for ordinary users.
+
+    podman makes an ordinary user root of a user namespace; his name and XDG_RUNTIME_DIR stay (runc asks so, too).
+    """
     env = posix.environ
     runtime = env.get(b"XDG_RUNTIME_DIR", b"").decode("utf-8", "surrogateescape")
+    if posix.geteuid() == 0 and (not runtime or env.get(b"USER") == b"root" or Host.probe().initial_userns):
+        return DEFAULT_ROOT
     if runtime.startswith("/"):
         return runtime + "/warren"
     home = env.get(b"HOME", b"").decode("utf-8", "surrogateescape")

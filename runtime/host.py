@@ -229,6 +229,16 @@ def writable_by_others(path: str) -> bool:
     return bool(info.st_mode & 0o022) or info.st_uid not in (0, posix.geteuid())
 
 
+def warning_for_root(directory: str) -> str:
+    """RULES 17: whoever can write our modules becomes root with the next command.
+
+    Root of a user namespace is nobody on the host, and cannot tell who owns what there.
+    """
+    if posix.geteuid() or not writable_by_others(directory) or not Host.probe().initial_userns:
+        return ""
+    return f"{directory} can be written by other users"
+
+
 def _program(name: str) -> str:
     for directory in ("/usr/bin", "/usr/local/bin", "/bin"):
         if posix.access(f"{directory}/{name}", posix.X_OK):

@@ -320,11 +320,10 @@ def _check_globals(options: Arguments) -> str:
     if options.get("rootless") not in ("", "auto", "true", "false"):
         raise UsageError(f"--rootless {options.get('rootless')!r} is not auto, true or false")
     if posix.geteuid() == 0:
-        from .host import writable_by_others
+        from .host import warning_for_root
 
-        package = __file__.rpartition("/")[0]
-        if writable_by_others(package):
-            sys.stderr.write(f"warren-oci: warning: {package} can be written by other users\n")
+        if warning := warning_for_root(__file__.rpartition("/")[0]):
+            sys.stderr.write(f"warren-oci: warning: {warning}\n")
     return str(manager)
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from .daemons import Client, Result, Room, hierarchies, make_image, wait_for
+from .users import User
 
 CONFIGURATION = """
 [containers]
@@ -17,30 +18,39 @@ runtime = "tested"
 tested = ["{runtime}"]
 """
 RUN_ROOT = "/run/roots"
-"""podman refuses one of more than 50 characters; /run is the room's own."""
+"""podman refuses one of more than 50 characters; /run is the room's own.
+
+Of a refusal in the clean-up that conmon starts nothing is told: the command before waits 20 s for the exit code.
+"""
 
 
 class Podman(Client):
-    """podman; what it stores lies on file systems that only the room has."""
+    """podman; what it stores lies on file systems that only the room has, or below the home of an ordinary user."""
 
-    def __init__(self, room: Room, runtime: str) -> None:
+    def __init__(self, room: Room, runtime: str, user: User | None = None) -> None:
         self.room = room
-        self.run_flags = (f"--cgroup-parent=/{room.cgroup}",)
+        # An ordinary user may not make cgroups where v1 has the controllers; there podman does without.
+        self.run_flags = () if user else (f"--cgroup-parent=/{room.cgroup}",)
         configuration = room.directory / "containers.conf"
         configuration.write_text(CONFIGURATION.format(runtime=runtime))
-        storage = room.directory / "storage.conf"
-        storage.write_text(
-            f"[storage]\ndriver = 'overlay'\ngraphroot = '{room.private}/root'\nrunroot = '{RUN_ROOT}'\n"
-        )
-        room.env |= {
+        env = {
             "CONTAINERS_CONF": str(configuration),
-            "CONTAINERS_STORAGE_CONF": str(storage),
             # Health checks are run by hand: podman leaves their intervals to timers of systemd.
             "DISABLE_HC_SYSTEMD": "true",
         }
+        self.prefix: tuple[str, ...] = ()
+        if user:
+            room("install", "--directory", "--mode=700", f"--owner={user.uid}", RUN_ROOT).ok()
+            self.prefix = _become(user, {**env, "XDG_RUNTIME_DIR": RUN_ROOT})
+        else:
+            storage = room.directory / "storage.conf"
+            storage.write_text(
+                f"[storage]\ndriver = 'overlay'\ngraphroot = '{room.private}/root'\nrunroot = '{RUN_ROOT}'\n"
+            )
+            room.env |= {**env, "CONTAINERS_STORAGE_CONF": str(storage)}
 
     def words(self, *words: str | Path) -> list[str | Path]:
-        return ["podman", *words]
+        return [*self.prefix, "podman", *words]
 
     def __enter__(self) -> "Podman":
         self("load", "--input", make_image(self.room.directory / "image.tar")).ok()
@@ -58,14 +68,20 @@ class Buildah:
     """buildah on podman's images, where `build` and `run` start each command with the runtime under test."""
 
     def __init__(self, podman: Podman, runtime: str) -> None:
-        self.room = podman.room
+        self.podman = podman
         # buildah takes the cgroup that is called parent for the command's own.
-        cgroup = f"--cgroup-parent=/{self.room.cgroup}/build"
+        cgroup = f"--cgroup-parent=/{podman.room.cgroup}/build"
         self.flags = {
-            "build": ("--runtime", runtime, "--isolation=oci", "--network=none", cgroup),
+            "build": ("--runtime", runtime, "--isolation=oci", "--network=none", *([] if podman.prefix else [cgroup])),
             "run": ("--runtime", runtime, "--isolation=oci", "--network=none"),
             "from": (cgroup,),
         }
 
     def __call__(self, command: str, *words: str | Path) -> Result:
-        return self.room("buildah", command, *self.flags.get(command, ()), *words)
+        return self.podman.room(*self.podman.prefix, "buildah", command, *self.flags.get(command, ()), *words)
+
+
+def _become(user: User, env: dict[str, str]) -> tuple[str, ...]:
+    ids = (f"--reuid={user.uid}", f"--regid={user.gid}", "--clear-groups", "--inh-caps=-all")
+    variables = [f"{name}={value}" for name, value in (user.environment | env).items()]
+    return ("setpriv", *ids, "env", "--ignore-environment", f"--chdir={user.home}", *variables)
