@@ -94,6 +94,11 @@ def mask(words: "Iterable[str]") -> tuple[int, list[str]]:
     return bits, unknown
 
 
+def not_in(bits: int, words: "Iterable[str]") -> list[str]:
+    """The names whose bits are not set, and the unknown ones, each once."""
+    return [word for word in dict.fromkeys(words) if not mask([word])[0] & bits]
+
+
 def names(bits: int) -> list[str]:
     """The known names in a mask, in the order of their numbers."""
     return [name for number, name in enumerate(NAMES) if bits >> number & 1]

@@ -149,6 +149,7 @@ class Container:
         user.set_home(spec.config.get("process") or {}, spec.root_path())
         filter = _filter(spec.config)
         plan = create_plan(spec, host, cgroup, self._wiring(spec.config, options, filter, detached=detached))
+        self.warnings += plan.notes
         callers = Callers(options)
         options.enforced.update(cgroup.enforced(spec.config, host))
         self._dir.make()
@@ -733,6 +734,7 @@ class Container:
         pid = self._running(record, options.ignore_paused)
         filter = _filter(record["config"])  # type: ignore[arg-type]
         plan = self._exec_plan(record, process, options, pid, filter)
+        self.warnings += plan.notes
         callers = Callers(options)
         fds = {PIDFD_SLOT: posix.pidfd_open(pid)}
         try:

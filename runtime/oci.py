@@ -654,10 +654,13 @@ def _exec(arguments: Arguments, root: str, log: Log) -> int:
     _pass_listened(process)
     terminal, detached = bool(process.get("terminal")), bool(arguments.get("detach"))
     _check_terminal(terminal, detached, options.console_socket)
-    if detached:
+    try:
+        if not detached:
+            return _foreground(lambda: container.exec(process, options), options, terminal)
         container.exec(process, options)
         return 0
-    return _foreground(lambda: container.exec(process, options), options, terminal)
+    finally:
+        _warn(container, log)
 
 
 def _process(arguments: Arguments, container: "Any") -> "Json":

@@ -229,7 +229,7 @@ def _become_user(plan: LaunchPlan, spec: "Spec", host: "Host", process: "Json", 
         plan.add("memory_policy", *scheduling.memory_policy(policy))
     # The working directory is entered with the set-up's power, so that WORKDIR may lie where the user cannot go (runc).
     plan.add("chdir", process["cwd"], cwd)  # type: ignore[arg-type]
-    sets = {name: _capability_mask(process, name) for name in capabilities.SETS}
+    sets = _capability_masks(plan, spec, host, process)
     if process.get("capabilities") is not None:
         plan.add("bounding", sets["bounding"])
     groups = [str(group) for group in account.get("additionalGids") or []]  # type: ignore[attr-defined]
@@ -317,10 +317,14 @@ def _size(process: "Json", wiring: Wiring) -> "tuple[int, int]":
     return (int(box["height"]), int(box["width"])) if box else wiring.size
 
 
-def _capability_mask(process: "Json", name: str) -> int:
+def _capability_masks(plan: LaunchPlan, spec: "Spec", host: "Host", process: "Json") -> dict[str, int]:
+    """The sets of process.capabilities, less what cannot be granted: that is logged and fails nothing (config.md)."""
     sets: dict[str, list[str]] = process.get("capabilities") or {}  # type: ignore[assignment]
-    mask, _unknown = capabilities.mask(sets.get(name) or [])
-    return mask
+    # A user namespace starts with all of them; without one nobody gives what he does not have.
+    ours = -1 if "user" in spec.namespaces() else host.capabilities
+    if missing := capabilities.not_in(ours, [word for name in capabilities.SETS for word in sets.get(name) or []]):
+        plan.notes.append(f"process.capabilities: cannot be granted: {', '.join(missing)}")
+    return {name: capabilities.mask(sets.get(name) or [])[0] & ours for name in capabilities.SETS}
 
 
 def _search_path(process: "Json") -> str:

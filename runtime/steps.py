@@ -227,10 +227,12 @@ class LaunchPlan:
     does not depend on descriptor numbers.
     """
 
-    __slots__ = ("_slots", "steps")
+    __slots__ = ("_slots", "notes", "steps")
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
+        self.notes: list[str] = []
+        """What the spec asks for and cannot be had, where it wants that logged and not failed for."""
         self._slots = FIRST_SLOT
 
     def add(self, op: str, *args: "Argument") -> None:

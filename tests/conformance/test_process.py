@@ -1,5 +1,6 @@
 """What the container's program finds itself to be: config.md, "Process"."""
 
+import json
 import os
 import resource
 from pathlib import Path
@@ -178,6 +179,18 @@ def test_an_unknown_capability_is_not_fatal(oci: Runtime, bundle: Bundle) -> Non
     capabilities that cannot be granted." """
     bundle.process["capabilities"]["bounding"].append("CAP_FLY")
     assert caps(oci.ask(bundle, "caps"))["bounding"] == 1 << 29 | KILL | NET_BIND
+
+
+def test_what_cannot_be_granted_is_logged(oci: Runtime, bundle: Bundle, directory: Path) -> None:
+    """The same sentence: a capability that nobody knows, and one that the runtime has not got itself."""
+    oci.prefix = ["setpriv", "--inh-caps=-sys_time", "--bounding-set=-sys_time"]
+    log = directory / "log.json"
+    for kind in ("bounding", "effective", "permitted"):
+        bundle.process["capabilities"][kind] += ["CAP_FLY", "CAP_SYS_TIME"]
+    oci.flags = ["--log", str(log), "--log-format", "json"]
+    assert caps(oci.ask(bundle, "caps"))["effective"] == 1 << 29 | KILL | NET_BIND
+    (warning,) = [entry for entry in map(json.loads, log.read_text().splitlines()) if "CAP_FLY" in entry["msg"]]
+    assert warning["level"] == "warning" and "CAP_SYS_TIME" in warning["msg"]
 
 
 @pytest.mark.parametrize("wanted", [True, False])
