@@ -203,13 +203,15 @@ def test_version_and_help(command: Command) -> None:
 
 
 def test_code_that_others_can_write_is_warned_about(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "writable_by_others", lambda _path: True)
-    monkeypatch.setattr("os.geteuid", lambda: 0)
+    tmp_path.chmod(0o777)
+    monkeypatch.setattr(cli, "__file__", str(tmp_path / "cli.py"))
+    monkeypatch.setattr("posix.geteuid", lambda: 0)
     cli._warn_of_writable_code()
-    assert "can be written by other users" in capsys.readouterr().err
-    monkeypatch.setattr("os.geteuid", lambda: 7)
+    assert f"warning: {tmp_path} can be written by other users" in capsys.readouterr().err
+    monkeypatch.setattr("posix.geteuid", lambda: 7)
+    tmp_path.chmod(0o777)
     cli._warn_of_writable_code()
     assert capsys.readouterr().err == ""
 
