@@ -173,12 +173,12 @@ def _manifests(contents: _Contents, raw: bytes, type: str, depth: int = 0) -> "l
 
 
 def _names(entry: Descriptor) -> "list[reference.Reference]":
+    """containerd's annotation is a whole name; the specification's may be a bare word, for podman one of localhost."""
     full = entry.annotations.get("io.containerd.image.name") or ""
     short = entry.annotations.get("org.opencontainers.image.ref.name") or ""
-    for text in (full, short):
-        if text and (text == full or "/" in text or ":" in text):
-            return [reference.parse(text)]
-    return []
+    if full or "/" in short or ":" in short:
+        return [reference.parse(full or short)]
+    return [reference.parse(f"localhost/{short}")] if short else []
 
 
 def _adopt(store: Store, made: Manifest, config: bytes, names: "list[reference.Reference]") -> "Image":

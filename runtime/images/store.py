@@ -253,12 +253,15 @@ class Store:
                 digest for name, digest in names.items() if name.startswith(ref.name + ":") and digest == ref.digest
             ]
             return names.get(str(ref)) or names.get(f"{ref.name}@{ref.digest}") or next(iter(same), "")
-        return names.get(str(ref), "")
+        return next((names[name] for name in _readings(ref) if name in names), "")
 
     def names_of(self, text: str, image: Image) -> "list[str]":
         """The names that removing `text` takes away: the one that it is, else all of the image's."""
-        named = [name for name in image.names if _is_name(text, name)]
-        return named or image.names
+        try:
+            named = [name for name in _readings(reference.parse(text)) if name in image.names]
+        except UsageError:
+            named = []
+        return named[:1] or image.names
 
     def load(self, manifest: str) -> Image:
         found = parse_manifest(self.read_blob(manifest))
@@ -407,11 +410,9 @@ class Partial:
             self._fd = -1
 
 
-def _is_name(text: str, name: str) -> bool:
-    try:
-        return str(reference.parse(text)) == name
-    except UsageError:
-        return False
+def _readings(ref: "reference.Reference") -> list[str]:
+    """The names that may be meant: what podman, buildah and archives name without a registry lies below localhost."""
+    return [str(ref), f"localhost/{ref.familiar}"]
 
 
 def _boot_id() -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tests.helpers import processes
 from tests.helpers.daemons import Containerd, Docker, Room
+from tests.helpers.engines import Podman
 
 from . import figures, report
 from .figures import Target
@@ -43,6 +44,18 @@ def docker_commands(docker: Docker) -> Iterator[tuple[str, Pair]]:
 def ctr_commands(ctr: Containerd, runc: str) -> Iterator[tuple[str, Pair]]:
     words = ctr.words(*ctr.run_words("--rm", "once", "true"))
     yield "ctr run --rm", (words, [runc if word == ctr.runtime else word for word in words])
+
+
+def podman_commands(podman: Podman, warren: str, runc: str) -> Iterator[tuple[str, Pair]]:
+    def on(runtime: str, *words: str | Path) -> Words:
+        command, *rest = podman.words(*words)
+        return [command, "--runtime", runtime, *rest]
+
+    run = podman.run_words("--rm", "true")
+    yield "podman run --rm --network none", (on(warren, *run), on(runc, *run))
+    for runtime, name in ((warren, "up-warren"), (runc, "up-runc")):
+        podman.room(*on(runtime, *podman.run_words(f"--detach --name {name}", "sleep", "3600"))).ok()
+    yield "podman exec", (on(warren, "exec", "up-warren", "true"), on(runc, "exec", "up-runc", "true"))
 
 
 def measure(room: Room, pair: Pair, rounds: int) -> tuple[list[float], list[float]]:
@@ -79,6 +92,9 @@ def rows(warren: str, runc: str, rounds: int) -> Iterator[tuple[str, ...]]:
     token = uuid.uuid4().hex[:8]
     with place() as directory, Room(directory / "dockerd", token) as room, Docker(room, warren) as docker:
         for name, pair in docker_commands(docker):
+            yield row(name, *measure(room, pair, rounds))
+    with place() as directory, Room(directory / "podman", token) as room, Podman(room, warren) as podman:
+        for name, pair in podman_commands(podman, warren, runc):
             yield row(name, *measure(room, pair, rounds))
     with place() as directory, Room(directory / "containerd", token) as room, Containerd(room, warren) as ctr:
         for name, pair in ctr_commands(ctr, runc):

@@ -8,6 +8,7 @@ import pytest
 from tests.helpers.daemons import IMAGE, Room
 from tests.helpers.engines import Buildah, Podman
 from tests.helpers.host import require
+from tests.helpers.warren import PROGRAM
 
 CONTAINERFILE = f"""
 FROM {IMAGE}
@@ -74,3 +75,14 @@ def test_commands_in_a_container_that_stays(podman: Podman, buildah: Buildah, di
     buildah("commit", "--quiet", box, "kept").ok()
     assert podman.run("--rm", "cat", "/kept", image="localhost/kept").ok().line == "of the host"
     buildah("rm", box).ok()
+
+
+def test_warren_runs_what_was_built(podman: Podman, buildah: Buildah, directory: Path) -> None:
+    """By the name that buildah was given, which it puts below localhost; in /var/lib of the room only."""
+    (directory / "Containerfile").write_text(f"FROM {IMAGE}\nRUN echo built > /made\n")
+    buildah("build", "--tag=loaf", directory).ok()
+    buildah("push", "loaf", f"oci-archive:{directory}/loaf.tar:loaf").ok()
+    podman.room("mount", "-t", "tmpfs", "tmpfs", "/var/lib").ok()
+    assert "localhost/loaf:latest" in podman.room(PROGRAM, "load", "--input", directory / "loaf.tar").ok().out
+    assert podman.room(PROGRAM, "run", "loaf", "cat", "/made").ok().line == "built"
+    assert podman.room(PROGRAM, "rmi", "loaf").ok().line == "Untagged: localhost/loaf:latest"
