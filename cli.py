@@ -189,15 +189,19 @@ def inspect(containers: tuple[str, ...]) -> None:
 @commands.command()
 @click.option("-q", "--quiet", is_flag=True, help="Print the image's id only.")
 @click.option("--platform", default="", metavar="OS/ARCH[/VARIANT]")
+@click.option(
+    "--verify-key", default="", metavar="FILE", help="Only if cosign has signed it with this key's private half."
+)
 @click.argument("name")
-def pull(name: str, platform: str, quiet: bool) -> None:
+def pull(name: str, platform: str, quiet: bool, verify_key: str) -> None:
     """Fetch an image from its registry; an interrupted pull is resumed."""
     from runtime.images.manifest import parse_platform
     from runtime.images.pull import pull as fetch
     from runtime.images.store import Store
 
     progress = _progress(quiet)
-    image = fetch(name, Store(), platform=parse_platform(platform) if platform else None, progress=progress)
+    wanted = parse_platform(platform) if platform else None
+    image = fetch(name, Store(), platform=wanted, progress=progress, verify_key=verify_key)
     click.echo(image.id)
 
 

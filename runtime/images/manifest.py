@@ -119,10 +119,10 @@ def parse_manifest(raw: bytes, told: str = "") -> Manifest:
     layers = found.get("layers")
     if not isinstance(layers, list) or len(layers) > MAX_LAYERS:
         raise ImageError("manifest: layers must be a list, not too long")
-    config = _descriptor(found.get("config"), "config")
+    config = parse_descriptor(found.get("config"), "config")
     if config.type not in _CONFIGS:
         raise UnsupportedError(f"{config.type} is no image that can be run")
-    descriptors = [_descriptor(layer, f"layers[{index}]") for index, layer in enumerate(layers)]
+    descriptors = [parse_descriptor(layer, f"layers[{index}]") for index, layer in enumerate(layers)]
     for layer in descriptors:
         if "image.layer" not in layer.type and "rootfs.diff" not in layer.type:
             raise UnsupportedError(f"layer of type {layer.type}")
@@ -134,7 +134,7 @@ def parse_index(raw: bytes) -> "list[Descriptor]":
     entries = document(raw, "index").get("manifests")
     if not isinstance(entries, list) or len(entries) > 10000:
         raise ImageError("index: manifests must be a list, not too long")
-    found = [_descriptor(entry, f"manifests[{index}]") for index, entry in enumerate(entries)]
+    found = [parse_descriptor(entry, f"manifests[{index}]") for index, entry in enumerate(entries)]
     return [entry for entry in found if entry.platform.get("os") != "unknown"]
 
 
@@ -181,7 +181,8 @@ def parse_platform(text: str) -> "Json":
     return dict(zip(("os", "architecture", "variant"), parts, strict=False))
 
 
-def _descriptor(value: object, where: str) -> Descriptor:
+def parse_descriptor(value: object, where: str) -> Descriptor:
+    """Raises ImageError that names `where`."""
     if not isinstance(value, dict):
         raise ImageError(f"manifest: {where}: not an object")
     type, digest, size = value.get("mediaType"), value.get("digest"), value.get("size")

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
 from ..errors import ImageError, NotFoundError, WarrenError
-from . import manifest, tar
+from . import manifest, signature, tar
 from .configuration import Registries
 from .registry import Registry, RegistryError
 from .store import Store, discard
@@ -44,23 +44,36 @@ def pull(
     platform: "Json | None" = None,
     registries: "Registries | None" = None,
     progress: "Progress" = _silent,
+    verify_key: str = "",
 ) -> "Image":
-    """Fetch an image and give it its name; raises NotFoundError, ImageError, UsageError, OSError for a full disk."""
+    """Fetch an image and give it its name; with the path of a public key only if it is signed by it.
+
+    Raises NotFoundError, ImageError, UsageError, OSError for a full disk.
+    """
+    check = signature.load_key(verify_key) if verify_key else None
     registries = registries or Registries()
     wanted = platform or manifest.default_platform(os.uname().machine)
     errors: list[WarrenError] = []
     for ref in registries.candidates(text):
         for endpoint in registries.endpoints(ref):
             try:
-                return _pull_from(Registry(endpoint), ref, store, wanted, progress)
+                return _pull_from(Registry(endpoint), ref, store, wanted, progress, check)
             except (NotFoundError, RegistryError) as error:
                 errors.append(error)
     raise errors[-1]
 
 
-def _pull_from(registry: Registry, ref: "Reference", store: Store, platform: "Json", progress: "Progress") -> "Image":
+def _pull_from(
+    registry: Registry,
+    ref: "Reference",
+    store: Store,
+    platform: "Json",
+    progress: "Progress",
+    check: "signature.Check | None",
+) -> "Image":
     with store.adding():
-        found = _resolve(registry, ref.wanted, platform)
+        wanted = signature.signed_digest(registry, ref.wanted, check) if check else ref.wanted
+        found = _resolve(registry, wanted, platform)
         config = _small_blob(registry, store, found.config)
         diffs = manifest.diff_ids(manifest.document(config, "image configuration"), len(found.layers))
         fetch_layers(registry, store, found, diffs, progress)
@@ -92,12 +105,7 @@ def _small_blob(registry: Registry, store: Store, descriptor: "Descriptor") -> b
     if not store.has_blob(descriptor.digest):
         if descriptor.size > manifest.MAX_SIZE:
             raise ImageError(f"image configuration of {descriptor.size} bytes")
-        data = b""
-        for piece in registry.blob(descriptor.digest, descriptor.size):
-            data = b"" if piece is None else data + piece
-        if manifest.digest_of(data) != descriptor.digest:
-            raise ImageError(f"image configuration {descriptor.digest} hashes to {manifest.digest_of(data)}")
-        store.add_blob(data)
+        store.add_blob(registry.small_blob(descriptor))
     return store.read_blob(descriptor.digest)
 
 

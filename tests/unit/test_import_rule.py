@@ -49,6 +49,7 @@ HOMES = {
     "isal": {"images"},
     "backports": {"images"},
     "compression": {"images"},
+    "cryptography": {"images"},
 }
 SPEAKERS = {"cli", "oci"}
 """The files that may print and end the process."""
