@@ -358,7 +358,7 @@ def take_image(config: ContainerConfig, store: "Store", policy: str) -> None:
 
         image = pull(config.image, store)
     store.use(config.id, image.chains)
-    config.layers = [store.layer_path(chain) for chain in reversed(image.chains)]
+    config.layers = store.layer_paths(image.chains)
     image_config.apply(config, image.config)
 
 

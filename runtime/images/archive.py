@@ -13,7 +13,7 @@ from ..errors import ImageError, NotFoundError, UsageError
 from ..jsontext import dump_json, parse_json
 from . import manifest, reference, tar
 from .manifest import Descriptor, Manifest
-from .pull import unpack_blob
+from .pull import layered, unpack_blob
 from .store import Store
 from .stream import Layer
 
@@ -186,9 +186,9 @@ def _adopt(store: Store, made: Manifest, config: bytes, names: "list[reference.R
     if manifest.digest_of(config) != made.config.digest:
         raise ImageError(f"image configuration {made.config.digest} hashes to {manifest.digest_of(config)}")
     diffs = manifest.diff_ids(manifest.document(config, "image configuration"), len(made.layers))
-    for layer, diff, chain in zip(made.layers, diffs, manifest.chain_ids(diffs), strict=True):
-        if not store.has_layer(chain):
-            unpack_blob(store, layer, diff, chain)
+    for layer in layered(made, diffs):
+        if not store.has_layer(layer.chain):
+            unpack_blob(store, layer)
     store.add_blob(config)
     store.add_blob(made.raw)
     store.sync()

@@ -5,7 +5,8 @@ its name before both digests, of what was sent and of what it decompresses to, a
 """
 
 import os
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from threading import Event
 
 from ..errors import ImageError, NotFoundError, WarrenError
@@ -14,7 +15,7 @@ from .configuration import Registries
 from .registry import Registry, RegistryError
 from .store import Store, discard
 from .stream import Layer
-from .unpack import Owner, unpack
+from .unpack import Owner, complete, unpack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -112,21 +113,20 @@ def _small_blob(registry: Registry, store: Store, descriptor: "Descriptor") -> b
 def fetch_layers(registry: Registry, store: Store, found: "Manifest", diffs: "list[str]", progress: "Progress") -> None:
     """All layers, several at a time; the first error stops the others."""
     stop = Event()
-    chains = manifest.chain_ids(diffs)
-    jobs = list(
-        {chain: (layer, diff, chain) for layer, diff, chain in zip(found.layers, diffs, chains, strict=True)}.values()
-    )
+    results: list[Future[None]] = []
 
-    def job(layer: "Descriptor", diff: str, chain: str) -> None:
+    def job(layer: "Layered", below: "Future[None] | None") -> None:
         try:
-            _fetch_layer(registry, store, layer, diff, chain, progress, stop)
+            _fetch_layer(registry, store, layer, below, progress, stop)
         except BaseException:
             stop.set()
             raise
 
     with ThreadPoolExecutor(PARALLEL) as pool:
-        results = [pool.submit(job, *words) for words in jobs]
         try:
+            for layer in layered(found, diffs):
+                # Started in this order, so that whom one waits for is already at work.
+                results.append(pool.submit(job, layer, results[-1] if results else None))
             errors = [error for result in results if (error := result.exception()) is not None]
         except BaseException:
             stop.set()
@@ -135,81 +135,148 @@ def fetch_layers(registry: Registry, store: Store, found: "Manifest", diffs: "li
         raise next((error for error in errors if not isinstance(error, _StoppedError)), errors[0])
 
 
+class Layered:
+    """A layer in its place: on top of the chain `below`, its own chain the last of `chains`."""
+
+    __slots__ = ("blob", "chains", "diff")
+
+    def __init__(self, blob: "Descriptor", diff: str, chains: "list[str]") -> None:
+        self.blob = blob
+        self.diff = diff
+        self.chains = chains
+
+    @property
+    def chain(self) -> str:
+        return self.chains[-1]
+
+
+def layered(found: "Manifest", diffs: "list[str]") -> "list[Layered]":
+    """An image's layers, the lowest first."""
+    chains = manifest.chain_ids(diffs)
+    return [Layered(*pair, chains[: number + 1]) for number, pair in enumerate(zip(found.layers, diffs, strict=True))]
+
+
 class _StoppedError(WarrenError):
     pass
 
 
 def _fetch_layer(
-    registry: Registry, store: Store, layer: "Descriptor", diff: str, chain: str, progress: "Progress", stop: Event
+    registry: Registry,
+    store: Store,
+    layer: Layered,
+    below: "Future[None] | None",
+    progress: "Progress",
+    stop: Event,
 ) -> None:
-    with store.partial(layer.digest) as partial:
+    """No lock is held while another layer is waited for: they may stand in another order in another image."""
+    with ExitStack() as cleanup:
+        new = _fetch(registry, store, layer, progress, stop, cleanup)
+        if below and below.exception() is not None:
+            raise _StoppedError("another layer failed")
+        if new:
+            new.publish()
+
+
+def _fetch(
+    registry: Registry, store: Store, layer: Layered, progress: "Progress", stop: Event, cleanup: ExitStack
+) -> "NewLayer | None":
+    """The layer, unpacked while it came; None when the store has it."""
+    blob = layer.blob
+    with store.partial(blob.digest) as partial:
         # Somebody else may have brought it while we waited.
-        if store.has_blob(layer.digest):
+        if store.has_blob(blob.digest):
             partial.restart()
-            if not store.has_layer(chain):
-                unpack_blob(store, layer, diff, chain)
-            progress(layer.digest, layer.size, layer.size)
-            return
-        if partial.size > layer.size:
+            new = NewLayer.unpack(store, store.open_blob(blob.digest), layer, cleanup)
+            progress(blob.digest, blob.size, blob.size)
+            return new
+        if partial.size > blob.size:
             partial.restart()
 
         def arriving() -> "Iterator[bytes]":
             yield from partial.pieces()
-            for piece in registry.blob(layer.digest, layer.size, partial.size):
+            for piece in registry.blob(blob.digest, blob.size, partial.size):
                 if stop.is_set():
                     raise _StoppedError("another layer failed")
                 if piece is None:
                     raise _RestartError("the registry does not resume")
                 partial.write(piece)
-                progress(layer.digest, partial.size, layer.size)
+                progress(blob.digest, partial.size, blob.size)
                 yield piece
 
         try:
-            _unpack(store, arriving(), layer, diff, chain)
+            new = NewLayer.unpack(store, arriving(), layer, cleanup)
         except _RestartError:
             partial.restart()
-            _unpack(store, arriving(), layer, diff, chain)
+            new = NewLayer.unpack(store, arriving(), layer, cleanup)
         except ImageError as error:
             if not isinstance(error, RegistryError):
                 partial.restart()  # What is there is wrong: it is not worth to be resumed.
             raise
         partial.commit(sync=False)
+        return new
 
 
 class _RestartError(WarrenError):
     pass
 
 
-def unpack_blob(store: Store, layer: "Descriptor", diff: str, chain: str) -> None:
-    """Unpack a layer whose blob is in the store."""
-    _unpack(store, store.open_blob(layer.digest), layer, diff, chain)
+def unpack_blob(store: Store, layer: Layered) -> None:
+    """Unpack a layer whose blob is in the store, as are the layers below it."""
+    with ExitStack() as cleanup:
+        if new := NewLayer.unpack(store, store.open_blob(layer.blob.digest), layer, cleanup):
+            new.publish()
 
 
-def _unpack(store: Store, chunks: "Iterator[bytes]", layer: "Descriptor", diff: str, chain: str) -> None:
-    stream = Layer(chunks)
-    if store.has_layer(chain):
-        stream.drain()
-        _check(stream, layer, diff)
-        return
-    path = store.new_layer()
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+class NewLayer:
+    """A layer that is unpacked and checked, and has no name yet: nobody finds one that lacks a layer below it."""
+
+    def __init__(self, store: Store, layer: Layered, path: str) -> None:
+        self._store = store
+        self._layer = layer
+        self._path = path
+        self._implied: list[bytes] = []
+
+    @classmethod
+    def unpack(cls, store: Store, chunks: "Iterator[bytes]", layer: Layered, cleanup: ExitStack) -> "NewLayer | None":
+        """None when the store has it.  `cleanup` removes what does not get a name."""
+        stream = Layer(chunks)
+        if store.has_layer(layer.chain):
+            stream.drain()
+            _check(stream, layer)
+            return None
+        new = cls(store, layer, store.new_layer())
+        cleanup.callback(new.discard)
+        fd = os.open(new._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            unpack(tar.Reader(stream), fd, Owner(privileged=store.privileged))
+            new._implied = unpack(tar.Reader(stream), fd, Owner(privileged=store.privileged)).implied
         finally:
             os.close(fd)
         stream.drain()
-        _check(stream, layer, diff)
-    except BaseException:
-        discard(path)
-        raise
-    store.publish_layer(path, chain)
+        _check(stream, layer)
+        return new
+
+    def publish(self) -> None:
+        """Give it its name; the layers below it have theirs."""
+        store, chains = self._store, self._layer.chains
+        if self._implied and len(chains) > 1:
+            fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                lower = store.layer_paths(chains[:-1])
+                complete(fd, self._implied, lower, Owner(privileged=store.privileged))
+            finally:
+                os.close(fd)
+        store.publish_layer(self._path, self._layer.chain)
+
+    def discard(self) -> None:
+        if os.path.exists(self._path):
+            discard(self._path)
 
 
-def _check(stream: Layer, layer: "Descriptor", diff: str) -> None:
-    if stream.size != layer.size:
-        raise ImageError(f"layer {layer.digest}: {stream.size} bytes, {layer.size} were promised")
-    if stream.digest != layer.digest:
-        raise ImageError(f"layer {layer.digest} hashes to {stream.digest}")
-    if stream.diff_id != diff:
-        raise ImageError(f"layer {layer.digest}: its content hashes to {stream.diff_id}, {diff} was promised")
+def _check(stream: Layer, layer: Layered) -> None:
+    blob = layer.blob
+    if stream.size != blob.size:
+        raise ImageError(f"layer {blob.digest}: {stream.size} bytes, {blob.size} were promised")
+    if stream.digest != blob.digest:
+        raise ImageError(f"layer {blob.digest} hashes to {stream.digest}")
+    if stream.diff_id != layer.diff:
+        raise ImageError(f"layer {blob.digest}: its content hashes to {stream.diff_id}, {layer.diff} was promised")

@@ -27,6 +27,7 @@ from ..jsontext import dump_json, parse_json
 from ..syscalls import syncfs
 from . import reference
 from .manifest import Manifest, chain_ids, diff_ids, digest_of, document, parse_manifest
+from .unpack import Owner, is_opaque
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -185,6 +186,18 @@ class Store:
 
     def layer_path(self, chain: str) -> str:
         return f"{self.root}/layers/{chain[7:]}"
+
+    def layer_paths(self, chains: "list[str]") -> "list[str]":
+        """What an overlay is mounted of, the highest first.
+
+        It ends with a layer whose root is opaque: overlayfs looks for that mark below the root only.
+        """
+        found = []
+        for chain in reversed(chains):
+            found.append(self.layer_path(chain))
+            if is_opaque(found[-1], Owner(privileged=self.privileged)):
+                break
+        return found
 
     def has_layer(self, chain: str) -> bool:
         return os.path.isdir(self.layer_path(chain))

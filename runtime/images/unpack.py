@@ -66,8 +66,18 @@ class Owner:
         """Where overlayfs reads its marks from; the other with its option userxattr."""
 
 
-def unpack(reader: "Reader", directory: int, owner: Owner, limits: "Limits | None" = None) -> "list[str]":
-    """Write the archive's entries below the open `directory`; returns notes on what could not be made.
+class Unpacked:
+    """Notes on what of a layer could not be made, and the directories that it implies and does not name."""
+
+    __slots__ = ("implied", "notes")
+
+    def __init__(self, notes: "list[str]", implied: "list[bytes]") -> None:
+        self.notes = notes
+        self.implied = implied
+
+
+def unpack(reader: "Reader", directory: int, owner: Owner, limits: "Limits | None" = None) -> Unpacked:
+    """Write the archive's entries below the open `directory`; complete() is to follow.
 
     Raises ImageError for what is malformed or hostile, OSError naming no path but the errno for a full disk.
     """
@@ -75,10 +85,22 @@ def unpack(reader: "Reader", directory: int, owner: Owner, limits: "Limits | Non
     try:
         for entry in reader:
             layer.add(entry, reader.data())
-        layer.finish()
-        return layer.notes
+        return Unpacked(layer.notes, layer.finish())
     finally:
         layer.close()
+
+
+def complete(directory: int, implied: "list[bytes]", lower: "list[str]", owner: Owner) -> None:
+    """Let directories that a layer implies keep what the layers below it, the highest first, say of them."""
+    for path in implied:
+        model = _find(path, lower, owner)
+        if model >= 0:
+            fd = _descend(directory, path)
+            try:
+                _copy_attributes(model, fd, owner)
+            finally:
+                os.close(fd)
+                os.close(model)
 
 
 class _Layer:
@@ -89,6 +111,7 @@ class _Layer:
         self._limits = limits
         self._open: dict[bytes, int] = {}
         self._directories: dict[bytes, Entry] = {}
+        self._implied: set[bytes] = {b""}
         self._links: dict[bytes, bytes] = {}
         """Directories that were reached through links, and where they are."""
         self._stale: list[int] = []
@@ -113,10 +136,14 @@ class _Layer:
         else:
             self._make(entry, path, parent, name, data)
 
-    def finish(self) -> None:
-        """Directories last: what is made in them changes their times, and their modes may forbid it."""
-        for path in sorted(self._directories, reverse=True):
-            entry = self._directories[path]
+    def finish(self) -> "list[bytes]":
+        """Directories last: what is made in them changes their times, and their modes may forbid it.
+
+        Returns those that were made and not named, the deepest first.
+        """
+        implied = []
+        for path in sorted(self._implied | self._directories.keys(), reverse=True):
+            entry = self._directories.get(path)
             self._close_stale()
             above, _, name = path.rpartition(b"/")
             try:
@@ -126,9 +153,13 @@ class _Layer:
                     continue  # A later entry put something else in its place.
                 raise
             try:
-                self._attributes(fd, entry)
+                if entry:
+                    self._attributes(fd, entry)
+                else:
+                    implied.append(path)
             finally:
                 os.close(fd)
+        return implied
 
     def close(self) -> None:
         self._forget(b"")
@@ -227,6 +258,7 @@ class _Layer:
             self._count(0)
             if error.errno == ENOENT:
                 os.mkdir(name, 0o755, dir_fd=parent)
+                self._implied.add(path)
             else:
                 self._replace_by_directory(path, parent, name)
             os.chmod(name, 0o755, dir_fd=parent)  # Whatever the umask.
@@ -441,6 +473,71 @@ class _Layer:
             os.unlink(name, dir_fd=parent)
         except IsADirectoryError:
             _remove_tree(parent, name)
+
+
+def is_opaque(directory: "int | str", owner: Owner) -> bool:
+    """Whether a directory of a layer hides what lower layers have there."""
+    try:
+        return os.getxattr(directory, owner.namespace + b".overlay.opaque") == b"y"
+    except OSError as error:
+        if error.errno in (ENODATA, ENOTSUP):
+            return False
+        raise
+
+
+def _find(path: bytes, layers: "list[str]", owner: Owner) -> int:
+    """What an overlay of these layers, the highest first, shows as the directory `path`: a descriptor, or -1."""
+    for layer in layers:
+        fd = os.open(layer, _DIRECTORY)
+        try:
+            return _descend(fd, path)
+        except OSError as error:
+            if error.errno not in (ENOENT, ENOTDIR, ELOOP):
+                raise
+            if error.errno != ENOENT or _hides(fd, path, owner):
+                return -1
+        finally:
+            os.close(fd)
+    return -1
+
+
+def _descend(directory: int, path: bytes) -> int:
+    """Open a directory below another one, no part of it a link."""
+    fd = os.dup(directory)
+    for name in path.split(b"/") if path else ():
+        try:
+            deeper = os.open(name, _DIRECTORY, dir_fd=fd)
+        finally:
+            os.close(fd)
+        fd = deeper
+    return fd
+
+
+def _hides(directory: int, path: bytes, owner: Owner) -> bool:
+    """Whether one of the directories that are there on the way to `path` is opaque."""
+    parts = path.split(b"/")
+    for depth in range(len(parts)):
+        try:
+            fd = _descend(directory, b"/".join(parts[:depth]))
+        except FileNotFoundError:
+            break
+        try:
+            if is_opaque(fd, owner):
+                return True
+        finally:
+            os.close(fd)
+    return False
+
+
+def _copy_attributes(model: int, fd: int, owner: Owner) -> None:
+    status = os.fstat(model)
+    if owner.chowns:
+        os.fchown(fd, status.st_uid, status.st_gid)
+    os.fchmod(fd, stat.S_IMODE(status.st_mode))
+    for key in os.listxattr(model):
+        if not key.startswith(("trusted.overlay.", "user.overlay.")):
+            os.setxattr(fd, key, os.getxattr(model, key))
+    os.utime(fd, ns=(status.st_mtime_ns, status.st_mtime_ns))
 
 
 def _link(parent: int, name: bytes) -> bytes:

@@ -2,10 +2,11 @@
 
 import io
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from runtime.images import tar
-from runtime.images.unpack import Limits, Owner, unpack
+from runtime.images.unpack import Limits, Owner, complete, unpack
 
 END = bytes(1024)
 
@@ -99,16 +100,31 @@ def opaque(name: str = "") -> bytes:
     return entry(f"{name}/.wh..wh..opq" if name else ".wh..wh..opq")
 
 
-def unpack_into(path: Path, *entries: bytes, privileged: bool = True, limits: Limits | None = None) -> list[str]:
-    """Unpack these into a new directory; returns the notes."""
-    return unpack_source(path, io.BytesIO(b"".join(entries) + END), privileged, limits)
+def unpack_into(
+    path: Path,
+    *entries: bytes,
+    privileged: bool = True,
+    limits: Limits | None = None,
+    lower: Sequence[Path] = (),
+) -> list[str]:
+    """Unpack these into a new directory, on top of `lower`, the highest first; returns the notes."""
+    return unpack_source(path, io.BytesIO(b"".join(entries) + END), privileged, limits, lower)
 
 
-def unpack_source(path: Path, source: "tar.Source", privileged: bool, limits: Limits | None = None) -> list[str]:
+def unpack_source(
+    path: Path,
+    source: "tar.Source",
+    privileged: bool,
+    limits: Limits | None = None,
+    lower: Sequence[Path] = (),
+) -> list[str]:
     path.mkdir()
     path.chmod(0o755)
+    owner = Owner(privileged=privileged)
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        return unpack(tar.Reader(source), fd, Owner(privileged=privileged), limits)
+        done = unpack(tar.Reader(source), fd, owner, limits)
+        complete(fd, done.implied, [str(layer) for layer in lower], owner)
+        return done.notes
     finally:
         os.close(fd)

@@ -17,6 +17,7 @@ import pytest
 
 from runtime.errors import ImageError
 from runtime.images import tar
+from runtime.images.store import Store
 from runtime.images.unpack import Limits
 from tests.helpers.host import require
 from tests.helpers.layers import (
@@ -199,14 +200,67 @@ def test_two_layers_as_overlayfs_shows_them_and_umoci_unpacks_them(directory: Pa
     assert (lower / "dev/null").stat().st_rdev == os.makedev(1, 3)
 
 
-@pytest.mark.xfail(strict=True, reason="a layer is unpacked without those below it")
 def test_directories_that_a_layer_does_not_name_keep_what_the_lower_one_says(directory: Path) -> None:
     """As docker and umoci have it; /tmp would lose its sticky bit to a layer that has only tmp/file."""
     lower, upper = (folder("tmp", mode=0o1777, uid=3),), (entry("tmp/file"),)
     unpack_into(directory / "lower", *lower)
-    unpack_into(directory / "upper", *upper)
+    unpack_into(directory / "upper", *upper, lower=[directory / "lower"])
     assert umoci(directory, lower, upper)["tmp"].startswith("d 1777 3:0")
     assert overlay([directory / "upper", directory / "lower"], directory)["tmp"].startswith("d 1777 3:0")
+
+
+def test_attributes_come_from_the_highest_layer_that_shows_the_directory(directory: Path) -> None:
+    os.setxattr(
+        make(directory, "base", folder("a", mode=0o700), folder("a/b", mode=0o711, uid=5)) / "a/b", "user.x", b"1"
+    )
+    make(directory, "hole", folder("other"))
+    unpack_into(directory / "top", entry("a/b/c/file"), lower=[directory / "hole", directory / "base"])
+    assert modes(directory / "top", "a", "a/b", "a/b/c") == ["700 0", "711 5", "755 0"]
+    assert os.getxattr(directory / "top/a/b", "user.x") == b"1"
+
+
+@pytest.mark.parametrize(
+    "hides",
+    [
+        (entry("a/.wh.b"),),
+        (entry("a/.wh..wh..opq"),),
+        (entry(".wh.a"),),
+        (entry(".wh..wh..opq"),),
+        (entry("a", b"2", link="other"), folder("other/b", mode=0o777)),
+        (entry("a/b"),),
+    ],
+    ids=["whiteout", "opaque", "whiteout above", "opaque root", "link", "file"],
+)
+def test_what_a_layer_hides_lends_no_attributes(directory: Path, hides: tuple[bytes, ...]) -> None:
+    make(directory, "base", folder("a", mode=0o700), folder("a/b", mode=0o711))
+    make(directory, "hiding", *hides)
+    unpack_into(directory / "top", entry("a/b/file"), lower=[directory / "hiding", directory / "base"])
+    assert modes(directory / "top", "a/b") == ["755 0"]
+
+
+def test_the_root_keeps_what_the_lower_layer_says_of_it(directory: Path) -> None:
+    make(directory, "base", folder(".", mode=0o711, uid=4))
+    unpack_into(directory / "top", entry("file"), lower=[directory / "base"])
+    assert modes(directory / "top", ".") == ["711 4"]
+
+
+def test_an_opaque_root_hides_all_layers_below(directory: Path) -> None:
+    """overlayfs does not look for the mark there: such a layer is the last that is mounted."""
+    store = Store(str(directory / "store"))
+    chains = [f"sha256:{digit * 64}" for digit in "abc"]
+    (directory / "store/layers").mkdir(parents=True)
+    for chain, name in zip(chains, ("low", ".wh..wh..opq", "high"), strict=True):
+        unpack_into(Path(store.layer_path(chain)), entry(name))
+    assert store.layer_paths(chains) == [store.layer_path(chains[2]), store.layer_path(chains[1])]
+
+
+def make(directory: Path, name: str, *entries: bytes) -> Path:
+    unpack_into(directory / name, *entries)
+    return directory / name
+
+
+def modes(layer: Path, *names: str) -> list[str]:
+    return [f"{stat.S_IMODE((layer / name).stat().st_mode):o} {(layer / name).stat().st_uid}" for name in names]
 
 
 def overlay(layers: list[Path], directory: Path) -> dict[str, str]:

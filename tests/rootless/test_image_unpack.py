@@ -17,7 +17,7 @@ from runtime.images.tar import Reader
 from runtime.images.unpack import Owner, unpack
 os.mkdir(sys.argv[1])
 with open(sys.argv[2], "rb") as file:
-    print(*unpack(Reader(file), os.open(sys.argv[1], os.O_RDONLY), Owner(privileged=False)), sep="\\n")
+    print(*unpack(Reader(file), os.open(sys.argv[1], os.O_RDONLY), Owner(privileged=False)).notes, sep="\\n")
 """
 LOWER = (
     folder("./", mode=0o555),
