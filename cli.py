@@ -3,6 +3,8 @@
 import os
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
+from itertools import zip_longest
 from typing import Any, NoReturn
 
 import click
@@ -10,7 +12,7 @@ import click
 from runtime import __version__, engine
 from runtime.config import HOST, ContainerConfig
 from runtime.doctor import examine
-from runtime.errors import UsageError, WarrenError
+from runtime.errors import NotFoundError, UsageError, WarrenError
 from runtime.host import Host, warning_for_root
 from runtime.jsontext import dump_json
 from runtime.syscalls import take_interrupt
@@ -179,11 +181,91 @@ def doctor(style: str) -> None:
     sys.exit(any(finding.essential and not finding.ok for finding in findings))
 
 
+FORMAT = click.option("-f", "--format", "template", default="", metavar="TEMPLATE", help="json, or a Go template.")
+
+
 @commands.command()
-@click.argument("containers", nargs=-1, required=True)
-def inspect(containers: tuple[str, ...]) -> None:
-    """Print what is known of containers as JSON; `enforced` says how each limit is held."""
-    click.echo(dump_json([engine.inspect(name) for name in containers], 2))
+@FORMAT
+@click.argument("names", nargs=-1, required=True)
+def inspect(names: tuple[str, ...], template: str) -> None:
+    """Print what is known of containers, or else of images, as JSON; `enforced` says how each limit is held."""
+    _print_objects([_inspect(name) for name in names], template)
+
+
+def _inspect(name: str) -> Any:
+    try:
+        return engine.inspect(name)
+    except NotFoundError:
+        try:
+            return _inspect_image(name)
+        except NotFoundError:
+            raise NotFoundError(f"no such container or image: {name!r}") from None
+
+
+def _inspect_image(name: str) -> Any:
+    from runtime.images.store import Store
+    from runtime.images.view import inspect as look
+
+    return look(Store().find(name))
+
+
+def _print_objects(found: list[Any], template: str) -> None:
+    """As docker does: all of them as one JSON list, or the template for each, a line each."""
+    from runtime.gotemplate import compile_template
+
+    if template in ("", "json"):
+        click.echo(dump_json(found, 2 if not template else 0))
+    else:
+        render = compile_template(template)
+        for value in found:
+            click.echo(render(value))
+
+
+def _print_rows(rows: list[dict[str, Any]], template: str, columns: dict[str, str]) -> None:
+    """A table with these columns (key: heading), a list for json, or a template for each row, after "table" headed."""
+    from runtime.gotemplate import compile_template
+
+    if template == "json":
+        click.echo(dump_json(rows, 2))
+        return
+    if template and not template.startswith("table"):
+        render = compile_template(template)
+        for row in rows:
+            click.echo(render(row))
+        return
+    chosen = template.removeprefix("table").strip() or "\t".join(f"{{{{.{key}}}}}" for key in columns)
+    render = compile_template(chosen)
+    headings = {key: columns.get(key, key.upper()) for key in (*columns, *(rows[0] if rows else ()))}
+    lines = [render(row).split("\t") for row in (headings, *rows)]
+    widths = [max(map(len, column)) for column in zip_longest(*lines, fillvalue="")]
+    for line in lines:
+        click.echo("   ".join(text.ljust(width) for text, width in zip(line, widths, strict=False)).rstrip())
+
+
+def _size(size: int) -> str:
+    """docker's: powers of 1000, three digits."""
+    value, units = float(size), ["B", "kB", "MB", "GB", "TB"]
+    while value >= 1000 and len(units) > 1:
+        value /= 1000
+        units.pop(0)
+    return f"{value:.3g}{units[0]}"
+
+
+_UNITS = {"year": 31536000, "month": 2592000, "week": 604800, "day": 86400, "hour": 3600, "minute": 60}
+"""Seconds."""
+
+
+def _ago(time: str) -> str:
+    """How long ago an RFC 3339 time was, in one unit; "N/A" for none."""
+    try:
+        then = datetime.fromisoformat(time[:19] + "+00:00")
+    except ValueError:
+        return "N/A"
+    seconds = max(0, (datetime.now(UTC) - then).total_seconds())
+    for name, length in _UNITS.items():
+        if seconds >= 2 * length:
+            return f"{int(seconds // length)} {name}s ago"
+    return f"{int(seconds)} seconds ago"
 
 
 @commands.command()
@@ -232,23 +314,116 @@ def _progress(quiet: bool) -> Callable[[str, int, int], None]:
 
 @commands.command()
 @click.option("-q", "--quiet", is_flag=True, help="Print ids only.")
-@click.option("--format", "style", default="table", type=click.Choice(["table", "json"]))
-def images(style: str, quiet: bool) -> None:
-    """List the images in the store."""
+@click.option("--no-trunc", is_flag=True, help="Print whole ids.")
+@click.option("--digests", is_flag=True, help="Print digests of manifests.")
+@FORMAT
+@click.argument("name", default="")
+def images(name: str, quiet: bool, no_trunc: bool, digests: bool, template: str) -> None:
+    """List the images in the store, or those of one repository; SIZE is what is transferred."""
     from runtime.images import reference
     from runtime.images.store import Store
+    from runtime.images.view import inspect as look
 
-    found = [(reference.parse(name), image) for image in Store().images() for name in image.names]
-    if style == "json":
-        rows = [{"Repository": ref.familiar.partition(":")[0], "Tag": ref.tag, "ID": image.id, "Size": image.size}
-                for ref, image in found]  # fmt: skip
-        click.echo(dump_json(rows, 2))
-    elif quiet:
-        click.echo("\n".join(dict.fromkeys(image.id[7:19] for _, image in found)))
-    else:
-        click.echo(f"{'NAME':40} {'IMAGE ID':14} SIZE")
-        for ref, image in found:
-            click.echo(f"{ref.familiar:40} {image.id[7:19]:14} {image.size / 1e6:.1f} MB")
+    found = [(reference.parse(known), image) for image in Store().images() for known in image.names]
+    wanted = reference.parse(name) if name else None
+    rows = []
+    for ref, image in found:
+        if wanted and (ref.name != wanted.name or (":" in name.rpartition("/")[2] and ref.tag != wanted.tag)):
+            continue
+        created = look(image)["Created"]
+        short = reference.parse(ref.name).familiar.removesuffix(":latest")
+        rows.append({
+            "Repository": short, "Tag": ref.tag or "<none>", "Digest": image.manifest.digest,
+            "ID": image.id if no_trunc else image.id[7:19], "CreatedAt": created, "CreatedSince": _ago(created),
+            "Size": _size(image.size),
+        })  # fmt: skip
+    if quiet:
+        for id in dict.fromkeys(str(row["ID"]) for row in rows):
+            click.echo(id)
+        return
+    columns = {"Repository": "REPOSITORY", "Tag": "TAG", **({"Digest": "DIGEST"} if digests else {}), "ID": "IMAGE ID",
+               "CreatedSince": "CREATED", "Size": "SIZE"}  # fmt: skip
+    _print_rows(rows, template, columns)
+
+
+@commands.command()
+@click.option("-q", "--quiet", is_flag=True, help="Print ids only.")
+@click.option("--no-trunc", is_flag=True, help="Print all of each line.")
+@FORMAT
+@click.argument("name")
+def history(name: str, quiet: bool, no_trunc: bool, template: str) -> None:
+    """Print the steps that an image was made by, the last first."""
+    from runtime.images.store import Store
+    from runtime.images.view import history as steps
+
+    rows = []
+    for step in steps(Store().find(name)):
+        by = step["CreatedBy"] if no_trunc or len(step["CreatedBy"]) <= 45 else step["CreatedBy"][:44] + "…"
+        id = step["Id"] if no_trunc else step["Id"][7:19]
+        rows.append({
+            "ID": id or "<missing>", "CreatedAt": step["Created"], "CreatedSince": _ago(step["Created"]),
+            "CreatedBy": _printable(by), "Size": _size(step["Size"]), "Comment": _printable(step["Comment"]),
+        })  # fmt: skip
+    if quiet:
+        for row in rows:
+            click.echo(row["ID"])
+        return
+    columns = {
+        "ID": "IMAGE",
+        "CreatedSince": "CREATED",
+        "CreatedBy": "CREATED BY",
+        "Size": "SIZE",
+        "Comment": "COMMENT",
+    }
+    _print_rows(rows, template, columns)
+
+
+def _printable(text: str) -> str:
+    """What an image says may not steer the terminal."""
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
+@commands.command()
+@click.argument("names", nargs=-1, required=True)
+def untag(names: tuple[str, ...]) -> None:
+    """Take names away from images, which stay until they are pruned."""
+    from runtime.images.store import Store
+
+    store = Store()
+    for name in names:
+        for known in store.names_of(name, store.find(name)):
+            store.untag(known)
+            click.echo(f"Untagged: {known}")
+
+
+@commands.group()
+def image() -> None:
+    """Work with images; `warren images`, `pull`, `rmi` and the like are short for these."""
+
+
+@image.command("inspect")
+@FORMAT
+@click.argument("names", nargs=-1, required=True)
+def inspect_image(names: tuple[str, ...], template: str) -> None:
+    """Print what is known of images as JSON."""
+    _print_objects([_inspect_image(name) for name in names], template)
+
+
+@image.command("prune")
+@click.option("-a", "--all", "every", is_flag=True, help="Also images with a name that no container uses.")
+@click.option("-f", "--force", is_flag=True, help="Do not ask.")
+def prune_images(every: bool, force: bool) -> None:
+    """Remove images without a name, and what interrupted pulls have left."""
+    from runtime.images.store import Store
+
+    what = "all images that no container uses" if every else "all images without a name"
+    if not force:
+        click.confirm(f"This will remove {what}. Continue?", abort=True, err=True)
+    store = Store()
+    for name in engine.unused_names(store, every=every):
+        store.untag(name)
+        click.echo(f"Untagged: {name}")
+    click.echo(f"Total reclaimed space: {_size(engine.collect_images(store))}")
 
 
 @commands.command()
@@ -338,6 +513,12 @@ def logout(registry: str) -> None:
     if not credentials.forget(registry):
         raise UsageError(f"not logged in to {registry}")
     click.echo(f"Removed login credentials for {registry}")
+
+
+for _name in ("history", "pull", "push", "tag", "untag", "load", "save"):
+    image.add_command(commands.commands[_name])
+image.add_command(images, "ls")
+image.add_command(rmi, "rm")
 
 
 def _config(words: list[str], options: dict[str, Any]) -> ContainerConfig:

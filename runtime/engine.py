@@ -362,6 +362,19 @@ def take_image(config: ContainerConfig, store: "Store", policy: str) -> None:
     image_config.apply(config, image.config)
 
 
+def unused_names(store: "Store", *, every: bool) -> "list[str]":
+    """Names of images that no container uses; without `every` only those that were made up for nameless images."""
+    ids = set(container_ids(default_root()))
+    used = store.chains_in_use(lambda container: container in ids)
+    return [
+        name
+        for image in store.images()
+        if image.chains[-1:] not in used
+        for name in image.names
+        if every or name.startswith("localhost/loaded@")
+    ]
+
+
 def collect_images(store: "Store") -> int:
     """Remove what no image's name and no container needs any more; bytes of the blobs."""
     ids = set(container_ids(default_root()))

@@ -126,8 +126,46 @@ def _merge(old: "Json", new: "Json") -> "Json":
 def _read(path: str) -> "Json":
     try:
         with open(path, "rb") as file:
-            return tomllib.load(file)
+            found = tomllib.load(file)
     except FileNotFoundError:
         return {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: {error}".lower()) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UsageError(f"{path}: {str(error).lower()}") from error
+    except OSError as error:
+        raise UsageError(f"{path}: {(error.strerror or 'cannot be read').lower()}") from error
+    if wrong := _wrong(found, _SHAPE):
+        raise UsageError(f"{path}: {wrong}", hint="see containers-registries.conf(5)")
+    return found
+
+
+_MIRROR = {"location": str, "insecure": bool, "pull-from-mirror": str}
+_SHAPE: "dict[Any, Any]" = {
+    "unqualified-search-registries": [str],
+    "aliases": {str: str},
+    "registry": [
+        {"prefix": str, "location": str, "insecure": bool, "blocked": bool, "mirror-by-digest-only": bool,
+         "mirror": [_MIRROR]},
+    ],
+}  # fmt: skip
+"""The types of what is read; a list's is that of all its items, {str: TYPE} that of a table with any keys."""
+_TYPES = {str: "a string", bool: "true or false"}
+
+
+def _wrong(value: "Any", shape: "Any", where: str = "") -> str:
+    """What is not of its type; "" if all is."""
+    if isinstance(shape, type):
+        return "" if isinstance(value, shape) else f"{where} must be {_TYPES[shape]}"
+    if isinstance(shape, dict) and str in shape and isinstance(value, dict):
+        shape = dict.fromkeys(value, shape[str])
+    if isinstance(shape, list):
+        if not isinstance(value, list):
+            return f"{where} must be a list"
+        found = (_wrong(item, shape[0], f"{where}[{index}]") for index, item in enumerate(value))
+        return next((text for text in found if text), "")
+    if not isinstance(value, dict):
+        return f"{where} must be a table"
+    for key, inner in shape.items():
+        path = f"{where}.{key}" if where else key
+        if key in value and (text := _wrong(value[key], inner, path)):
+            return text
+    return ""

@@ -52,6 +52,7 @@ class Registry:
         self._insecure = endpoint.insecure
         self._scheme = "https"
         self._tokens: dict[str, str] = {}
+        self._reached = False
         self._pool = _pool(endpoint)
 
     # ---- pull
@@ -59,7 +60,7 @@ class Registry:
     def ping(self) -> None:
         """Whether we may talk to it at all; RegistryError."""
         self._settle_scheme()
-        self._ask("GET", "/v2/", "").release_conn()
+        _finish(self._ask("GET", "/v2/", ""))
 
     def manifest(self, wanted: str) -> "tuple[bytes, str]":
         """The manifest's bytes and its content type; checked where it was asked for by digest."""
@@ -67,7 +68,7 @@ class Registry:
         path = f"/v2/{self.repository}/manifests/{wanted}"
         response = self._ask("GET", path, "pull", {"Accept": manifest.ACCEPT})
         data = response.read(manifest.MAX_SIZE + 1, decode_content=False)
-        response.release_conn()
+        _finish(response)
         if len(data) > manifest.MAX_SIZE:
             raise ImageError(f"{self}: manifest {wanted} is larger than {manifest.MAX_SIZE} bytes")
         if is_digest(wanted) and manifest.digest_of(data) != wanted:
@@ -93,7 +94,7 @@ class Registry:
                     if offset > size:
                         raise ImageError(f"{self}: blob {digest} is longer than {size} bytes")
                     yield piece
-                response.release_conn()
+                _finish(response)
             except (urllib3.exceptions.HTTPError, OSError) as error:
                 failures = failures + 1 if offset == before else 1
                 if failures >= TRIES:
@@ -129,18 +130,19 @@ class Registry:
     def has_blob(self, digest: str) -> bool:
         self._settle_scheme()
         try:
-            self._ask("HEAD", f"/v2/{self.repository}/blobs/{digest}", "pull,push").release_conn()
+            _finish(self._ask("HEAD", f"/v2/{self.repository}/blobs/{digest}", "pull,push"))
         except NotFoundError:
             return False
         return True
 
     def push_blob(self, digest: str, size: int, pieces: "Iterator[bytes]", mount_from: str = "") -> bool:
         """Upload it in chunks, unless the registry can take it from another repository; whether it was uploaded."""
+        self._settle_scheme()
         query = {"mount": digest, "from": mount_from} if mount_from else {}
         extra = [mount_from] if mount_from else []
         path = f"/v2/{self.repository}/blobs/uploads/"
         response = self._ask("POST", path + ("?" + urlencode(query) if query else ""), "pull,push", also=extra)
-        response.release_conn()
+        _finish(response)
         if response.status == 201:
             return False
         location = self._location(path, response)
@@ -159,13 +161,13 @@ class Registry:
         done = self._ask(
             "PUT", f"{location}{query_sign}{urlencode({'digest': digest})}", "pull,push", {"Content-Length": "0"}
         )
-        done.release_conn()
+        _finish(done)
         return True
 
     def push_manifest(self, wanted: str, raw: bytes, type: str) -> None:
         path = f"/v2/{self.repository}/manifests/{wanted}"
         self._settle_scheme()
-        self._ask("PUT", path, "pull,push", {"Content-Type": type}, body=raw).release_conn()
+        _finish(self._ask("PUT", path, "pull,push", {"Content-Type": type}, body=raw))
 
     def _patch(self, location: str, chunk: bytes, offset: int) -> str:
         headers = {
@@ -174,7 +176,7 @@ class Registry:
             "Content-Length": str(len(chunk)),
         }
         response = self._ask("PATCH", location, "pull,push", headers, body=chunk)
-        response.release_conn()
+        _finish(response)
         return self._location(location, response)
 
     def _location(self, base: str, response: "urllib3.BaseHTTPResponse") -> str:
@@ -201,10 +203,12 @@ class Registry:
             try:
                 response = self._send(method, self._url(path), scope, headers or {}, body)
             except urllib3.exceptions.HTTPError as error:
-                if attempt == TRIES:
+                # Who has never answered is not there, or not who it should be.
+                if attempt == TRIES or not self._reached:
                     raise RegistryError(f"{self}: {_why(error)}", hint="is it running, and reachable?") from error
                 _pause(attempt, "")
                 continue
+            self._reached = True
             if response.status == 401 and not challenged:
                 challenged = True
                 self._authorize(response, scope)
@@ -213,7 +217,7 @@ class Registry:
                 return response
             if response.status not in _TRANSIENT or attempt == TRIES:
                 raise self._refusal(method, path, response)
-            response.drain_conn()
+            _finish(response)
             _pause(attempt, response.headers.get("Retry-After", ""))
         raise AssertionError("unreachable")
 
@@ -231,7 +235,7 @@ class Registry:
             location = response.headers.get("Location")
             if response.status not in (301, 302, 303, 307, 308) or not location or method in ("PATCH", "PUT", "POST"):
                 return response
-            response.drain_conn()
+            _finish(response)
             new = urljoin(url, location)
             if urlsplit(url).scheme == "https" and urlsplit(new).scheme != "https":
                 raise RegistryError(f"{self}: a redirect from https to {urlsplit(new).scheme}")
@@ -246,14 +250,14 @@ class Registry:
         if not self._insecure or self._scheme == "http":
             return
         try:
-            self._send("GET", self._url("/v2/"), "", {}, b"").drain_conn()
+            _finish(self._send("GET", self._url("/v2/"), "", {}, b""))
         except urllib3.exceptions.HTTPError:
             self._scheme = "http"
         self._insecure = False
 
     def _refusal(self, method: str, path: str, response: "urllib3.BaseHTTPResponse") -> WarrenError:
         text = response.read(4096, decode_content=False)
-        response.release_conn()
+        _finish(response)
         what = f"{self}: {method} {path.partition('?')[0].rpartition('/v2/')[2] or '/v2/'}"
         said = _message(text)
         if response.status in (401, 403):
@@ -272,7 +276,7 @@ class Registry:
     def _authorize(self, response: "urllib3.BaseHTTPResponse", scope: str) -> None:
         """Answer a challenge (RFC 7235; distribution, spec/auth/token)."""
         challenge = str(response.headers.get("WWW-Authenticate", ""))
-        response.drain_conn()
+        _finish(response)
         kind, _, rest = challenge.partition(" ")
         if kind.lower() == "basic":
             if self._login:
@@ -325,6 +329,13 @@ class Registry:
 
 
 _AGENT = {"User-Agent": "warren"}
+
+
+def _finish(response: "urllib3.BaseHTTPResponse") -> None:
+    """Let the next request have the connection; one with much more to say is closed instead."""
+    if len(response.read(1 << 16, decode_content=False)) == 1 << 16:
+        response.close()
+    response.release_conn()
 
 
 def _pool(endpoint: "Endpoint") -> "urllib3.PoolManager":

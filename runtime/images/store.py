@@ -316,6 +316,14 @@ class Store:
         except FileNotFoundError:
             pass
 
+    def chains_in_use(self, exists: "Callable[[str], bool]") -> "list[list[str]]":
+        """The highest layer of each container that there is, in a list of its own; an image without layers has none."""
+        try:
+            containers = os.listdir(self.root + "/users")
+        except FileNotFoundError:
+            return []
+        return [self._used(container)[-1:] for container in containers if exists(container)]
+
     # ---- removal
 
     def collect(self, exists: "Callable[[str], bool]") -> int:
@@ -341,7 +349,7 @@ class Store:
             chains |= set(image.chains)
         for container in os.listdir(self.root + "/users"):
             if exists(container):
-                chains |= self._used(container)
+                chains |= set(self._used(container))
             else:
                 self.release(container)
         freed = 0
@@ -366,10 +374,10 @@ class Store:
             os.unlink(f"{self.root}/pending/{name}")
         return freed
 
-    def _used(self, container: str) -> "set[str]":
+    def _used(self, container: str) -> "list[str]":
         with open(f"{self.root}/users/{container}", "rb") as file:
             found = parse_json(file.read(), "users of the store")
-        return set(found.get("chains") or ()) if isinstance(found, dict) else set()
+        return list(found.get("chains") or ()) if isinstance(found, dict) else []
 
 
 class Partial:

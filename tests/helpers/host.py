@@ -112,6 +112,10 @@ FEATURES: dict[str, Callable[[], str]] = {
     "containerd": _tool("containerd"),
     "dockerd": _tool("dockerd"),
     "podman": _tool("podman"),
+    "docker-registry": _tool("docker-registry"),
+    "skopeo": _tool("skopeo"),
+    "htpasswd": _tool("htpasswd"),
+    "openssl": _tool("openssl"),
     "buildah": _tool("buildah"),
     "strace": _tool("strace"),
     "criu": _tool("criu"),
@@ -124,7 +128,7 @@ FEATURES: dict[str, Callable[[], str]] = {
 """Each feature's check returns "" or why this host lacks it."""
 
 MACHINES = ("user-mode-linux", "systemd", "dbus-daemon", "qemu", "guest-kernel")
-PROVIDED = (*MACHINES, "containerd", "dockerd", "podman", "buildah")
+PROVIDED = (*MACHINES, "containerd", "dockerd", "podman", "buildah", "docker-registry", "skopeo", "htpasswd", "openssl")
 """What the Makefile installs: in CI its absence is a failure, and no property of the host."""
 
 PREFIX = "host lacks "

@@ -457,3 +457,30 @@ def test_broken_files_are_one_line(text: str, home: Path) -> None:
     with pytest.raises(WarrenError) as caught:
         credentials.find("r")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('registry = "x"', "registry must be a list"),
+        ("registry = [1]", "registry[0] must be a table"),
+        ('[[registry]]\nlocation = "a"\nmirror = ["x"]', "registry[0].mirror[0] must be a table"),
+        ('[[registry]]\nlocation = "a"\ninsecure = "false"', "registry[0].insecure must be true or false"),
+        ("[[registry]]\nlocation = 5", "registry[0].location must be a string"),
+        ('unqualified-search-registries = "docker.io"', "unqualified-search-registries must be a list"),
+        ("unqualified-search-registries = [5]", "unqualified-search-registries[0] must be a string"),
+        ('aliases = "x"', "aliases must be a table"),
+        ("[aliases]\na = 5", "aliases.a must be a string"),
+        ("a = [", "invalid"),
+    ],
+)
+def test_a_registries_conf_of_wrong_types_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, said: str
+) -> None:
+    file = tmp_path / "Registries.conf"
+    file.write_text(text)
+    monkeypatch.setenv("CONTAINERS_REGISTRIES_CONF", str(file))
+    with pytest.raises(UsageError) as caught:
+        Registries()
+    assert said in str(caught.value) and str(file) in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -28,6 +28,7 @@ LINES = [
         namespaces cgroups capabilities seccomp
         scheduling labels resctrl
         spec steps
+        gotemplate
         jsontext quantities netlink
         host
         syscalls

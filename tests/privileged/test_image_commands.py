@@ -1,0 +1,99 @@
+"""The commands for images as a person types them; the store of root lies in a mount namespace of the test's own."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.daemons import IMAGE, Result, Room, make_image
+from tests.helpers.host import require
+from tests.helpers.warren import PROGRAM
+
+
+class Shell:
+    def __init__(self, room: Room) -> None:
+        self.room = room
+
+    def __call__(self, *words: str | Path) -> Result:
+        return self.room(PROGRAM, *words)
+
+
+@pytest.fixture(scope="module")
+def archive(session_directory: Path) -> Path:
+    return make_image(session_directory / "commands.tar")
+
+
+@pytest.fixture(scope="module")
+def room(session_directory: Path, token: str) -> Iterator[Room]:
+    with Room(session_directory / "commands", token) as room:
+        yield room
+
+
+@pytest.fixture
+def warren(room: Room, archive: Path) -> Iterator[Shell]:
+    """With one image in a store of its own."""
+    room("mount", "-t", "tmpfs", "tmpfs", "/var/lib").ok()
+    shell = Shell(room)
+    assert shell("load", "--input", archive).ok().line == f"Loaded image: {IMAGE}"
+    yield shell
+    room("umount", "/var/lib").ok()
+
+
+def test_images(warren: Shell) -> None:
+    head, row = warren("images").ok().out.splitlines()
+    assert head.split() == ["REPOSITORY", "TAG", "IMAGE", "ID", "CREATED", "SIZE"]
+    repository, tag = IMAGE.rsplit(":", 1)
+    (found,) = json.loads(warren("images", "--format", "json").ok().out)
+    assert row.split()[:3] == [repository, tag, found["ID"]]
+    assert warren("image", "ls", "-q", "--no-trunc").ok().line.startswith(f"sha256:{found['ID']}")
+    assert warren("images", "--format", "{{.Repository}} {{.Digest}}").ok().line == f"{repository} {found['Digest']}"
+    assert warren("images", "other").ok().out.count("\n") == 1
+
+
+def test_inspect_as_podman_does(warren: Shell, archive: Path) -> None:
+    require("podman")
+    places = ("--root", "/run/p", "--runroot", "/run/r", "--storage-driver", "vfs")
+    warren.room("podman", *places, "load", "--input", archive).ok()
+    (theirs,) = json.loads(warren.room("podman", *places, "image", "inspect", IMAGE).ok().out)
+    (ours,) = json.loads(warren("image", "inspect", IMAGE).ok().out)
+    assert ours["Id"] == f"sha256:{theirs['Id']}"
+    for key in ("RepoTags", "Config", "Architecture", "Os", "RootFS", "Author", "Comment"):
+        assert ours[key] == theirs[key], key
+    assert warren("inspect", "--format", "{{.Config.Cmd}}", IMAGE).ok().line == "[sh]"
+    warren("image", "inspect", "nosuch").exits(125, "no such image: nosuch")
+    warren("inspect", "--format", "{{.Nosuch}}", IMAGE).exits(125, "no field '.Nosuch'")
+
+
+def test_history(warren: Shell) -> None:
+    head, row = warren("history", IMAGE).ok().out.splitlines()
+    assert head.split() == ["IMAGE", "CREATED", "CREATED", "BY", "SIZE", "COMMENT"]
+    assert "the tests" in row
+    id = warren("images", "-q").ok().line
+    assert warren("history", "-q", IMAGE).ok().line == id
+    assert warren("history", "--format", "{{.CreatedBy}}", id).ok().line == "the tests"
+
+
+def test_names_come_and_go(warren: Shell) -> None:
+    warren("tag", IMAGE, "burrow:2").ok()
+    assert warren("run", "burrow:2", "echo", "in it").ok().line == "in it"
+    assert warren("untag", "burrow:2").ok().line == "Untagged: docker.io/library/burrow:2"
+    warren("untag", "burrow:2").exits(125, "no such image")
+    assert warren("rmi", IMAGE).ok().line == f"Untagged: {IMAGE}"
+    assert warren("images", "-q").ok().out == ""
+
+
+def test_prune_keeps_what_has_a_name_and_what_is_used(warren: Shell) -> None:
+    warren("image", "prune", "--force").ok()  # What an archive says of itself is a blob, too, until then.
+    assert warren("images", "-q").ok().out
+    process = warren.room.command(PROGRAM, "run", "--name", "wrn-keeper", IMAGE, "sh", "-c", "echo up; sleep 100")
+    with subprocess.Popen(process, stdout=subprocess.PIPE, env=warren.room.env) as keeper:
+        assert keeper.stdout
+        assert keeper.stdout.readline() == b"up\n"
+        assert warren("image", "prune", "--all", "--force").ok().line == "Total reclaimed space: 0B"
+        keeper.terminate()
+    done = warren("image", "prune", "--all", "--force").ok().out
+    assert f"Untagged: {IMAGE}\n" in done
+    assert "Total reclaimed space: 2." in done
+    assert warren("images", "-q").ok().out == ""
