@@ -396,6 +396,71 @@ def untag(names: tuple[str, ...]) -> None:
             click.echo(f"Untagged: {known}")
 
 
+@commands.command()
+@FORMAT
+@click.argument("directory")
+def diff(directory: str, template: str) -> None:
+    """List what a container has changed of its image: A added, C changed, D deleted.
+
+    DIRECTORY is what `warren run --keep-changes DIRECTORY IMAGE` was given.
+    """
+    from runtime.images.changes import changes, read_base
+    from runtime.images.store import Store
+    from runtime.images.unpack import Owner
+
+    store = Store()
+    lower = store.layer_paths(store.load(read_base(directory)).chains)
+    found = changes(f"{directory}/upper", lower, Owner(privileged=store.privileged))
+    if template:
+        _print_rows([{"Kind": kind, "Path": path} for kind, path in found], template, {"Kind": "KIND", "Path": "PATH"})
+        return
+    for kind, path in found:
+        click.echo(f"{kind} {_printable(path)}")
+
+
+CHANGE_OPTIONS = _options(
+    _many("-c", "--change", metavar="INSTRUCTION", help='As in a Dockerfile: "CMD top", "ENV A=b".'),
+    click.option("-m", "--message", default="", help="What has been done."),
+)
+
+
+@commands.command()
+@CHANGE_OPTIONS
+@click.option("-a", "--author", default="", help="Who has done it.")
+@click.argument("directory")
+@click.argument("name", default="")
+def commit(directory: str, name: str, author: str, message: str, change: tuple[str, ...]) -> None:
+    """Make an image of a container's image and what it has changed.
+
+    DIRECTORY is what `warren run --keep-changes DIRECTORY IMAGE` was given.
+    """
+    from runtime.images import reference
+    from runtime.images.changes import commit as make
+    from runtime.images.changes import read_base
+    from runtime.images.store import Store
+
+    store = Store()
+    names = [reference.parse(name)] if name else []
+    base = store.load(read_base(directory))
+    made = make(store, base, f"{directory}/upper", names, instructions=change, author=author, message=message)
+    click.echo(made.id)
+
+
+@commands.command("import")
+@CHANGE_OPTIONS
+@click.argument("path")
+@click.argument("name", default="")
+def import_image(path: str, name: str, message: str, change: tuple[str, ...]) -> None:
+    """Make an image of a tar of a whole root, compressed or not; PATH - is standard input."""
+    from runtime.images import reference
+    from runtime.images.changes import import_tar
+    from runtime.images.store import Store
+
+    names = [reference.parse(name)] if name else []
+    with click.open_file(path, "rb") as file:
+        click.echo(import_tar(Store(), file, names, instructions=change, message=message).id)
+
+
 @commands.group()
 def image() -> None:
     """Work with images; `warren images`, `pull`, `rmi` and the like are short for these."""
@@ -515,7 +580,7 @@ def logout(registry: str) -> None:
     click.echo(f"Removed login credentials for {registry}")
 
 
-for _name in ("history", "pull", "push", "tag", "untag", "load", "save"):
+for _name in ("history", "import", "pull", "push", "tag", "untag", "load", "save"):
     image.add_command(commands.commands[_name])
 image.add_command(images, "ls")
 image.add_command(rmi, "rm")

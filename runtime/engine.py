@@ -357,6 +357,10 @@ def take_image(config: ContainerConfig, store: "Store", policy: str) -> None:
         from .images.pull import pull
 
         image = pull(config.image, store)
+    if config.keep_changes:
+        from .images.changes import remember
+
+        remember(config.keep_changes, image.manifest.digest)
     store.use(config.id, image.chains)
     config.layers = store.layer_paths(image.chains)
     image_config.apply(config, image.config)

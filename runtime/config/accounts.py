@@ -1,7 +1,7 @@
 """Users of a root file system: its /etc/passwd and /etc/group, read without leaving it and without waiting."""
 
 import posix
-from errno import ENOENT, ENOTDIR
+from errno import ENOENT, ENOTDIR, ENXIO
 
 from ..errors import UsageError
 from ..syscalls import O_PATH, openat2_in_root
@@ -64,13 +64,33 @@ class Accounts:
 
     def _rows(self, name: str) -> "list[list[str]]":
         if name not in self._lines:
-            texts = (read_inside(root, f"etc/{name}") for root in self._roots)
-            self._lines[name] = [line.split(":") for line in next(filter(None, texts), "").splitlines()]
+            self._lines[name] = [line.split(":") for line in self._text(f"etc/{name}").splitlines()]
         return self._lines[name]
 
+    def _text(self, path: str) -> str:
+        """The file that an overlay of the roots, the highest first, shows; "" when there is none."""
+        for root in self._roots:
+            text = read_inside(root, path)
+            if text is not None:
+                return text
+            if _is_opaque(f"{root}/{path.rpartition('/')[0]}"):
+                break
+        return ""
 
-def read_inside(root: str, path: str) -> str:
-    """A small regular file below `root`, no link out of it followed; "" when there is none.
+
+def _is_opaque(directory: str) -> bool:
+    """Whether a layer's directory hides what lower layers have there (overlayfs.rst)."""
+    for key in ("trusted.overlay.opaque", "user.overlay.opaque"):
+        try:
+            if posix.getxattr(directory, key, follow_symlinks=False) == b"y":
+                return True
+        except OSError:
+            continue  # It is not there, or not marked.
+    return False
+
+
+def read_inside(root: str, path: str) -> "str | None":
+    """A small regular file below `root`, no link out of it followed; "" for a whiteout, None when there is nothing.
 
     UsageError for another kind of file or one over 1 MiB: an image must not make us wait on a FIFO.
     """
@@ -81,6 +101,8 @@ def read_inside(root: str, path: str) -> str:
         fd = openat2_in_root(top, path, flags) if root != "/" else posix.open("/" + path, flags)
     except OSError as error:
         if error.errno in (ENOENT, ENOTDIR):
+            return None
+        if error.errno == ENXIO:
             return ""
         raise UsageError(f"{path} in the root file system: {posix.strerror(error.errno or 0)}".lower()) from error
     finally:

@@ -4,7 +4,6 @@ An archive is a tar, so it is read by the one parser there is, once and forwards
 come, each under the digest that it has.
 """
 
-import hashlib
 import os
 import tarfile
 from contextlib import ExitStack
@@ -100,19 +99,7 @@ def _keep(data: "Iterator[memoryview]", size: int, store: Store) -> "tuple[str, 
     if size <= _SMALL:
         content = b"".join(map(bytes, data))
         return store.add_blob(content), size, content
-    digest, path = hashlib.sha256(), f"{store.root}/partial/.load-{os.urandom(8).hex()}"
-    try:
-        with open(path, "wb") as file:
-            for piece in data:
-                digest.update(piece)
-                file.write(piece)
-        name = "sha256:" + digest.hexdigest()
-        os.rename(path, store.blob_path(name))
-    except BaseException:
-        if os.path.exists(path):
-            os.unlink(path)
-        raise
-    return name, size, None
+    return *store.keep(data), None
 
 
 def _load_docker(contents: _Contents, store: Store) -> "list[Image]":
@@ -128,18 +115,16 @@ def _load_docker(contents: _Contents, store: Store) -> "list[Image]":
         if missing := next((path for path in paths if path not in contents.digests), ""):
             raise ImageError(f"archive: no layer {missing}")
         config = contents.bytes(entry["Config"])
-        layers = [_layer(store, contents.digests[path], contents.sizes[path]) for path in paths]
+        layers = [_layer(store, contents, path) for path in paths]
         made = manifest.make_manifest(config, layers)
         names = [reference.parse(str(name)) for name in entry.get("RepoTags") or []]
         found.append(_adopt(store, made, config, names))
     return found
 
 
-def _layer(store: Store, digest: str, size: int) -> Descriptor:
-    with open(store.blob_path(digest), "rb") as file:
-        start = file.read(4)
-    ending = "+gzip" if start.startswith(b"\x1f\x8b") else "+zstd" if start == b"\x28\xb5\x2f\xfd" else ""
-    return Descriptor(manifest.OCI_LAYER + ending, digest, size)
+def _layer(store: Store, contents: _Contents, path: str) -> Descriptor:
+    digest = contents.digests[path]
+    return manifest.describe_layer(store.open_blob(digest), digest, contents.sizes[path])
 
 
 def _load_layout(contents: _Contents, store: Store) -> "list[Image]":
@@ -193,7 +178,7 @@ def _adopt(store: Store, made: Manifest, config: bytes, names: "list[reference.R
     store.add_blob(made.raw)
     store.sync()
     # One without a name is found by its digest, until it is pruned.
-    for name in names or [reference.Reference("localhost", "loaded", digest=made.digest)]:
+    for name in names or [manifest.nameless(made.digest)]:
         store.tag(name, made.digest)
     return store.load(made.digest)
 

@@ -7,10 +7,11 @@ import hashlib
 
 from ..errors import ImageError, SpecError, UnsupportedError
 from ..jsontext import dump_json, parse_json
-from .reference import is_digest
+from .reference import Reference, is_digest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
     Json = dict[str, Any]
@@ -231,3 +232,15 @@ def make_manifest(config: bytes, layers: "list[Descriptor]") -> Manifest:
         "layers": [layer.to_json() for layer in layers],
     }
     return Manifest(OCI_MANIFEST, dump_json(content).encode(), described, layers)
+
+
+def describe_layer(pieces: "Iterator[bytes]", digest: str, size: int) -> Descriptor:
+    """A layer's descriptor, whose type tells how it is compressed, by its first bytes."""
+    start = next(pieces, b"")[:4]
+    ending = "+gzip" if start.startswith(b"\x1f\x8b") else "+zstd" if start == b"\x28\xb5\x2f\xfd" else ""
+    return Descriptor(OCI_LAYER + ending, digest, size)
+
+
+def nameless(digest: str) -> Reference:
+    """What an image without a name is found by, until it is pruned."""
+    return Reference("localhost", "loaded", digest=digest)

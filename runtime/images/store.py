@@ -16,6 +16,7 @@ before that, the next boot finds the file in pending/, and removes all that no n
 """
 
 import fcntl
+import hashlib
 import os
 import shutil
 import time
@@ -31,7 +32,7 @@ from .unpack import Owner, is_opaque
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
     from .reference import Reference
@@ -171,6 +172,30 @@ class Store:
                 partial.restart()
                 partial.write(data)
                 partial.commit()
+        return digest
+
+    def keep(self, pieces: "Iterable[bytes | memoryview]") -> "tuple[str, int]":
+        """Put in a blob whose digest is known at its end only; the digest and the size in bytes."""
+        path, digest = self.new_partial(), hashlib.sha256()
+        try:
+            with open(path, "wb") as file:
+                for piece in pieces:
+                    digest.update(piece)
+                    file.write(piece)
+                size = file.tell()
+            return self.adopt(path, f"sha256:{digest.hexdigest()}"), size
+        except BaseException:
+            if os.path.exists(path):
+                os.unlink(path)
+            raise
+
+    def new_partial(self) -> str:
+        """A path for a blob without a digest yet, to be given to adopt()."""
+        return f"{self.root}/partial/.new-{os.urandom(8).hex()}"
+
+    def adopt(self, path: str, digest: str) -> str:
+        """Let a file be the blob of this digest, which is its own."""
+        os.rename(path, self.blob_path(digest))
         return digest
 
     @contextmanager

@@ -58,12 +58,15 @@ class Limits:
 class Owner:
     """Whose files they become: the image's own ids (root), or all of them the caller's."""
 
-    __slots__ = ("chowns", "namespace")
+    __slots__ = ("chowns", "namespaces")
 
     def __init__(self, *, privileged: bool) -> None:
         self.chowns = privileged
-        self.namespace = b"trusted" if privileged else b"user"
-        """Where overlayfs reads its marks from; the other with its option userxattr."""
+        self.namespaces = (b"trusted", b"user") if privileged else (b"user",)
+        """Where overlayfs reads its marks from: user.* in a user namespace (its option userxattr), else trusted.*.
+
+        What root unpacks is for both.
+        """
 
 
 class Unpacked:
@@ -374,7 +377,7 @@ class _Layer:
         try:
             place, origin = self._parent(above, make=False)
             status = os.stat(last, dir_fd=origin, follow_symlinks=False)
-            if stat.S_ISDIR(status.st_mode) or (stat.S_ISCHR(status.st_mode) and not status.st_rdev):
+            if stat.S_ISDIR(status.st_mode) or is_whiteout(status):
                 raise ImageError(f"layer: {entry.name!r} is a hard link to {entry.link!r}, which is no file")
             if _join(place, last) != path:
                 link = functools.partial(os.link, last, name, src_dir_fd=origin, dst_dir_fd=parent)
@@ -424,7 +427,8 @@ class _Layer:
                     os.close(fd)
 
     def _mark_opaque(self, fd: int) -> None:
-        os.setxattr(fd, self._owner.namespace + b".overlay.opaque", b"y")
+        for namespace in self._owner.namespaces:
+            os.setxattr(fd, namespace + b".overlay.opaque", b"y")
 
     # ---- attributes
 
@@ -476,28 +480,75 @@ class _Layer:
 
 
 def is_opaque(directory: "int | str", owner: Owner) -> bool:
-    """Whether a directory of a layer hides what lower layers have there."""
-    try:
-        return os.getxattr(directory, owner.namespace + b".overlay.opaque") == b"y"
-    except OSError as error:
-        if error.errno in (ENODATA, ENOTSUP):
-            return False
-        raise
+    """Whether a directory of a layer, or of what a container has changed, hides what lower layers have there."""
+    for namespace in owner.namespaces:
+        try:
+            if os.getxattr(directory, namespace + b".overlay.opaque") == b"y":
+                return True
+        except OSError as error:
+            if error.errno not in (ENODATA, ENOTSUP):
+                raise
+    return False
+
+
+def is_whiteout(status: os.stat_result) -> bool:
+    return stat.S_ISCHR(status.st_mode) and not status.st_rdev
+
+
+def find_entry(path: bytes, layers: "list[str]", owner: Owner) -> "os.stat_result | None":
+    """What an overlay of these layers, the highest first, shows under this path."""
+    above, _, name = path.rpartition(b"/")
+    for parent, is_last in _directories(above, layers, owner):
+        try:
+            status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        except FileNotFoundError:
+            if is_last:
+                break
+            continue
+        return None if is_whiteout(status) else status
+    return None
+
+
+def list_entries(path: bytes, layers: "list[str]", owner: Owner) -> "set[bytes]":
+    """The names that an overlay of these layers shows in a directory."""
+    shown: set[bytes] = set()
+    hidden: set[bytes] = set()
+    for directory, _ in _directories(path, layers, owner):
+        for name in {os.fsencode(name) for name in os.listdir(directory)} - hidden:
+            if not is_whiteout(os.stat(name, dir_fd=directory, follow_symlinks=False)):
+                shown.add(name)
+            hidden.add(name)
+    return shown
+
+
+def _directories(path: bytes, layers: "list[str]", owner: Owner) -> "Iterator[tuple[int, bool]]":
+    """The directories that are merged at `path`, each with whether it hides those below it; closed behind each."""
+    for layer in layers:
+        fd = os.open(layer, _DIRECTORY)
+        try:
+            try:
+                found = _descend(fd, path)
+            except OSError as error:
+                if error.errno not in (ENOENT, ENOTDIR, ELOOP):
+                    raise
+                if error.errno != ENOENT or _hides(fd, path, owner):
+                    return
+                continue
+            try:
+                is_last = is_opaque(found, owner) or _hides(fd, path, owner)
+                yield found, is_last
+            finally:
+                os.close(found)
+            if is_last:
+                return
+        finally:
+            os.close(fd)
 
 
 def _find(path: bytes, layers: "list[str]", owner: Owner) -> int:
     """What an overlay of these layers, the highest first, shows as the directory `path`: a descriptor, or -1."""
-    for layer in layers:
-        fd = os.open(layer, _DIRECTORY)
-        try:
-            return _descend(fd, path)
-        except OSError as error:
-            if error.errno not in (ENOENT, ENOTDIR, ELOOP):
-                raise
-            if error.errno != ENOENT or _hides(fd, path, owner):
-                return -1
-        finally:
-            os.close(fd)
+    for directory, _ in _directories(path, layers, owner):
+        return os.dup(directory)
     return -1
 
 

@@ -114,6 +114,7 @@ FEATURES: dict[str, Callable[[], str]] = {
     "podman": _tool("podman"),
     "docker-registry": _tool("docker-registry"),
     "skopeo": _tool("skopeo"),
+    "umoci": _tool("umoci"),
     "htpasswd": _tool("htpasswd"),
     "openssl": _tool("openssl"),
     "buildah": _tool("buildah"),
