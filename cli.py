@@ -474,6 +474,26 @@ def inspect_image(names: tuple[str, ...], template: str) -> None:
     _print_objects([_inspect_image(name) for name in names], template)
 
 
+@image.command("bootstrap")
+@click.option("--suite", default="", help="Of Debian: stable, trixie...")
+@click.option("--mirror", default="", metavar="URL", help="Where debootstrap gets packages from.")
+@click.argument("kind", type=click.Choice(["debian", "busybox"]))
+@click.argument("name", default="")
+def bootstrap(kind: str, name: str, suite: str, mirror: str) -> None:
+    """Make an image from Debian's packages, for machines without a registry; its NAME is KIND by default."""
+    from runtime.images import bootstrap, reference
+    from runtime.images.store import Store
+
+    ref = reference.parse(name or f"localhost/{kind}")
+    if kind == "busybox":
+        if suite or mirror:
+            raise UsageError("--suite and --mirror are for debian")
+        made = bootstrap.busybox(Store(), ref)
+    else:
+        made = bootstrap.debian(Store(), ref, suite, mirror)
+    click.echo(made.id)
+
+
 @image.command("prune")
 @click.option("-a", "--all", "every", is_flag=True, help="Also images with a name that no container uses.")
 @click.option("-f", "--force", is_flag=True, help="Do not ask.")

@@ -126,6 +126,14 @@ def import_tar(
         return _add(store, config, [layer], [plain.diff_id], names, "warren import", "", message)
 
 
+def commit_tree(store: "Store", root: str, names: "Sequence[Reference]", config: "Json", by: str) -> "Image":
+    """An image of one layer, which is what a directory has; all of it root's where this user is not."""
+    with store.adding():
+        layer, diff = _store_layer(store, lambda file: write_layer(root, file, Owner(privileged=store.privileged)))
+        whole = {**manifest.default_platform(os.uname().machine), "config": config}
+        return _add(store, whole, [layer], [diff], names, by, "", "")
+
+
 def _add(
     store: "Store",
     config: "Json",

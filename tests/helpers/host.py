@@ -115,6 +115,7 @@ FEATURES: dict[str, Callable[[], str]] = {
     "docker-registry": _tool("docker-registry"),
     "skopeo": _tool("skopeo"),
     "umoci": _tool("umoci"),
+    "debootstrap": _tool("debootstrap"),
     "htpasswd": _tool("htpasswd"),
     "openssl": _tool("openssl"),
     "buildah": _tool("buildah"),
@@ -129,7 +130,9 @@ FEATURES: dict[str, Callable[[], str]] = {
 """Each feature's check returns "" or why this host lacks it."""
 
 MACHINES = ("user-mode-linux", "systemd", "dbus-daemon", "qemu", "guest-kernel")
-PROVIDED = (*MACHINES, "containerd", "dockerd", "podman", "buildah", "docker-registry", "skopeo", "htpasswd", "openssl")
+ENGINES = ("containerd", "dockerd", "podman", "buildah")
+TOOLS = ("docker-registry", "skopeo", "htpasswd", "openssl", "debootstrap")
+PROVIDED = (*MACHINES, *ENGINES, *TOOLS)
 """What the Makefile installs: in CI its absence is a failure, and no property of the host."""
 
 PREFIX = "host lacks "

@@ -1,6 +1,7 @@
 """What a container changes of its image, told, made into a layer, and run again."""
 
 import json
+import os
 import subprocess
 import tarfile
 from collections.abc import Iterator
@@ -8,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from runtime.errors import ImageError
+from runtime.images import reference
+from runtime.images.bootstrap import debian
+from runtime.images.store import Store
 from tests.helpers.daemons import IMAGE, Result, Room, make_image
 from tests.helpers.host import require
 from tests.helpers.registry import skopeo
@@ -156,3 +161,31 @@ def test_what_cannot_be_committed_is_said(warren: Shell, kept: Path) -> None:
     warren("run", "--keep-changes", kept, IMAGE, "true").exits(125, "keeps changes to another image")
     warren("import", "/etc/passwd", "x").exits(125)
     assert "docker.io/library/x" not in warren("images").out
+
+
+def test_an_image_of_busybox(warren: Shell) -> None:
+    id = warren("image", "bootstrap", "busybox").ok().line
+    assert warren("image", "inspect", "--format", "{{.Id}}", "busybox").ok().line == id
+    assert warren("run", "--user", "nobody", "busybox", "id", "-un").ok().line == "nobody"
+    assert warren("run", "busybox", "stat", "-c", "%a %u", "/tmp", "/bin").ok().out == "1777 0\n755 0\n"
+    warren("image", "bootstrap", "--suite", "x", "busybox").exits(125, "for debian")
+
+
+if os.environ.get("WARREN_LONG"):
+
+    def test_an_image_of_debian(directory: Path) -> None:
+        """A minute, with the packages of debootstrap's own mirror."""
+        require("debootstrap")
+        store = Store(str(directory / "store"))
+        made = debian(store, reference.parse("localhost/debian"), mirror=os.environ.get("WARREN_MIRROR", ""))
+        layer = Path(store.layer_path(made.chains[0]))
+        assert (layer / "usr/bin/dpkg").exists()
+        assert (layer / "usr/bin/passwd").stat().st_mode & 0o4000
+
+
+def test_debootstrap_says_what_is_wrong(directory: Path) -> None:
+    require("debootstrap")
+    store = Store(str(directory / "store"))
+    with pytest.raises(ImageError, match="debootstrap failed: ") as caught:
+        debian(store, reference.parse("localhost/debian"), "nosuch", "http://127.0.0.1:1/")
+    assert "\n" not in str(caught.value)
