@@ -494,6 +494,16 @@ def bootstrap(kind: str, name: str, suite: str, mirror: str) -> None:
     click.echo(made.id)
 
 
+@image.command("verify")
+@click.option("--repair", is_flag=True, help="Fetch or unpack again what is damaged.")
+def verify_images(repair: bool) -> None:
+    """Hash all blobs and compare all layers with them; exit code 1 if something is damaged and not repaired."""
+    problems = engine.verify_images(repair=repair)
+    for problem in problems:
+        click.echo(_printable(str(problem)))
+    sys.exit(any(not problem.repaired for problem in problems))
+
+
 @image.command("prune")
 @click.option("-a", "--all", "every", is_flag=True, help="Also images with a name that no container uses.")
 @click.option("-f", "--force", is_flag=True, help="Do not ask.")

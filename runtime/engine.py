@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from typing import IO, Any
 
     from .images.store import Store
+    from .images.upkeep import Problem
 
     Stream = int | IO[Any] | None
 
@@ -377,6 +378,15 @@ def unused_names(store: "Store", *, every: bool) -> "list[str]":
         for name in image.names
         if every or name.startswith("localhost/loaded@")
     ]
+
+
+def verify_images(*, repair: bool) -> "list[Problem]":
+    """What is damaged in the store, and whether it was repaired; layers of containers are left alone."""
+    from .images.store import Store
+    from .images.upkeep import verify
+
+    ids = set(container_ids(default_root()))
+    return verify(Store(), repair=repair, in_use=lambda container: container in ids)
 
 
 def collect_images(store: "Store") -> int:

@@ -231,22 +231,24 @@ class NewLayer:
     """A layer that is unpacked and checked, and has no name yet: nobody finds one that lacks a layer below it."""
 
     def __init__(self, store: Store, layer: Layered, path: str) -> None:
+        self.path = path
         self._store = store
         self._layer = layer
-        self._path = path
         self._implied: list[bytes] = []
 
     @classmethod
-    def unpack(cls, store: Store, chunks: "Iterator[bytes]", layer: Layered, cleanup: ExitStack) -> "NewLayer | None":
-        """None when the store has it.  `cleanup` removes what does not get a name."""
+    def unpack(
+        cls, store: Store, chunks: "Iterator[bytes]", layer: Layered, cleanup: ExitStack, *, again: bool = False
+    ) -> "NewLayer | None":
+        """None when the store has it, unless it is wanted again.  `cleanup` removes what does not get a name."""
         stream = Layer(chunks)
-        if store.has_layer(layer.chain):
+        if store.has_layer(layer.chain) and not again:
             stream.drain()
             _check(stream, layer)
             return None
         new = cls(store, layer, store.new_layer())
         cleanup.callback(new.discard)
-        fd = os.open(new._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fd = os.open(new.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             new._implied = unpack(tar.Reader(stream), fd, Owner(privileged=store.privileged)).implied
         finally:
@@ -255,21 +257,25 @@ class NewLayer:
         _check(stream, layer)
         return new
 
-    def publish(self) -> None:
-        """Give it its name; the layers below it have theirs."""
+    def complete(self) -> None:
+        """Fill in what the layers below it say, which the store has."""
         store, chains = self._store, self._layer.chains
-        if self._implied and len(chains) > 1:
-            fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        if self._implied:
+            fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 lower = store.layer_paths(chains[:-1])
                 complete(fd, self._implied, lower, Owner(privileged=store.privileged))
             finally:
                 os.close(fd)
-        store.publish_layer(self._path, self._layer.chain)
+
+    def publish(self) -> None:
+        """Give it its name; the layers below it have theirs."""
+        self.complete()
+        self._store.publish_layer(self.path, self._layer.chain)
 
     def discard(self) -> None:
-        if os.path.exists(self._path):
-            discard(self._path)
+        if os.path.exists(self.path):
+            discard(self.path)
 
 
 def _check(stream: Layer, layer: Layered) -> None:

@@ -247,6 +247,12 @@ class Store:
                 raise
             discard(path)
 
+    def retire_layer(self, chain: str) -> str:
+        """Take its name away, for a path that nobody looks for: never is there half of a layer under its name."""
+        path = self.new_layer()
+        os.rename(self.layer_path(chain), path)
+        return path
+
     # ---- names
 
     def tag(self, ref: "Reference", manifest: str) -> None:
@@ -343,11 +349,14 @@ class Store:
 
     def chains_in_use(self, exists: "Callable[[str], bool]") -> "list[list[str]]":
         """The highest layer of each container that there is, in a list of its own; an image without layers has none."""
+        return [self.used(container)[-1:] for container in self.users() if exists(container)]
+
+    def users(self) -> "list[str]":
+        """Ids of containers that have taken layers; some may be gone."""
         try:
-            containers = os.listdir(self.root + "/users")
+            return os.listdir(self.root + "/users")
         except FileNotFoundError:
             return []
-        return [self._used(container)[-1:] for container in containers if exists(container)]
 
     # ---- removal
 
@@ -374,7 +383,7 @@ class Store:
             chains |= set(image.chains)
         for container in os.listdir(self.root + "/users"):
             if exists(container):
-                chains |= set(self._used(container))
+                chains |= set(self.used(container))
             else:
                 self.release(container)
         freed = 0
@@ -385,11 +394,8 @@ class Store:
                 os.unlink(path)
         for name in os.listdir(self.root + "/layers"):
             if "sha256:" + name not in chains:
-                # Not half of a layer under its name: it goes to a name that nobody looks for first.
-                old = self.new_layer() if not name.startswith(".") else ""
-                if old:
-                    os.rename(f"{self.root}/layers/{name}", old)
-                discard(old or f"{self.root}/layers/{name}")
+                chain = "sha256:" + name
+                discard(f"{self.root}/layers/{name}" if name.startswith(".") else self.retire_layer(chain))
         for name in os.listdir(self.root + "/partial"):
             path = f"{self.root}/partial/{name}"
             if time.time() - os.stat(path).st_mtime > _PARTIAL_SECONDS:
@@ -399,7 +405,8 @@ class Store:
             os.unlink(f"{self.root}/pending/{name}")
         return freed
 
-    def _used(self, container: str) -> "list[str]":
+    def used(self, container: str) -> "list[str]":
+        """The chains that a container has taken."""
         with open(f"{self.root}/users/{container}", "rb") as file:
             found = parse_json(file.read(), "users of the store")
         return list(found.get("chains") or ()) if isinstance(found, dict) else []

@@ -94,16 +94,23 @@ def unpack(reader: "Reader", directory: int, owner: Owner, limits: "Limits | Non
 
 
 def complete(directory: int, implied: "list[bytes]", lower: "list[str]", owner: Owner) -> None:
-    """Let directories that a layer implies keep what the layers below it, the highest first, say of them."""
+    """Let directories that a layer implies keep what the layers below it, the highest first, say of them.
+
+    Of which nobody says anything have the beginning of time as theirs: the same archive always gives the same layer.
+    """
     for path in implied:
-        model = _find(path, lower, owner)
-        if model >= 0:
-            fd = _descend(directory, path)
+        fd = _descend(directory, path)
+        try:
+            model = _find(path, lower, owner)
+            if model < 0:
+                os.utime(fd, ns=(0, 0))
+                continue
             try:
                 _copy_attributes(model, fd, owner)
             finally:
-                os.close(fd)
                 os.close(model)
+        finally:
+            os.close(fd)
 
 
 class _Layer:

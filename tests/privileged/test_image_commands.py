@@ -97,3 +97,12 @@ def test_prune_keeps_what_has_a_name_and_what_is_used(warren: Shell) -> None:
     assert f"Untagged: {IMAGE}\n" in done
     assert "Total reclaimed space: 2." in done
     assert warren("images", "-q").ok().out == ""
+
+
+def test_verify(warren: Shell) -> None:
+    """What is loaded from an archive has no registry that it could be fetched from again."""
+    assert warren("image", "verify").ok().out == ""
+    id = warren("images", "-q", "--no-trunc").ok().line
+    warren.room("rm", f"/var/lib/warren/images/blobs/sha256/{id[7:]}").ok()
+    for words in (("verify",), ("verify", "--repair")):
+        warren("image", *words).exits(1, f"blob {id} is missing: not repaired")

@@ -26,6 +26,7 @@ from runtime.images.push import push
 from runtime.images.registry import Registry as Client
 from runtime.images.registry import RegistryError
 from runtime.images.store import Image, Store
+from runtime.images.upkeep import verify
 from tests.helpers.daemons import make_image
 from tests.helpers.host import require
 from tests.helpers.registry import (
@@ -507,6 +508,64 @@ def test_a_full_disk(registry: Registry, directory: Path) -> None:
         check(store, pull(name(registry), store, registries=PLAIN))
     finally:
         subprocess.run(["umount", small], check=True)
+
+
+# ---- damage
+
+
+def damage_blob(store: Store, image: Image) -> None:
+    with open(store.blob_path(image.manifest.layers[0].digest), "r+b") as file:
+        file.seek(1000)
+        file.write(b"moth")
+
+
+def lose_blob(store: Store, image: Image) -> None:
+    os.unlink(store.blob_path(image.id))
+
+
+def damage_manifest(store: Store, image: Image) -> None:
+    Path(store.blob_path(image.manifest.digest)).write_bytes(b"{}")
+
+
+def in_layer(change: "Callable[[Path], object]") -> "Callable[[Store, Image], None]":
+    def damage(store: Store, image: Image) -> None:
+        change(Path(store.layer_path(image.chains[0])))
+
+    return damage
+
+
+DAMAGE: "dict[str, tuple[Callable[[Store, Image], None], str, str]]" = {
+    "blob": (damage_blob, "hashes to", "fetched again"),
+    "lost blob": (lose_blob, "is missing", "fetched again"),
+    "manifest": (damage_manifest, "hashes to", "fetched again"),
+    "lost layer": (in_layer(shutil.rmtree), "it is missing", "unpacked again"),
+    "lost file": (in_layer(lambda layer: (layer / "etc/passwd").unlink()), "'etc/passwd' is missing", "unpacked again"),
+    "more": (in_layer(lambda layer: (layer / "etc/more").touch()), "'etc/more' is one too many", "unpacked again"),
+    "mode": (in_layer(lambda layer: (layer / "bin").chmod(0o777)), "'bin' has other attributes", "unpacked again"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_damage_is_found_and_repaired(registry: Registry, store: Store, kind: str) -> None:
+    damage, said, repaired = DAMAGE[kind]
+    image = pull(name(registry), store, registries=PLAIN)
+    assert verify(store) == []
+    damage(store, image)
+    (problem,) = verify(store)
+    assert said in problem.text
+    assert not problem.repaired
+    (problem,) = verify(store, repair=True)
+    assert problem.repaired == repaired
+    assert verify(store) == []
+    check(store, pull(name(registry), store, registries=PLAIN))
+
+
+def test_layers_of_containers_are_not_repaired(registry: Registry, store: Store) -> None:
+    image = pull(name(registry), store, registries=PLAIN)
+    store.use("a-container", image.chains)
+    (Path(store.layer_path(image.chains[0])) / "etc/passwd").write_text("changed")
+    (problem,) = verify(store, repair=True, in_use=lambda container: container == "a-container")
+    assert not problem.repaired
 
 
 # ---- signatures

@@ -1,0 +1,153 @@
+"""Whether a store still holds what it was given, and putting right what it does not."""
+
+import filecmp
+import hashlib
+import os
+import stat
+from contextlib import ExitStack
+
+from ..errors import ImageError, NotFoundError, WarrenError
+from . import manifest
+from .pull import Layered, NewLayer, layered, pull, unpack_blob
+from .store import discard
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .store import Image, Store
+
+
+class Problem:
+    """What is wrong, and how it was put right; "" when it was not."""
+
+    __slots__ = ("repaired", "text")
+
+    def __init__(self, text: str, repaired: str = "") -> None:
+        self.text = text
+        self.repaired = repaired
+
+    def __str__(self) -> str:
+        return f"{self.text}: {self.repaired or 'not repaired'}"
+
+
+def verify(
+    store: "Store", *, repair: bool = False, in_use: "Callable[[str], bool]" = lambda _: False
+) -> "list[Problem]":
+    """Hash every blob and compare every layer with its archive; of an undamaged store the list is empty.
+
+    With `repair` damaged blobs are fetched again from where the image's name says, and damaged layers unpacked again
+    from their blobs, but for those that a container uses (`in_use` says whether a container exists).
+    """
+    try:
+        names = store.names()
+    except ImageError as error:
+        return [Problem(error.message)]
+    problems: list[Problem] = []
+    used = {chain for container in store.users() if in_use(container) for chain in store.used(container)}
+    seen: set[str] = set()
+    for digest in dict.fromkeys(names.values()):
+        known = [name for name, named in names.items() if named == digest]
+        damaged = _damaged_blobs(store, digest)
+        if damaged:
+            how = _fetch_again(store, known, damaged) if repair else ""
+            problems += [Problem(f"{known[0]}: blob {text}", how) for text in damaged.values()]
+            if not how:
+                continue
+        problems += _verify_layers(store, store.load(digest), known[0], used, seen, repair)
+    return problems
+
+
+def _damaged_blobs(store: "Store", digest: str) -> "dict[str, str]":
+    """Blobs of an image that are missing or hash to something else: digest and what is wrong."""
+    found = _check_blob(store, digest)
+    if found:
+        return {digest: found}
+    image = manifest.parse_manifest(store.read_blob(digest))
+    blobs = [image.config, *image.layers]
+    return {blob.digest: wrong for blob in blobs if (wrong := _check_blob(store, blob.digest))}
+
+
+def _check_blob(store: "Store", digest: str) -> str:
+    try:
+        with open(store.blob_path(digest), "rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return f"{digest} is missing"
+    return "" if f"sha256:{found}" == digest else f"{digest} hashes to sha256:{found}"
+
+
+def _fetch_again(store: "Store", names: "list[str]", damaged: "dict[str, str]") -> str:
+    with store.adding():
+        for digest in damaged:
+            if store.has_blob(digest):
+                os.unlink(store.blob_path(digest))
+    for name in names:
+        try:
+            pull(name, store)
+        except WarrenError:
+            continue
+        if not any(_check_blob(store, digest) for digest in damaged):
+            return "fetched again"
+    return ""
+
+
+def _verify_layers(
+    store: "Store", image: "Image", name: str, used: "set[str]", seen: "set[str]", repair: bool
+) -> "list[Problem]":
+    problems = []
+    with store.adding():
+        for layer in layered(image.manifest, image.diffs):
+            if layer.chain in seen:
+                continue
+            seen.add(layer.chain)
+            if wrong := _difference(store, layer):
+                how = ""
+                if repair and layer.chain not in used:
+                    if store.has_layer(layer.chain):
+                        discard(store.retire_layer(layer.chain))
+                    unpack_blob(store, layer)
+                    how = "unpacked again"
+                problems.append(Problem(f"{name}: layer {layer.chain}: {wrong}", how))
+    return problems
+
+
+def _difference(store: "Store", layer: Layered) -> str:
+    """How an unpacked layer differs from what its blob unpacks to; "" for not at all."""
+    if not store.has_layer(layer.chain):
+        return "it is missing"
+    with ExitStack() as cleanup:
+        fresh = NewLayer.unpack(store, store.open_blob(layer.blob.digest), layer, cleanup, again=True)
+        if fresh is None:
+            raise NotFoundError(f"layer {layer.chain} is not in the store")
+        fresh.complete()
+        return _compare(fresh.path, store.layer_path(layer.chain))
+
+
+def _compare(right: str, found: str) -> str:
+    for path in _paths(right) ^ _paths(found):
+        return f"{path!r} is {'missing' if os.path.lexists(os.path.join(right, path)) else 'one too many'}"
+    for path in sorted(_paths(right)):
+        if _facts(os.path.join(right, path)) != _facts(os.path.join(found, path)):
+            return f"{path!r} has other attributes"
+        if stat.S_ISREG(os.lstat(os.path.join(right, path)).st_mode) and not filecmp.cmp(
+            os.path.join(right, path), os.path.join(found, path), shallow=False
+        ):
+            return f"{path!r} has another content"
+    return ""
+
+
+def _paths(root: str) -> "set[str]":
+    found = {"."}
+    for above, directories, files in os.walk(root):
+        found |= {os.path.relpath(os.path.join(above, name), root) for name in (*directories, *files)}
+    return found
+
+
+def _facts(path: str) -> "tuple[object, ...]":
+    status = os.lstat(path)
+    keys = sorted(os.listxattr(path, follow_symlinks=False))
+    attributes = [(key, os.getxattr(path, key, follow_symlinks=False)) for key in keys]
+    size = status.st_size if stat.S_ISREG(status.st_mode) else 0
+    link = os.readlink(path) if stat.S_ISLNK(status.st_mode) else ""
+    return (status.st_mode, status.st_uid, status.st_gid, status.st_rdev, status.st_mtime_ns, size, link, attributes)
