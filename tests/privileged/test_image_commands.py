@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.daemons import IMAGE, Result, Room, make_image
+from tests.helpers.daemons import IMAGE, LOOP, Result, Room, make_image
 from tests.helpers.host import require
 from tests.helpers.warren import PROGRAM
 
@@ -87,10 +87,10 @@ def test_names_come_and_go(warren: Shell) -> None:
 def test_prune_keeps_what_has_a_name_and_what_is_used(warren: Shell) -> None:
     warren("image", "prune", "--force").ok()  # What an archive says of itself is a blob, too, until then.
     assert warren("images", "-q").ok().out
-    process = warren.room.command(PROGRAM, "run", "--name", "wrn-keeper", IMAGE, "sh", "-c", "echo up; sleep 100")
+    process = warren.room.command(PROGRAM, "run", "--name", "wrn-keeper", IMAGE, *LOOP)
     with subprocess.Popen(process, stdout=subprocess.PIPE, env=warren.room.env) as keeper:
         assert keeper.stdout
-        assert keeper.stdout.readline() == b"up\n"
+        assert keeper.stdout.readline() == b"ready\n"
         assert warren("image", "prune", "--all", "--force").ok().line == "Total reclaimed space: 0B"
         keeper.terminate()
     done = warren("image", "prune", "--all", "--force").ok().out
