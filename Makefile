@@ -9,8 +9,10 @@ SOURCES := $(shell find runtime launcher cli.py hatch_build.py pyproject.toml RE
 BUILD_PACKAGES := gcc libc6-dev linux-libc-dev musl-tools libcap-dev python3 python3-dev python3-venv
 # Engines that the conformance tests start themselves, with the runtime under test.
 ENGINE_PACKAGES := containerd docker.io podman conmon buildah catatonit
-TEST_PACKAGES := docker-registry skopeo apache2-utils openssl debootstrap busybox-static runc umoci libarchive-tools pigz zstd util-linux uidmap iproute2 procps passwd libseccomp2 \
-	golang-github-opencontainers-specs-dev $(ENGINE_PACKAGES)
+# What images are made with, and where they are pulled from.
+IMAGE_PACKAGES := docker-registry skopeo umoci apache2-utils openssl debootstrap
+TEST_PACKAGES := busybox-static runc libarchive-tools pigz zstd util-linux uidmap iproute2 procps passwd libseccomp2 \
+	$(IMAGE_PACKAGES) golang-github-opencontainers-specs-dev $(ENGINE_PACKAGES)
 # What the OCI validation suite is built with.
 VALIDATION_PACKAGES := golang-go golang-github-opencontainers-runtime-tools-dev golang-github-mrunalp-fileutils-dev \
 	golang-github-blang-semver-dev golang-github-google-uuid-dev golang-github-hashicorp-go-multierror-dev \

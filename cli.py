@@ -211,14 +211,18 @@ def _inspect_image(name: str) -> Any:
 
 def _print_objects(found: list[Any], template: str) -> None:
     """As docker does: all of them as one JSON list, or the template for each, a line each."""
-    from runtime.gotemplate import compile_template
-
     if template in ("", "json"):
         click.echo(dump_json(found, 2 if not template else 0))
     else:
-        render = compile_template(template)
-        for value in found:
-            click.echo(render(value))
+        _print_each(found, template)
+
+
+def _print_each(values: list[Any], template: str) -> None:
+    from runtime.gotemplate import compile_template
+
+    render = compile_template(template)
+    for value in values:
+        click.echo(render(value))
 
 
 def _print_rows(rows: list[dict[str, Any]], template: str, columns: dict[str, str]) -> None:
@@ -229,9 +233,7 @@ def _print_rows(rows: list[dict[str, Any]], template: str, columns: dict[str, st
         click.echo(dump_json(rows, 2))
         return
     if template and not template.startswith("table"):
-        render = compile_template(template)
-        for row in rows:
-            click.echo(render(row))
+        _print_each(rows, template)
         return
     chosen = template.removeprefix("table").strip() or "\t".join(f"{{{{.{key}}}}}" for key in columns)
     render = compile_template(chosen)
@@ -387,6 +389,11 @@ def _printable(text: str) -> str:
 @click.argument("names", nargs=-1, required=True)
 def untag(names: tuple[str, ...]) -> None:
     """Take names away from images, which stay until they are pruned."""
+    _untag(names)
+
+
+def _untag(names: tuple[str, ...]) -> Any:
+    """The store that they were in."""
     from runtime.images.store import Store
 
     store = Store()
@@ -394,6 +401,7 @@ def untag(names: tuple[str, ...]) -> None:
         for known in store.names_of(name, store.find(name)):
             store.untag(known)
             click.echo(f"Untagged: {known}")
+    return store
 
 
 @commands.command()
@@ -406,11 +414,10 @@ def diff(directory: str, template: str) -> None:
     """
     from runtime.images.changes import changes, read_base
     from runtime.images.store import Store
-    from runtime.images.unpack import Owner
 
     store = Store()
     lower = store.layer_paths(store.load(read_base(directory)).chains)
-    found = changes(f"{directory}/upper", lower, Owner(privileged=store.privileged))
+    found = changes(f"{directory}/upper", lower)
     if template:
         _print_rows([{"Kind": kind, "Path": path} for kind, path in found], template, {"Kind": "KIND", "Path": "PATH"})
         return
@@ -525,16 +532,7 @@ def prune_images(every: bool, force: bool) -> None:
 @click.argument("names", nargs=-1, required=True)
 def rmi(names: tuple[str, ...]) -> None:
     """Remove names of images, and what no other name and no container needs."""
-    from runtime.images.store import Store
-
-    store = Store()
-    for name in names:
-        image = store.find(name)
-        untagged = store.names_of(name, image)
-        for known in untagged:
-            store.untag(known)
-            click.echo(f"Untagged: {known}")
-    engine.collect_images(store)
+    engine.collect_images(_untag(names))
 
 
 @commands.command()

@@ -26,7 +26,7 @@ from .syscalls import wait
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import IO, Any
 
     from .images.store import Store
@@ -369,12 +369,11 @@ def take_image(config: ContainerConfig, store: "Store", policy: str) -> None:
 
 def unused_names(store: "Store", *, every: bool) -> "list[str]":
     """Names of images that no container uses; without `every` only those that were made up for nameless images."""
-    ids = set(container_ids(default_root()))
-    used = store.chains_in_use(lambda container: container in ids)
+    used = store.chains_in_use(_container_exists())
     return [
         name
         for image in store.images()
-        if image.chains[-1:] not in used
+        if image.chains not in used
         for name in image.names
         if every or name.startswith("localhost/loaded@")
     ]
@@ -385,14 +384,17 @@ def verify_images(*, repair: bool) -> "list[Problem]":
     from .images.store import Store
     from .images.upkeep import verify
 
-    ids = set(container_ids(default_root()))
-    return verify(Store(), repair=repair, in_use=lambda container: container in ids)
+    return verify(Store(), repair=repair, in_use=_container_exists())
 
 
 def collect_images(store: "Store") -> int:
     """Remove what no image's name and no container needs any more; bytes of the blobs."""
-    ids = set(container_ids(default_root()))
-    return store.collect(lambda container: container in ids)
+    return store.collect(_container_exists())
+
+
+def _container_exists() -> "Callable[[str], bool]":
+    """Tells of an id whether there is such a container now."""
+    return set(container_ids(default_root())).__contains__
 
 
 def clean_up(root: str) -> None:

@@ -73,20 +73,18 @@ class Accounts:
             text = read_inside(root, path)
             if text is not None:
                 return text
-            if _is_opaque(f"{root}/{path.rpartition('/')[0]}"):
+            if len(self._roots) > 1 and _is_opaque(f"{root}/{path.rpartition('/')[0]}"):
                 break
         return ""
 
 
 def _is_opaque(directory: str) -> bool:
-    """Whether a layer's directory hides what lower layers have there (overlayfs.rst)."""
-    for key in ("trusted.overlay.opaque", "user.overlay.opaque"):
-        try:
-            if posix.getxattr(directory, key, follow_symlinks=False) == b"y":
-                return True
-        except OSError:
-            continue  # It is not there, or not marked.
-    return False
+    from ..images.unpack import is_opaque
+
+    try:
+        return is_opaque(directory)
+    except OSError:
+        return False  # The layer has no such directory.
 
 
 def read_inside(root: str, path: str) -> "str | None":

@@ -12,7 +12,7 @@ from ..errors import ImageError, NotFoundError, UsageError
 from ..jsontext import dump_json, parse_json
 from . import manifest, reference, tar
 from .manifest import Descriptor, Manifest
-from .pull import layered, unpack_blob
+from .pull import adopt
 from .store import Store
 from .stream import Layer
 
@@ -99,7 +99,10 @@ def _keep(data: "Iterator[memoryview]", size: int, store: Store) -> "tuple[str, 
     if size <= _SMALL:
         content = b"".join(map(bytes, data))
         return store.add_blob(content), size, content
-    return *store.keep(data), None
+    with store.new_blob() as blob:
+        for piece in data:
+            blob.write(piece)
+    return blob.digest, blob.size, None
 
 
 def _load_docker(contents: _Contents, store: Store) -> "list[Image]":
@@ -118,7 +121,7 @@ def _load_docker(contents: _Contents, store: Store) -> "list[Image]":
         layers = [_layer(store, contents, path) for path in paths]
         made = manifest.make_manifest(config, layers)
         names = [reference.parse(str(name)) for name in entry.get("RepoTags") or []]
-        found.append(_adopt(store, made, config, names))
+        found.append(adopt(store, made, config, names))
     return found
 
 
@@ -140,7 +143,7 @@ def _load_layout(contents: _Contents, store: Store) -> "list[Image]":
             for layer in made.layers:
                 if contents.digests.get(f"blobs/sha256/{layer.digest[7:]}") != layer.digest:
                     raise ImageError(f"archive: layer {layer.digest} is missing or damaged")
-            found.append(_adopt(store, made, config, names))
+            found.append(adopt(store, made, config, names))
     return found
 
 
@@ -164,23 +167,6 @@ def _names(entry: Descriptor) -> "list[reference.Reference]":
     if full or "/" in short or ":" in short:
         return [reference.parse(full or short)]
     return [reference.parse(f"localhost/{short}")] if short else []
-
-
-def _adopt(store: Store, made: Manifest, config: bytes, names: "list[reference.Reference]") -> "Image":
-    """Check, unpack and name an image whose blobs are in the store."""
-    if manifest.digest_of(config) != made.config.digest:
-        raise ImageError(f"image configuration {made.config.digest} hashes to {manifest.digest_of(config)}")
-    diffs = manifest.diff_ids(manifest.document(config, "image configuration"), len(made.layers))
-    for layer in layered(made, diffs):
-        if not store.has_layer(layer.chain):
-            unpack_blob(store, layer)
-    store.add_blob(config)
-    store.add_blob(made.raw)
-    store.sync()
-    # One without a name is found by its digest, until it is pruned.
-    for name in names or [manifest.nameless(made.digest)]:
-        store.tag(name, made.digest)
-    return store.load(made.digest)
 
 
 def save(images: "list[tuple[Image, list[str]]]", store: Store, file: "IO[bytes]", style: str) -> None:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from ..errors import ImageError, SpecError, UsageError
 from ..jsontext import dump_json, parse_json
 from . import manifest
-from .pull import layered, unpack_blob
+from .pull import adopt
 from .stream import Layer
 from .unpack import Owner, find_entry, is_opaque, is_whiteout, list_entries
 
@@ -60,25 +60,25 @@ def read_base(directory: str) -> str:
         raise UsageError(f"{directory} keeps no changes of a container of an image", hint=hint) from error
 
 
-def changes(upper: str, lower: "list[str]", owner: Owner) -> "list[tuple[str, str]]":
+def changes(upper: str, lower: "list[str]") -> "list[tuple[str, str]]":
     """As `docker diff` tells them: (A, C or D, absolute path), sorted by path."""
     found: list[tuple[str, str]] = []
     for path, directory, name, status in _walk(upper):
         shown = os.fsdecode(b"/" + path)
-        before = find_entry(path, lower, owner)
+        before = find_entry(path, lower)
         if is_whiteout(status):
             if before:
                 found.append((DELETED, shown))
             continue
         found.append((CHANGED if before else ADDED, shown))
-        if before and stat.S_ISDIR(before.st_mode) and _hides(directory, name, status, owner):
+        if before and stat.S_ISDIR(before.st_mode) and _hides(directory, name, status):
             kept = _names(directory, name) if stat.S_ISDIR(status.st_mode) else set()
-            gone = list_entries(path, lower, owner) - kept
+            gone = list_entries(path, lower) - kept
             found += [(DELETED, os.fsdecode(b"/" + path + b"/" + inner)) for inner in gone]
     return sorted(found, key=lambda change: change[1])
 
 
-def write_layer(upper: str, file: "IO[bytes]", owner: Owner) -> None:
+def write_layer(upper: str, file: "Any", owner: Owner) -> None:
     """The directory as the tar of a layer: sorted, with hard links, extended attributes and times in nanoseconds."""
     links: dict[tuple[int, int], str] = {}
     with tarfile.open(fileobj=file, mode="w|", format=tarfile.PAX_FORMAT) as tar:
@@ -102,7 +102,7 @@ def commit(
     """
     config = {**base.config, "config": _instructed(base.config.get("config"), instructions)}
     with store.adding():
-        layer, diff = _store_layer(store, lambda file: write_layer(upper, file, Owner(privileged=store.privileged)))
+        layer, diff = _store_layer(store, upper)
         return _add(store, config, [*base.manifest.layers, layer], [*base.diffs, diff], names, "warren commit",
                     author, message)  # fmt: skip
 
@@ -119,9 +119,11 @@ def import_tar(
     platform = manifest.default_platform(os.uname().machine)
     config = {**platform, "config": _instructed({}, instructions)}
     with store.adding():
-        digest, size = store.keep(iter(lambda: file.read(_PIECE), b""))
-        layer = manifest.describe_layer(store.open_blob(digest), digest, size)
-        plain = Layer(store.open_blob(digest))
+        with store.new_blob() as blob:
+            while piece := file.read(_PIECE):
+                blob.write(piece)
+        layer = manifest.describe_layer(store.open_blob(blob.digest), blob.digest, blob.size)
+        plain = Layer(store.open_blob(blob.digest))
         plain.drain()
         return _add(store, config, [layer], [plain.diff_id], names, "warren import", "", message)
 
@@ -129,7 +131,7 @@ def import_tar(
 def commit_tree(store: "Store", root: str, names: "Sequence[Reference]", config: "Json", by: str) -> "Image":
     """An image of one layer, which is what a directory has; all of it root's where this user is not."""
     with store.adding():
-        layer, diff = _store_layer(store, lambda file: write_layer(root, file, Owner(privileged=store.privileged)))
+        layer, diff = _store_layer(store, root)
         whole = {**manifest.default_platform(os.uname().machine), "config": config}
         return _add(store, whole, [layer], [diff], names, by, "", "")
 
@@ -158,34 +160,18 @@ def _add(
         **({"author": author} if author else {}),
     }
     raw = dump_json(whole).encode()
-    made = manifest.make_manifest(raw, layers)
-    unpack_blob(store, layered(made, diffs)[-1])
-    store.add_blob(raw)
-    store.add_blob(made.raw)
-    store.sync()
-    for name in names or [manifest.nameless(made.digest)]:
-        store.tag(name, made.digest)
-    return store.load(made.digest)
+    return adopt(store, manifest.make_manifest(raw, layers), raw, names)
 
 
-def _store_layer(store: "Store", write: "Any") -> "tuple[manifest.Descriptor, str]":
-    """Compressed with gzip while it is written; its descriptor and the digest of what it was made of."""
+def _store_layer(store: "Store", directory: str) -> "tuple[manifest.Descriptor, str]":
+    """A directory as a layer, compressed with gzip while it is written; its descriptor, and the digest of the tar."""
     from isal import igzip
 
-    path = store.new_partial()
-    plain, blob = hashlib.sha256(), hashlib.sha256()
-    try:
-        with open(path, "wb") as raw:
-            gzip: Any = igzip.GzipFile
-            with gzip(fileobj=_Hashed(raw, blob), mode="wb", mtime=0) as compressed:
-                write(_Hashed(compressed, plain))
-            size = raw.tell()
-        digest = store.adopt(path, f"sha256:{blob.hexdigest()}")
-    except BaseException:
-        if os.path.exists(path):
-            os.unlink(path)
-        raise
-    return manifest.Descriptor(manifest.OCI_LAYER + "+gzip", digest, size), "sha256:" + plain.hexdigest()
+    plain = hashlib.sha256()
+    gzip: Any = igzip.GzipFile
+    with store.new_blob() as blob, gzip(fileobj=blob, mode="wb", mtime=0) as compressed:
+        write_layer(directory, _Hashed(compressed, plain), store.owner)
+    return manifest.Descriptor(manifest.OCI_LAYER + "+gzip", blob.digest, blob.size), f"sha256:{plain.hexdigest()}"
 
 
 class _Hashed:
@@ -198,9 +184,6 @@ class _Hashed:
     def write(self, data: bytes) -> int:
         self._digest.update(data)
         return int(self._file.write(data))
-
-    def flush(self) -> None:
-        self._file.flush()
 
 
 # ---- the directory
@@ -231,12 +214,12 @@ def _names(directory: int, name: bytes) -> "set[bytes]":
         os.close(fd)
 
 
-def _hides(directory: int, name: bytes, status: os.stat_result, owner: Owner) -> bool:
+def _hides(directory: int, name: bytes, status: os.stat_result) -> bool:
     if not stat.S_ISDIR(status.st_mode):
         return True
     fd = _open(directory, name)
     try:
-        return is_opaque(fd, owner)
+        return is_opaque(fd)
     finally:
         os.close(fd)
 
@@ -288,7 +271,7 @@ def _write(
         info.pax_headers = {**info.pax_headers, **_attributes(fd)}
         if kind == tarfile.DIRTYPE:
             tar.addfile(info)
-            if is_opaque(fd, owner):
+            if is_opaque(fd):
                 _write_mark(tar, path + b"/.wh..wh..opq")
         else:
             links[identity] = info.name

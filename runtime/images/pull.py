@@ -15,11 +15,11 @@ from .configuration import Registries
 from .registry import Registry, RegistryError
 from .store import Store, discard
 from .stream import Layer
-from .unpack import Owner, complete, unpack
+from .unpack import complete, unpack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Any
 
     from .manifest import Descriptor, Manifest
@@ -136,7 +136,7 @@ def fetch_layers(registry: Registry, store: Store, found: "Manifest", diffs: "li
 
 
 class Layered:
-    """A layer in its place: on top of the chain `below`, its own chain the last of `chains`."""
+    """A layer in its place: its own chain is the last of `chains`, before it are those below."""
 
     __slots__ = ("blob", "chains", "diff")
 
@@ -186,7 +186,7 @@ def _fetch(
         # Somebody else may have brought it while we waited.
         if store.has_blob(blob.digest):
             partial.restart()
-            new = NewLayer.unpack(store, store.open_blob(blob.digest), layer, cleanup)
+            new = _unpack_missing(store, store.open_blob(blob.digest), layer, cleanup)
             progress(blob.digest, blob.size, blob.size)
             return new
         if partial.size > blob.size:
@@ -204,10 +204,10 @@ def _fetch(
                 yield piece
 
         try:
-            new = NewLayer.unpack(store, arriving(), layer, cleanup)
+            new = _unpack_missing(store, arriving(), layer, cleanup)
         except _RestartError:
             partial.restart()
-            new = NewLayer.unpack(store, arriving(), layer, cleanup)
+            new = _unpack_missing(store, arriving(), layer, cleanup)
         except ImageError as error:
             if not isinstance(error, RegistryError):
                 partial.restart()  # What is there is wrong: it is not worth to be resumed.
@@ -220,60 +220,76 @@ class _RestartError(WarrenError):
     pass
 
 
+def _unpack_missing(store: Store, chunks: "Iterator[bytes]", layer: Layered, cleanup: ExitStack) -> "NewLayer | None":
+    """Of a layer that the store has only the blob is read and checked: None."""
+    if not store.has_layer(layer.chain):
+        return NewLayer(store, chunks, layer, cleanup)
+    stream = Layer(chunks)
+    stream.drain()
+    _check(stream, layer)
+    return None
+
+
 def unpack_blob(store: Store, layer: Layered) -> None:
     """Unpack a layer whose blob is in the store, as are the layers below it."""
     with ExitStack() as cleanup:
-        if new := NewLayer.unpack(store, store.open_blob(layer.blob.digest), layer, cleanup):
-            new.publish()
+        NewLayer(store, store.open_blob(layer.blob.digest), layer, cleanup).publish()
+
+
+def adopt(store: Store, made: "Manifest", config: bytes, names: "Sequence[Reference]") -> "Image":
+    """Check, unpack and name an image whose layers' blobs are in the store."""
+    if manifest.digest_of(config) != made.config.digest:
+        raise ImageError(f"image configuration {made.config.digest} hashes to {manifest.digest_of(config)}")
+    diffs = manifest.diff_ids(manifest.document(config, "image configuration"), len(made.layers))
+    for layer in layered(made, diffs):
+        if not store.has_layer(layer.chain):
+            unpack_blob(store, layer)
+    store.add_blob(config)
+    store.add_blob(made.raw)
+    store.sync()
+    # One without a name is found by its digest, until it is pruned.
+    for name in names or [manifest.nameless(made.digest)]:
+        store.tag(name, made.digest)
+    return store.load(made.digest)
 
 
 class NewLayer:
-    """A layer that is unpacked and checked, and has no name yet: nobody finds one that lacks a layer below it."""
+    """A layer that is unpacked and checked, and has no name yet: nobody finds one that lacks a layer below it.
 
-    def __init__(self, store: Store, layer: Layered, path: str) -> None:
-        self.path = path
+    `cleanup` removes it if it does not get one.
+    """
+
+    def __init__(self, store: Store, chunks: "Iterator[bytes]", layer: Layered, cleanup: ExitStack) -> None:
+        self.path = store.new_layer()
+        cleanup.callback(self._discard)
         self._store = store
         self._layer = layer
-        self._implied: list[bytes] = []
-
-    @classmethod
-    def unpack(
-        cls, store: Store, chunks: "Iterator[bytes]", layer: Layered, cleanup: ExitStack, *, again: bool = False
-    ) -> "NewLayer | None":
-        """None when the store has it, unless it is wanted again.  `cleanup` removes what does not get a name."""
         stream = Layer(chunks)
-        if store.has_layer(layer.chain) and not again:
-            stream.drain()
-            _check(stream, layer)
-            return None
-        new = cls(store, layer, store.new_layer())
-        cleanup.callback(new.discard)
-        fd = os.open(new.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            new._implied = unpack(tar.Reader(stream), fd, Owner(privileged=store.privileged)).implied
+            self._implied = unpack(tar.Reader(stream), fd, store.owner).implied
         finally:
             os.close(fd)
         stream.drain()
         _check(stream, layer)
-        return new
 
     def complete(self) -> None:
         """Fill in what the layers below it say, which the store has."""
-        store, chains = self._store, self._layer.chains
-        if self._implied:
-            fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                lower = store.layer_paths(chains[:-1])
-                complete(fd, self._implied, lower, Owner(privileged=store.privileged))
-            finally:
-                os.close(fd)
+        if not self._implied:
+            return
+        lower = self._store.layer_paths(self._layer.chains[:-1])
+        fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            complete(fd, self._implied, lower, self._store.owner)
+        finally:
+            os.close(fd)
 
     def publish(self) -> None:
         """Give it its name; the layers below it have theirs."""
         self.complete()
         self._store.publish_layer(self.path, self._layer.chain)
 
-    def discard(self) -> None:
+    def _discard(self) -> None:
         if os.path.exists(self.path):
             discard(self.path)
 

@@ -31,7 +31,7 @@ from .unpack import Owner, is_opaque
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from .reference import Reference
@@ -82,6 +82,8 @@ class Store:
     def __init__(self, root: str = "") -> None:
         self.root = root or default_store()
         self.privileged = os.geteuid() == 0
+        self.owner = Owner(privileged=self.privileged)
+        """Whose the files of layers are."""
 
     # ---- locks
 
@@ -173,29 +175,9 @@ class Store:
                 partial.commit()
         return digest
 
-    def keep(self, pieces: "Iterable[bytes | memoryview]") -> "tuple[str, int]":
-        """Put in a blob whose digest is known at its end only; the digest and the size in bytes."""
-        path, digest = self.new_partial(), hashlib.sha256()
-        try:
-            with open(path, "wb") as file:
-                for piece in pieces:
-                    digest.update(piece)
-                    file.write(piece)
-                size = file.tell()
-            return self.adopt(path, f"sha256:{digest.hexdigest()}"), size
-        except BaseException:
-            if os.path.exists(path):
-                os.unlink(path)
-            raise
-
-    def new_partial(self) -> str:
-        """A path for a blob without a digest yet, to be given to adopt()."""
-        return f"{self.root}/partial/.new-{os.urandom(8).hex()}"
-
-    def adopt(self, path: str, digest: str) -> str:
-        """Let a file be the blob of this digest, which is its own."""
-        os.rename(path, self.blob_path(digest))
-        return digest
+    def new_blob(self) -> "NewBlob":
+        """One whose digest is known at its end only, to be written in a `with`."""
+        return NewBlob(self)
 
     @contextmanager
     def partial(self, digest: str) -> "Iterator[Partial]":
@@ -219,7 +201,7 @@ class Store:
         found = []
         for chain in reversed(chains):
             found.append(self.layer_path(chain))
-            if is_opaque(found[-1], Owner(privileged=self.privileged)):
+            if is_opaque(found[-1]):
                 break
         return found
 
@@ -347,15 +329,12 @@ class Store:
             pass
 
     def chains_in_use(self, exists: "Callable[[str], bool]") -> "list[list[str]]":
-        """The highest layer of each container that there is, in a list of its own; an image without layers has none."""
-        return [self.used(container)[-1:] for container in self.users() if exists(container)]
-
-    def users(self) -> "list[str]":
-        """Ids of containers that have taken layers; some may be gone."""
+        """What each container that there is has taken."""
         try:
-            return os.listdir(self.root + "/users")
+            containers = os.listdir(self.root + "/users")
         except FileNotFoundError:
             return []
+        return [self._used(container) for container in containers if exists(container)]
 
     # ---- removal
 
@@ -382,7 +361,7 @@ class Store:
             chains |= set(image.chains)
         for container in os.listdir(self.root + "/users"):
             if exists(container):
-                chains |= set(self.used(container))
+                chains |= set(self._used(container))
             else:
                 self.release(container)
         freed = 0
@@ -404,8 +383,7 @@ class Store:
             os.unlink(f"{self.root}/pending/{name}")
         return freed
 
-    def used(self, container: str) -> "list[str]":
-        """The chains that a container has taken."""
+    def _used(self, container: str) -> "list[str]":
         with open(f"{self.root}/users/{container}", "rb") as file:
             found = parse_json(file.read(), "users of the store")
         return list(found.get("chains") or ()) if isinstance(found, dict) else []
@@ -460,6 +438,41 @@ class Partial:
                 os.unlink(self._path)
             os.close(self._fd)
             self._fd = -1
+
+
+class NewBlob:
+    """A blob that is hashed while it is written; the store has it at the end of the `with`, if nothing was raised."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._path = f"{store.root}/partial/.new-{os.urandom(8).hex()}"
+        self._file = open(self._path, "wb")
+        self._hash = hashlib.sha256()
+        self.size = 0
+
+    @property
+    def digest(self) -> str:
+        return f"sha256:{self._hash.hexdigest()}"
+
+    def write(self, data: "bytes | memoryview") -> int:
+        self._hash.update(data)
+        self.size += len(data)
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def __enter__(self) -> "NewBlob":
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        try:
+            self._file.close()
+            if kind is None:
+                os.rename(self._path, self._store.blob_path(self.digest))
+        finally:
+            if os.path.exists(self._path):
+                os.unlink(self._path)
 
 
 def _readings(ref: "reference.Reference") -> list[str]:

@@ -101,7 +101,7 @@ def complete(directory: int, implied: "list[bytes]", lower: "list[str]", owner: 
     for path in implied:
         fd = _descend(directory, path)
         try:
-            model = _find(path, lower, owner)
+            model = _find(path, lower)
             if model < 0:
                 os.utime(fd, ns=(0, 0))
                 continue
@@ -486,11 +486,14 @@ class _Layer:
             _remove_tree(parent, name)
 
 
-def is_opaque(directory: "int | str", owner: Owner) -> bool:
-    """Whether a directory of a layer, or of what a container has changed, hides what lower layers have there."""
-    for namespace in owner.namespaces:
+def is_opaque(directory: "int | str") -> bool:
+    """Whether a directory of a layer, or of what a container has changed, hides what lower layers have there.
+
+    A link is never followed: it is no directory of the layer.
+    """
+    for key in ("trusted.overlay.opaque", "user.overlay.opaque"):
         try:
-            if os.getxattr(directory, namespace + b".overlay.opaque") == b"y":
+            if os.getxattr(directory, key, follow_symlinks=isinstance(directory, int)) == b"y":
                 return True
         except OSError as error:
             if error.errno not in (ENODATA, ENOTSUP):
@@ -502,10 +505,10 @@ def is_whiteout(status: os.stat_result) -> bool:
     return stat.S_ISCHR(status.st_mode) and not status.st_rdev
 
 
-def find_entry(path: bytes, layers: "list[str]", owner: Owner) -> "os.stat_result | None":
+def find_entry(path: bytes, layers: "list[str]") -> "os.stat_result | None":
     """What an overlay of these layers, the highest first, shows under this path."""
     above, _, name = path.rpartition(b"/")
-    for parent, is_last in _directories(above, layers, owner):
+    for parent, is_last in _directories(above, layers):
         try:
             status = os.stat(name, dir_fd=parent, follow_symlinks=False)
         except FileNotFoundError:
@@ -516,11 +519,11 @@ def find_entry(path: bytes, layers: "list[str]", owner: Owner) -> "os.stat_resul
     return None
 
 
-def list_entries(path: bytes, layers: "list[str]", owner: Owner) -> "set[bytes]":
+def list_entries(path: bytes, layers: "list[str]") -> "set[bytes]":
     """The names that an overlay of these layers shows in a directory."""
     shown: set[bytes] = set()
     hidden: set[bytes] = set()
-    for directory, _ in _directories(path, layers, owner):
+    for directory, _ in _directories(path, layers):
         for name in {os.fsencode(name) for name in os.listdir(directory)} - hidden:
             if not is_whiteout(os.stat(name, dir_fd=directory, follow_symlinks=False)):
                 shown.add(name)
@@ -528,7 +531,7 @@ def list_entries(path: bytes, layers: "list[str]", owner: Owner) -> "set[bytes]"
     return shown
 
 
-def _directories(path: bytes, layers: "list[str]", owner: Owner) -> "Iterator[tuple[int, bool]]":
+def _directories(path: bytes, layers: "list[str]") -> "Iterator[tuple[int, bool]]":
     """The directories that are merged at `path`, each with whether it hides those below it; closed behind each."""
     for layer in layers:
         fd = os.open(layer, _DIRECTORY)
@@ -538,11 +541,11 @@ def _directories(path: bytes, layers: "list[str]", owner: Owner) -> "Iterator[tu
             except OSError as error:
                 if error.errno not in (ENOENT, ENOTDIR, ELOOP):
                     raise
-                if error.errno != ENOENT or _hides(fd, path, owner):
+                if error.errno != ENOENT or _hides(fd, path):
                     return
                 continue
             try:
-                is_last = is_opaque(found, owner) or _hides(fd, path, owner)
+                is_last = is_opaque(found) or _hides(fd, path)
                 yield found, is_last
             finally:
                 os.close(found)
@@ -552,9 +555,9 @@ def _directories(path: bytes, layers: "list[str]", owner: Owner) -> "Iterator[tu
             os.close(fd)
 
 
-def _find(path: bytes, layers: "list[str]", owner: Owner) -> int:
+def _find(path: bytes, layers: "list[str]") -> int:
     """What an overlay of these layers, the highest first, shows as the directory `path`: a descriptor, or -1."""
-    for directory, _ in _directories(path, layers, owner):
+    for directory, _ in _directories(path, layers):
         return os.dup(directory)
     return -1
 
@@ -571,7 +574,7 @@ def _descend(directory: int, path: bytes) -> int:
     return fd
 
 
-def _hides(directory: int, path: bytes, owner: Owner) -> bool:
+def _hides(directory: int, path: bytes) -> bool:
     """Whether one of the directories that are there on the way to `path` is opaque."""
     parts = path.split(b"/")
     for depth in range(len(parts)):
@@ -580,7 +583,7 @@ def _hides(directory: int, path: bytes, owner: Owner) -> bool:
         except FileNotFoundError:
             break
         try:
-            if is_opaque(fd, owner):
+            if is_opaque(fd):
                 return True
         finally:
             os.close(fd)

@@ -6,7 +6,7 @@ import os
 import stat
 from contextlib import ExitStack
 
-from ..errors import ImageError, NotFoundError, WarrenError
+from ..errors import ImageError, WarrenError
 from . import manifest
 from .pull import Layered, NewLayer, layered, pull, unpack_blob
 from .store import discard
@@ -44,7 +44,7 @@ def verify(
     except ImageError as error:
         return [Problem(error.message)]
     problems: list[Problem] = []
-    used = {chain for container in store.users() if in_use(container) for chain in store.used(container)}
+    used = {chain for chains in store.chains_in_use(in_use) for chain in chains}
     seen: set[str] = set()
     for digest in dict.fromkeys(names.values()):
         known = [name for name, named in names.items() if named == digest]
@@ -117,22 +117,20 @@ def _difference(store: "Store", layer: Layered) -> str:
     if not store.has_layer(layer.chain):
         return "it is missing"
     with ExitStack() as cleanup:
-        fresh = NewLayer.unpack(store, store.open_blob(layer.blob.digest), layer, cleanup, again=True)
-        if fresh is None:
-            raise NotFoundError(f"layer {layer.chain} is not in the store")
+        fresh = NewLayer(store, store.open_blob(layer.blob.digest), layer, cleanup)
         fresh.complete()
         return _compare(fresh.path, store.layer_path(layer.chain))
 
 
 def _compare(right: str, found: str) -> str:
-    for path in _paths(right) ^ _paths(found):
-        return f"{path!r} is {'missing' if os.path.lexists(os.path.join(right, path)) else 'one too many'}"
-    for path in sorted(_paths(right)):
-        if _facts(os.path.join(right, path)) != _facts(os.path.join(found, path)):
+    wanted = _paths(right)
+    for path in sorted(wanted ^ _paths(found)):
+        return f"{path!r} is {'missing' if path in wanted else 'one too many'}"
+    for path in sorted(wanted):
+        ours, theirs = os.path.join(right, path), os.path.join(found, path)
+        if _facts(ours) != _facts(theirs):
             return f"{path!r} has other attributes"
-        if stat.S_ISREG(os.lstat(os.path.join(right, path)).st_mode) and not filecmp.cmp(
-            os.path.join(right, path), os.path.join(found, path), shallow=False
-        ):
+        if stat.S_ISREG(os.lstat(ours).st_mode) and not filecmp.cmp(ours, theirs, shallow=False):
             return f"{path!r} has another content"
     return ""
 
