@@ -16,6 +16,8 @@ from tests.helpers.oci import Bundle, Runtime, make_rootfs
 HERE = Path(__file__).parent
 TIERS = ("unit", "rootless", "privileged", "conformance", "vm", "bench")
 LAUNCHING = ("rootless", "privileged", "conformance", "vm")
+# It holds tests, but is none by its name.
+pytest.register_assert_rewrite("tests.conformance.clients")
 
 
 def pytest_configure(config: pytest.Config) -> None:

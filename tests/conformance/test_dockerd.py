@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from tests.conformance.clients import CANNOT_RUN, ClientTests
 from tests.helpers.daemons import IMAGE, LOOP, MEMORY, Docker, Room, limit, wait_for
 from tests.helpers.host import require
 
@@ -19,12 +19,19 @@ def docker(session_directory: Path, token: str, runtime_program: str) -> Iterato
 
 
 @pytest.fixture
+def client(docker: Docker) -> Docker:
+    return docker
+
+
+@pytest.fixture
 def loop(docker: Docker) -> Iterator[str]:
-    """A container that runs until it is told to end."""
-    docker.run("--detach --name loop", *LOOP).ok()
-    wait_for(lambda: "ready" in docker("logs", "loop").out, "the container does not start")
-    yield "loop"
-    docker("rm", "--force", "loop").ok()
+    with docker.looping() as name:
+        yield name
+
+
+class TestDocker(ClientTests):
+    INIT = "/sbin/docker-init"
+    AT_ONCE = 10
 
 
 def test_the_runtime_is_known(docker: Docker, runtime_program: str) -> None:
@@ -43,48 +50,15 @@ def test_run_passes_output_and_exit_code(docker: Docker) -> None:
 
 @pytest.mark.parametrize(
     ("program", "code", "words"),
-    [
-        ("nosuch", 127, "executable file not found in $PATH"),
-        ("/bin/nosuch", 127, "no such file or directory"),
-        ("/etc/passwd", 126, "permission denied"),
-        ("/etc", 126, "permission denied"),
-    ],
+    CANNOT_RUN,
 )
 def test_what_cannot_run_has_dockers_exit_codes(docker: Docker, program: str, code: int, words: str) -> None:
     """dockerd looks for the program's name and these words in the last error of the runtime's log."""
     docker.run("--rm", program).exits(code, "OCI runtime create failed", program, words)
 
 
-def test_run_on_a_terminal(docker: Docker) -> None:
-    words = docker.run_words("--rm -it", "sh", "-c", "until stty size | grep '33 99'; do :; done; tty; cat; exit 4")
-    with docker.room.terminal(*docker.words(*words)) as (process, terminal):
-        terminal.expect("/dev/pts/0")
-        terminal.resize(44, 111)
-        terminal.write("squeak\n")
-        terminal.expect("squeak\nsqueak")
-        terminal.write("\4")
-        assert process.wait(20) == 4
-
-
-def test_exec(docker: Docker, loop: str) -> None:
-    flags = ("--user", "1000", "--workdir", "/tmp", "--env", "A=b c")
-    docker("exec", *flags, loop, "sh", "-c", 'id -u; pwd; echo "$A"; exit 3').exits(3, "1000\n/tmp\nb c\n")
+def test_exec_of_what_there_is_not(docker: Docker, loop: str) -> None:
     docker("exec", loop, "nosuch").exits(126, "OCI runtime exec failed", "executable file not found in $PATH")
-    assert docker("exec", "--interactive", loop, "cat", input="through").ok().out == "through"
-
-
-def test_exec_on_a_terminal(docker: Docker, loop: str) -> None:
-    script = "until stty size | grep '33 99'; do :; done; tty; read line; echo got $line; exit 6"
-    with docker.room.terminal(*docker.words("exec", "-it", loop, "sh", "-c", script)) as (process, terminal):
-        terminal.expect("/dev/pts/")
-        terminal.write("cheese\n")
-        terminal.expect("got cheese")
-        assert process.wait(20) == 6
-
-
-def test_detached_exec(docker: Docker, loop: str) -> None:
-    docker("exec", "--detach", loop, "sh", "-c", "echo here > /tmp/mark; sleep 60").ok()
-    wait_for(lambda: "here" in docker("exec", loop, "cat", "/tmp/mark").out, "the detached command has not run")
 
 
 def test_stop_start_and_kill(docker: Docker, loop: str) -> None:
@@ -97,25 +71,12 @@ def test_stop_start_and_kill(docker: Docker, loop: str) -> None:
     docker("kill", loop).exits(1, "is not running")
 
 
-def test_stop_kills_what_ignores_it(docker: Docker) -> None:
-    docker.run("--detach --name deaf", "sleep", "100").ok()
-    docker("stop", "--time", "0", "deaf").ok()
-    assert docker.state("deaf")["ExitCode"] == 137
-    docker("rm", "deaf").ok()
-
-
 def test_pause_and_unpause(docker: Docker, loop: str) -> None:
     docker("pause", loop).ok()
     assert docker.state(loop)["Status"] == "paused"
     docker("exec", loop, "true").exits(1, "paused")
     docker("unpause", loop).ok()
     assert docker("exec", loop, "echo", "awake").ok().line == "awake"
-
-
-def test_a_paused_container_can_be_removed(docker: Docker) -> None:
-    docker.run("--detach --name frozen", *LOOP).ok()
-    docker("pause", "frozen").ok()
-    docker("rm", "--force", "frozen").ok()
 
 
 def test_restart_on_failure(docker: Docker) -> None:
@@ -154,19 +115,6 @@ def test_top(docker: Docker, loop: str) -> None:
     assert "trap 'exit 5' TERM" in lines[1]
 
 
-def test_limits(docker: Docker) -> None:
-    processors = limit("cpu/cpu.cfs_quota_us", "cpu.max")
-    processes = limit("pids/pids.max", "pids.max")
-    flags = "--rm --memory 32m --cpus 0.5 --pids-limit 7"
-    found = docker.run(flags, "sh", "-c", f"{MEMORY}; {processors}; {processes}").ok().out.splitlines()
-    assert [found[0], found[1].split()[0], found[2]] == [str(32 << 20), "50000", "7"]
-
-
-def test_too_many_processes_are_refused(docker: Docker) -> None:
-    script = "for n in 1 2 3 4 5 6 7 8; do sleep 5 & done"
-    docker.run("--rm --pids-limit 5", "sh", "-c", script).exits(2, "can't fork")
-
-
 def test_an_out_of_memory_kill_is_told(docker: Docker) -> None:
     docker.run("--name greedy --memory 16m --memory-swap 16m", "sh", "-c", "a=$(yes | head -c 64000000)").exits(137)
     assert docker.state("greedy")["OOMKilled"] is True
@@ -177,20 +125,6 @@ def test_update(docker: Docker, loop: str) -> None:
     docker("update", "--memory", "64m", "--memory-swap", "64m", "--pids-limit", "9", loop).ok()
     found = docker("exec", loop, "sh", "-c", f"{MEMORY}; {limit('pids/pids.max', 'pids.max')}").ok().out
     assert found.splitlines() == [str(64 << 20), "9"]
-
-
-def test_init(docker: Docker) -> None:
-    script = "tr '\\0' ' ' </proc/1/cmdline; kill -9 $$"
-    docker.run("--rm --init", "sh", "-c", script).exits(137, "/sbin/docker-init -- sh -c ")
-
-
-def test_confinement(docker: Docker, directory: Path) -> None:
-    (directory / "file").write_text("of the host\n")
-    flags = f"--rm --read-only --volume {directory}:/data:ro --user 1000:2000 --cap-drop all --hostname burrow"
-    script = "cat /data/file; id -u; id -g; hostname; grep CapBnd /proc/self/status; touch /data/x /x"
-    done = docker.run(flags, "sh", "-c", script)
-    assert done.out.split() == ["of", "the", "host", "1000", "2000", "burrow", "CapBnd:", "0" * 16]
-    done.exits(1, "/data/x: Read-only file system", "/x: Read-only file system")
 
 
 def test_a_volume_keeps_what_is_written(docker: Docker) -> None:
@@ -232,14 +166,6 @@ def test_privileged(docker: Docker) -> None:
     require("cap-sys-resource")  # It asks for every capability.
     script = "mount -t tmpfs none /tmp && test -e /dev/kmsg && grep 'Seccomp:.0' /proc/self/status"
     docker.run("--rm --privileged", "sh", "-c", script).ok()
-
-
-def test_ten_at_once(docker: Docker) -> None:
-    def one(number: int) -> str:
-        return docker.run("--rm", "sh", "-c", f"echo {number}; sleep 0.2").ok().line
-
-    with ThreadPoolExecutor(10) as pool:
-        assert list(pool.map(one, range(10))) == [str(number) for number in range(10)]
 
 
 def test_a_restart_policy_outlives_the_daemon(directory: Path, token: str, runtime_program: str) -> None:

@@ -4,11 +4,11 @@ import json
 import re
 import subprocess
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from tests.conformance.clients import CANNOT_RUN, ClientTests
 from tests.helpers.daemons import BUSYBOX, IMAGE, LOOP, MEMORY, Room, limit, wait_for
 from tests.helpers.engines import Podman
 from tests.helpers.host import require
@@ -29,12 +29,19 @@ def box(podman: Podman) -> str:
 
 
 @pytest.fixture
+def client(podman: Podman) -> Podman:
+    return podman
+
+
+@pytest.fixture
 def loop(podman: Podman) -> Iterator[str]:
-    """A container that runs until it is told to end."""
-    podman.run("--detach --name loop", *LOOP).ok()
-    wait_for(lambda: "ready" in podman("logs", "loop").out, "the container does not start")
-    yield "loop"
-    podman("rm", "--force", "--time=0", "loop").ok()
+    with podman.looping() as name:
+        yield name
+
+
+class TestPodman(ClientTests):
+    INIT = "/run/podman-init"
+    AT_ONCE = 20
 
 
 def test_the_runtime_is_known(podman: Podman, runtime_program: str) -> None:
@@ -51,12 +58,7 @@ def test_run_passes_output_and_exit_code(podman: Podman) -> None:
 
 @pytest.mark.parametrize(
     ("program", "code", "words"),
-    [
-        ("nosuch", 127, "executable file not found in $PATH"),
-        ("/bin/nosuch", 127, "no such file or directory"),
-        ("/etc/passwd", 126, "permission denied"),
-        ("/etc", 126, "permission denied"),
-    ],
+    CANNOT_RUN,
 )
 def test_what_cannot_run_has_podmans_exit_codes(podman: Podman, box: str, program: str, code: int, words: str) -> None:
     """podman classifies what the runtime prints."""
@@ -70,35 +72,8 @@ def test_exec_in_a_directory_that_there_is_not(podman: Podman, box: str) -> None
     podman("exec", "--workdir", "/etc/passwd", box, "true").exits(255, "/etc/passwd")
 
 
-def test_run_on_a_terminal(podman: Podman) -> None:
-    words = podman.run_words("--rm -it", "sh", "-c", "until stty size | grep '33 99'; do :; done; tty; cat; exit 4")
-    with podman.room.terminal(*podman.words(*words)) as (process, terminal):
-        terminal.expect("/dev/pts/0")
-        terminal.write("squeak\n")
-        terminal.expect("squeak\nsqueak")
-        terminal.write("\4")
-        assert process.wait(20) == 4
-
-
-def test_exec(podman: Podman, box: str) -> None:
-    flags = ("--user", "1000", "--workdir", "/tmp", "--env", "A=b c")
-    podman("exec", *flags, box, "sh", "-c", 'id -u; pwd; echo "$A"; exit 3').exits(3, "1000\n/tmp\nb c\n")
-    assert podman("exec", "--interactive", box, "cat", input="through").ok().out == "through"
+def test_a_privileged_exec(podman: Podman, box: str) -> None:
     podman("exec", "--privileged", box, "grep", "NoNewPrivs:.0", "/proc/self/status").ok()
-
-
-def test_exec_on_a_terminal(podman: Podman, box: str) -> None:
-    script = "until stty size | grep '33 99'; do :; done; tty; read line; echo got $line; exit 6"
-    with podman.room.terminal(*podman.words("exec", "-it", box, "sh", "-c", script)) as (process, terminal):
-        terminal.expect("/dev/pts/")
-        terminal.write("cheese\n")
-        terminal.expect("got cheese")
-        assert process.wait(20) == 6
-
-
-def test_detached_exec(podman: Podman, box: str) -> None:
-    podman("exec", "--detach", box, "sh", "-c", "echo here > /tmp/mark").ok()
-    wait_for(lambda: "here" in podman("exec", box, "cat", "/tmp/mark").out, "the detached command has not run")
 
 
 def test_stop_start_and_kill(podman: Podman, loop: str) -> None:
@@ -113,13 +88,6 @@ def test_stop_start_and_kill(podman: Podman, loop: str) -> None:
     assert podman.state(loop)["Running"]
 
 
-def test_stop_kills_what_ignores_it(podman: Podman) -> None:
-    podman.run("--detach --name deaf", "sleep", "100").ok()
-    podman("stop", "--time", "0", "deaf").ok()
-    assert podman.state("deaf")["ExitCode"] == 137
-    podman("rm", "deaf").ok()
-
-
 def test_start_with_input_and_output(podman: Podman) -> None:
     podman("create", *podman.run_words("--interactive --name pipe", "sh", "-c", "cat; exit 8")[1:]).ok()
     podman("start", "--attach", "--interactive", "pipe", input="through").exits(8, "through")
@@ -132,12 +100,6 @@ def test_pause_and_unpause(podman: Podman, loop: str) -> None:
     podman("exec", loop, "true").exits(255, "can only create exec sessions on running containers")
     podman("unpause", loop).ok()
     assert podman("exec", loop, "echo", "awake").ok().line == "awake"
-
-
-def test_a_paused_container_can_be_removed(podman: Podman) -> None:
-    podman.run("--detach --name frozen", *LOOP).ok()
-    podman("pause", "frozen").ok()
-    podman("rm", "--force", "--time=0", "frozen").ok()
 
 
 def test_copying_and_committing_pause_the_container(podman: Podman, box: str, directory: Path) -> None:
@@ -173,7 +135,7 @@ def test_a_health_check(podman: Podman) -> None:
     podman("exec", "sick", "touch", "/tmp/well").ok()
     podman("healthcheck", "run", "sick").ok()
     assert podman.state("sick")["Health"]["Status"] == "healthy"
-    podman("rm", "--force", "--time=0", "sick").ok()
+    podman(*podman.remove, "sick").ok()
 
 
 def test_stats_and_top(podman: Podman, box: str) -> None:
@@ -181,19 +143,6 @@ def test_stats_and_top(podman: Podman, box: str) -> None:
     assert re.match(r"[1-9][0-9.]*[kM]B / ", stats["mem_usage"]), stats
     assert stats["pids"] == "1"
     assert "sleep 100000" in podman("top", box, "args").ok().out
-
-
-def test_limits(podman: Podman) -> None:
-    processors = limit("cpu/cpu.cfs_quota_us", "cpu.max")
-    processes = limit("pids/pids.max", "pids.max")
-    flags = "--rm --memory 32m --cpus 0.5 --pids-limit 7"
-    found = podman.run(flags, "sh", "-c", f"{MEMORY}; {processors}; {processes}").ok().out.splitlines()
-    assert [found[0], found[1].split()[0], found[2]] == [str(32 << 20), "50000", "7"]
-
-
-def test_too_many_processes_are_refused(podman: Podman) -> None:
-    script = "for n in 1 2 3 4 5 6 7 8; do sleep 5 & done"
-    podman.run("--rm --pids-limit 5", "sh", "-c", script).exits(2, "can't fork")
 
 
 def test_an_out_of_memory_kill_is_told(podman: Podman) -> None:
@@ -213,20 +162,6 @@ def test_update(podman: Podman, loop: str) -> None:
     processors = limit("cpu/cpu.cfs_quota_us", "cpu.max")
     found = podman("exec", loop, "sh", "-c", f"{MEMORY}; {processors}").ok().out.split()
     assert found[:2] == [str(64 << 20), "50000"]
-
-
-def test_init(podman: Podman) -> None:
-    script = "tr '\\0' ' ' </proc/1/cmdline; kill -9 $$"
-    podman.run("--rm --init", "sh", "-c", script).exits(137, "/run/podman-init -- sh -c ")
-
-
-def test_confinement(podman: Podman, directory: Path) -> None:
-    (directory / "file").write_text("of the host\n")
-    flags = f"--rm --read-only --volume {directory}:/data:ro --user 1000:2000 --cap-drop all --hostname burrow"
-    script = "cat /data/file; id -u; id -g; hostname; grep CapBnd /proc/self/status; touch /data/x /x"
-    done = podman.run(flags, "sh", "-c", script)
-    assert done.out.split() == ["of", "the", "host", "1000", "2000", "burrow", "CapBnd:", "0" * 16]
-    done.exits(1, "/data/x: Read-only file system", "/x: Read-only file system")
 
 
 def test_a_seccomp_profile(podman: Podman, directory: Path) -> None:
@@ -294,11 +229,3 @@ def test_a_pod(podman: Podman) -> None:
     found = podman("run", "--rm", "--pod=flock", IMAGE, "ps", "-o", "args").ok()
     assert "catatonit" in found.out
     podman("pod", "rm", "--force", "flock").ok()
-
-
-def test_twenty_at_once(podman: Podman) -> None:
-    def one(number: int) -> str:
-        return podman.run("--rm", "sh", "-c", f"echo {number}; sleep 0.2").ok().line
-
-    with ThreadPoolExecutor(20) as pool:
-        assert list(pool.map(one, range(20))) == [str(number) for number in range(20)]

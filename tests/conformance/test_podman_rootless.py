@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.daemons import IMAGE, LOOP, Room, wait_for
+from tests.helpers.daemons import IMAGE, Room
 from tests.helpers.engines import Buildah, Podman
 from tests.helpers.host import require
 from tests.helpers.users import User, ordinary_user
@@ -35,10 +35,8 @@ def podman(room: Room, user: User, runtime_program: str) -> Iterator[Podman]:
 
 @pytest.fixture
 def loop(podman: Podman) -> Iterator[str]:
-    podman.run("--detach --name loop", *LOOP).ok()
-    wait_for(lambda: "ready" in podman("logs", "loop").out, "the container does not start")
-    yield "loop"
-    podman("rm", "--force", "--time=0", "loop").ok()
+    with podman.looping() as name:
+        yield name
 
 
 def test_run(podman: Podman, user: User) -> None:

@@ -219,6 +219,8 @@ class Client:
     room: Room
     run_flags: tuple[str, ...] = ()
     """Of each `run`."""
+    remove: tuple[str, ...] = ("rm", "--force")
+    """At once, whatever it does."""
 
     def words(self, *words: str | Path) -> list[str | Path]:
         raise NotImplementedError
@@ -233,6 +235,14 @@ class Client:
     def run_words(self, flags: str, *command: str, image: str = IMAGE) -> list[str]:
         network = [] if "--network" in flags else ["--network=none"]
         return ["run", *self.run_flags, *network, *flags.split(), image, *command]
+
+    @contextlib.contextmanager
+    def looping(self) -> "Iterator[str]":
+        """A container that runs until it is told to end."""
+        self.run("--detach --name loop", *LOOP).ok()
+        wait_for(lambda: "ready" in self("logs", "loop").out, "the container does not start")
+        yield "loop"
+        self(*self.remove, "loop").ok()
 
     def inspect(self, name: str) -> dict[str, Any]:
         return json.loads(self("inspect", name).ok().out)[0]  # type: ignore[no-any-return]

@@ -27,6 +27,8 @@ Of a refusal in the clean-up that conmon starts nothing is told: the command bef
 class Podman(Client):
     """podman; what it stores lies on file systems that only the room has, or below the home of an ordinary user."""
 
+    remove = ("rm", "--force", "--time=0")
+
     def __init__(self, room: Room, runtime: str, user: User | None = None) -> None:
         self.room = room
         # An ordinary user may not make cgroups where v1 has the controllers; there podman does without.
