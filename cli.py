@@ -2,8 +2,10 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from itertools import zip_longest
 from typing import Any, NoReturn
 
@@ -160,7 +162,8 @@ def run(words: tuple[str, ...], **options: Any) -> None:
     if style:
         _print_plan(config, style)
         return
-    result = engine.run_foreground(config, pull)
+    result = engine.run_foreground(config, pull, _fetch)
+    _warn([result.enforced[key] for key in ("image",) if key in result.enforced])
     if result.oom_killed and result.returncode == KILLED:
         click.echo(f"warren: out of memory: a process was killed at the limit of {config.memory}", err=True)
     sys.exit(result.returncode)
@@ -283,10 +286,20 @@ def pull(name: str, platform: str, quiet: bool, verify_key: str) -> None:
     from runtime.images.pull import pull as fetch
     from runtime.images.store import Store
 
-    progress = _progress(quiet)
     wanted = parse_platform(platform) if platform else None
-    image = fetch(name, Store(), platform=wanted, progress=progress, verify_key=verify_key)
+    store = Store()
+    with _progress(quiet) as progress:
+        image = fetch(name, store, platform=wanted, progress=progress, verify_key=verify_key)
+    _warn(store.notes)
     click.echo(image.id)
+
+
+def _fetch(name: str, store: Any) -> Any:
+    """What `run` pulls with."""
+    from runtime.images.pull import pull
+
+    with _progress(quiet=False) as progress:
+        return pull(name, store, progress=progress)
 
 
 @commands.command()
@@ -299,19 +312,44 @@ def push(name: str, quiet: bool) -> None:
     from runtime.images.store import Store
 
     store = Store()
-    click.echo(send(store.find(name), reference.parse(name), store, progress=_progress(quiet)))
+    with _progress(quiet) as progress:
+        digest = send(store.find(name), reference.parse(name), store, progress=progress)
+    if not quiet:
+        click.echo(digest)
 
 
-def _progress(quiet: bool) -> Callable[[str, int, int], None]:
-    """A line for each blob that is complete."""
-    told: set[str] = set()
+@contextmanager
+def _progress(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for each blob on a terminal; else a line for each that is complete."""
+    if quiet or not sys.stderr.isatty():
+        yield partial(_tell_complete, set(), quiet)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    bars = Progress(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(),
+                    console=Console(stderr=True))  # fmt: skip
+    tasks: dict[str, Any] = {}
 
     def tell(digest: str, done: int, size: int) -> None:
-        if done == size and not quiet and digest not in told:
-            told.add(digest)
-            click.echo(f"{digest[7:19]}: {size} bytes", err=True)
+        task = tasks.get(digest)
+        if task is None:
+            task = tasks[digest] = bars.add_task(digest[7:19], total=size)
+        bars.update(task, completed=done)
 
-    return tell
+    with bars:
+        yield tell
+
+
+def _tell_complete(told: set[str], quiet: bool, digest: str, done: int, size: int) -> None:
+    if done == size and not quiet and digest not in told:
+        told.add(digest)
+        click.echo(f"{digest[7:19]}: {size} bytes", err=True)
+
+
+def _warn(notes: list[str]) -> None:
+    for note in notes:
+        click.echo(f"warren: warning: {_printable(note)}", err=True)
 
 
 @commands.command()
@@ -326,7 +364,9 @@ def images(name: str, quiet: bool, no_trunc: bool, digests: bool, template: str)
     from runtime.images.store import Store
     from runtime.images.view import inspect as look
 
-    found = [(reference.parse(known), image) for image in Store().images() for known in image.names]
+    store = Store()
+    found = [(reference.parse(known), image) for image in store.images() for known in image.names]
+    _warn(store.notes)
     wanted = reference.parse(name) if name else None
     rows = []
     for ref, image in found:
@@ -398,7 +438,7 @@ def _untag(names: tuple[str, ...]) -> Any:
 
     store = Store()
     for name in names:
-        for known in store.names_of(name, store.find(name)):
+        for known in store.names_of(name):
             store.untag(known)
             click.echo(f"Untagged: {known}")
     return store
@@ -465,7 +505,10 @@ def import_image(path: str, name: str, message: str, change: tuple[str, ...]) ->
 
     names = [reference.parse(name)] if name else []
     with click.open_file(path, "rb") as file:
-        click.echo(import_tar(Store(), file, names, instructions=change, message=message).id)
+        store = Store()
+        made = import_tar(store, file, names, instructions=change, message=message)
+    _warn(store.notes)
+    click.echo(made.id)
 
 
 @commands.group()
@@ -519,13 +562,91 @@ def prune_images(every: bool, force: bool) -> None:
     from runtime.images.store import Store
 
     what = "all images that no container uses" if every else "all images without a name"
+    _confirm(f"This will remove {what}.", force)
+    _prune(Store(), every)
+
+
+def _confirm(what: str, force: bool) -> None:
     if not force:
-        click.confirm(f"This will remove {what}. Continue?", abort=True, err=True)
-    store = Store()
+        click.confirm(f"{what} Continue?", abort=True, err=True)
+
+
+def _prune(store: Any, every: bool) -> None:
     for name in engine.unused_names(store, every=every):
         store.untag(name)
         click.echo(f"Untagged: {name}")
     click.echo(f"Total reclaimed space: {_size(engine.collect_images(store))}")
+
+
+@commands.group()
+def system() -> None:
+    """What all of it takes on this host, and removing what nobody needs."""
+
+
+@system.command("df")
+@click.option("-v", "--verbose", is_flag=True, help="Each image by itself.")
+@FORMAT
+def disk_usage(verbose: bool, template: str) -> None:
+    """Print what images take on disk: their archives and what these are unpacked to, both shared by many images."""
+    from runtime.images import reference
+    from runtime.images.store import Store
+
+    store = Store()
+    found, size, free, partial = engine.image_usage(store)
+    _warn(store.notes)
+    if verbose:
+        rows = [
+            {"Repository": reference.parse(ref.name).familiar.removesuffix(":latest"), "Tag": ref.tag or "<none>",
+             "ID": one.image.id[7:19], "Size": _size(one.size), "SharedSize": _size(one.size - one.unique),
+             "UniqueSize": _size(one.unique), "Containers": one.active}
+            for one in found for ref in map(reference.parse, one.image.names)
+        ]  # fmt: skip
+        _print_rows(rows, template, {
+            "Repository": "REPOSITORY", "Tag": "TAG", "ID": "IMAGE ID", "Size": "SIZE", "SharedSize": "SHARED SIZE",
+            "UniqueSize": "UNIQUE SIZE", "Containers": "CONTAINERS",
+        })  # fmt: skip
+        return
+    rows = [
+        {"Type": "Images", "Total": len(found), "Active": sum(one.active > 0 for one in found), "Size": _size(size),
+         "Reclaimable": f"{_size(free)} ({100 * free // size if size else 0}%)"},
+        {"Type": "Interrupted pulls", "Total": "", "Active": "", "Size": _size(partial), "Reclaimable": _size(partial)},
+    ]  # fmt: skip
+    columns = ("Type", "Total", "Active", "Size", "Reclaimable")
+    _print_rows(rows, template, {name: name.upper() for name in columns})
+
+
+@system.command("prune")
+@click.option("-a", "--all", "every", is_flag=True, help="Also images with a name that no container uses.")
+@click.option("-f", "--force", is_flag=True, help="Do not ask.")
+def prune_system(every: bool, force: bool) -> None:
+    """Remove what killed commands have left of containers, and images as `image prune` does."""
+    from runtime.images.store import Store
+
+    what = "all images that no container uses" if every else "all images without a name"
+    _confirm(f"This will remove leftovers of containers and {what}.", force)
+    engine.clean_up()
+    _prune(Store(), every)
+
+
+@commands.command()
+@click.option("--limit", type=click.IntRange(1, 100), default=25, show_default=True, help="Of each registry.")
+@click.option("--no-trunc", is_flag=True, help="Print whole descriptions.")
+@FORMAT
+@click.argument("term")
+def search(term: str, limit: int, no_trunc: bool, template: str) -> None:
+    """Search registries for images: that of REGISTRY/TERM, or those that short names are looked for in."""
+    from runtime.images.configuration import Registries
+
+    rows = []
+    for name, found in Registries().search(term, limit):
+        about = _printable(str(found.get("description") or ""))
+        rows.append({
+            "Index": name, "Name": _printable(f"{name}/{found.get('name') or found.get('repo_name')}"),
+            "Description": about if no_trunc or len(about) <= 45 else about[:44] + "…",
+            "StarCount": found.get("star_count") or 0, "IsOfficial": "[OK]" if found.get("is_official") else "",
+        })  # fmt: skip
+    columns = {"Name": "NAME", "Description": "DESCRIPTION", "StarCount": "STARS", "IsOfficial": "OFFICIAL"}
+    _print_rows(rows, template, columns)
 
 
 @commands.command()
@@ -549,14 +670,18 @@ def tag(source: str, target: str) -> None:
 
 @commands.command()
 @click.option("-i", "--input", "path", default="-", metavar="FILE", help="Instead of standard input.")
-def load(path: str) -> None:
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors and warnings.")
+def load(path: str, quiet: bool) -> None:
     """Take images from an archive: docker's or an OCI layout, compressed or not."""
     from runtime.images.archive import load as take
     from runtime.images.store import Store
 
     with click.open_file(path, "rb") as file:
-        for image in take(file, Store()):
-            click.echo(f"Loaded image: {', '.join(image.names) or image.id}")
+        store = Store()
+        found = take(file, store)
+    _warn(store.notes)
+    for image in found if not quiet else ():
+        click.echo(f"Loaded image: {', '.join(image.names) or image.id}")
 
 
 @commands.command()

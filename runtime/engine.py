@@ -29,9 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import IO, Any
 
-    from .images.store import Store
-    from .images.upkeep import Problem
+    from .images.store import Image, Store
+    from .images.upkeep import Problem, Usage
 
+    Fetch = Callable[[str, Store], Image]
     Stream = int | IO[Any] | None
 
 PIPE, STDOUT, DEVNULL = -1, -2, -3
@@ -110,8 +111,8 @@ def plan(config: ContainerConfig) -> LaunchPlan:
     return run.container.plan(Bundle("/", spec, raw_config(spec)), run.options, detached=False)
 
 
-def run_foreground(config: ContainerConfig, pull: str = "missing") -> Result:
-    """Run with the caller's own streams and terminal, passing signals on; `pull` is take_image()'s policy.
+def run_foreground(config: ContainerConfig, pull: str = "missing", fetch: "Fetch | None" = None) -> Result:
+    """Run with the caller's own streams and terminal, passing signals on; `pull` and `fetch` are take_image()'s.
 
     Raises TimeoutExpiredError after config.timeout seconds, and what a launch raises.  Main thread only.
     """
@@ -122,7 +123,7 @@ def run_foreground(config: ContainerConfig, pull: str = "missing") -> Result:
             if theirs is not None:
                 options.console_fd = theirs.fileno()
             run = _Run(config, options)
-            run.pull = pull
+            run.pull, run.fetch = pull, fetch
             try:
                 pid = run.launch()
                 if ours is not None:
@@ -253,6 +254,7 @@ class _Run:
         self.container = Container(config.id, self.root)
         self.store: Store | None = None
         self.pull = "missing"
+        self.fetch: Fetch | None = None
         self.pid = 0
         """The container's process from its launch until it is waited for."""
         self.oom_killed = False
@@ -309,7 +311,9 @@ class _Run:
                 from .images.store import Store
 
                 self.store = Store()
-                take_image(config, self.store, self.pull)
+                take_image(config, self.store, self.pull, self.fetch)
+                if self.store.notes:
+                    self.options.enforced = {**self.options.enforced, "image": "; ".join(self.store.notes)}
             leased = wants_userns(config, host) and host.privileged
             first = lease_ids(self.root, config.id) if leased else 0
             spec = make_spec(config, host, first, self.options.enforced)
@@ -341,10 +345,11 @@ class _Run:
         self._release()
 
 
-def take_image(config: ContainerConfig, store: "Store", policy: str) -> None:
+def take_image(config: ContainerConfig, store: "Store", policy: str, fetch: "Fetch | None" = None) -> None:
     """Let the configuration be the image's where it says nothing itself, and keep its layers for the container.
 
-    `policy` is docker's --pull: missing, always, never.  Raises NotFoundError, ImageError.
+    `policy` is docker's --pull: missing, always, never; `fetch` pulls, images.pull.pull by default.  Raises
+    NotFoundError, ImageError.
     """
     if policy not in ("missing", "always", "never"):
         raise UsageError(f"--pull {policy!r} is unknown", hint="missing, always or never")
@@ -357,7 +362,7 @@ def take_image(config: ContainerConfig, store: "Store", policy: str) -> None:
     if image is None:
         from .images.pull import pull
 
-        image = pull(config.image, store)
+        image = (fetch or pull)(config.image, store)
     if config.keep_changes:
         from .images.changes import remember
 
@@ -387,6 +392,13 @@ def verify_images(*, repair: bool) -> "list[Problem]":
     return verify(Store(), repair=repair, in_use=_container_exists())
 
 
+def image_usage(store: "Store") -> "tuple[list[Usage], int, int, int]":
+    """What images take on disk; images.upkeep.usage's."""
+    from .images.upkeep import usage
+
+    return usage(store, _container_exists())
+
+
 def collect_images(store: "Store") -> int:
     """Remove what no image's name and no container needs any more; bytes of the blobs."""
     return store.collect(_container_exists())
@@ -397,8 +409,9 @@ def _container_exists() -> "Callable[[str], bool]":
     return set(container_ids(default_root())).__contains__
 
 
-def clean_up(root: str) -> None:
-    """Remove what killed Warren processes left behind."""
+def clean_up(root: str = "") -> None:
+    """Remove what killed Warren processes left behind; below `root`, by default the user's own."""
+    root = root or default_root()
     sweep(root)
     reclaim_ids(root)
 

@@ -79,7 +79,7 @@ class Accounts:
 
 
 def _is_opaque(directory: str) -> bool:
-    from ..images.unpack import is_opaque
+    from ..images.overlay import is_opaque
 
     try:
         return is_opaque(directory)

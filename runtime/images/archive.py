@@ -73,7 +73,7 @@ def load(file: "IO[bytes]", store: Store) -> "list[Image]":
 
 def _read(file: "IO[bytes]", store: Store, cleanup: ExitStack) -> _Contents:
     contents = _Contents()
-    outer = Layer(iter(lambda: file.read(_PIECE), b""))
+    outer = Layer(iter(lambda: file.read(_PIECE), b""), hashes=False)
     for entry, data in _entries(outer):
         name = os.path.normpath(os.fsdecode(entry.name))
         if name.startswith(("/", "..")):

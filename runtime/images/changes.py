@@ -15,9 +15,9 @@ from datetime import UTC, datetime
 from ..errors import ImageError, SpecError, UsageError
 from ..jsontext import dump_json, parse_json
 from . import manifest
+from .overlay import Owner, find_entry, is_opaque, is_whiteout, list_entries
 from .pull import adopt
 from .stream import Layer
-from .unpack import Owner, find_entry, is_opaque, is_whiteout, list_entries
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from . import reference
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
     from .reference import Reference
@@ -46,6 +47,21 @@ class Registries:
         hosts = self._config.get("unqualified-search-registries") or []
         found = [reference.parse(f"{host}/{name}{ending}") for host in hosts]
         return found or [ref]
+
+    def search(self, text: str, limit: int) -> "Iterator[tuple[str, Json]]":
+        """Repositories with the words in their names, each with its registry: of REGISTRY/WORDS, or of those that short
+        names are looked for in."""
+        from .registry import Registry
+
+        host, slash, rest = text.partition("/")
+        if slash and ("." in host or ":" in host or host == "localhost"):
+            hosts, text = [host], rest
+        else:
+            hosts = self._config.get("unqualified-search-registries") or [reference.DOCKER_HOST]
+        for host in hosts:
+            registry = Registry(self.endpoints(reference.Reference(host, "search"))[-1])
+            for found in registry.search(text, limit):
+                yield host, found
 
     def endpoints(self, ref: "Reference") -> "list[Endpoint]":
         """Mirrors first, then the registry itself; UsageError for one that is blocked."""

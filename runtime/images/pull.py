@@ -241,9 +241,12 @@ def adopt(store: Store, made: "Manifest", config: bytes, names: "Sequence[Refere
     if manifest.digest_of(config) != made.config.digest:
         raise ImageError(f"image configuration {made.config.digest} hashes to {manifest.digest_of(config)}")
     diffs = manifest.diff_ids(manifest.document(config, "image configuration"), len(made.layers))
-    for layer in layered(made, diffs):
-        if not store.has_layer(layer.chain):
-            unpack_blob(store, layer)
+    missing = [layer for layer in layered(made, diffs) if not store.has_layer(layer.chain)]
+    # Nothing is waited for: more threads than processors would only be in each other's way.
+    threads = min(PARALLEL, len(os.sched_getaffinity(0)))
+    with ExitStack() as cleanup, ThreadPoolExecutor(threads) as pool:
+        for new in pool.map(lambda layer: NewLayer(store, store.open_blob(layer.blob.digest), layer, cleanup), missing):
+            new.publish()
     store.add_blob(config)
     store.add_blob(made.raw)
     store.sync()
@@ -267,11 +270,13 @@ class NewLayer:
         stream = Layer(chunks)
         fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            self._implied = unpack(tar.Reader(stream), fd, store.owner).implied
+            unpacked = unpack(tar.Reader(stream), fd, store.owner)
         finally:
             os.close(fd)
+        self._implied = unpacked.implied
         stream.drain()
         _check(stream, layer)
+        store.notes += [f"layer {layer.blob.digest[7:19]}: {note}" for note in unpacked.notes]
 
     def complete(self) -> None:
         """Fill in what the layers below it say, which the store has."""

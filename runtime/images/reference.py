@@ -6,7 +6,8 @@ A reference names a registry, a repository and a tag or digest; whether there is
 from ..errors import UsageError
 
 DOCKER_HOST, DOCKER_REGISTRY, LIBRARY = "docker.io", "registry-1.docker.io", "library/"
-DOCKER_NAMES = (DOCKER_HOST, "index.docker.io", DOCKER_REGISTRY)
+DOCKER_INDEX = "index.docker.io"
+DOCKER_NAMES = (DOCKER_HOST, DOCKER_INDEX, DOCKER_REGISTRY)
 MAX_NAME = 255
 _WORD = frozenset("abcdefghijklmnopqrstuvwxyz0123456789")
 _TAG = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")

@@ -11,9 +11,9 @@ from urllib.parse import urlencode, urljoin, urlsplit
 
 import urllib3
 
-from ..errors import ImageError, NotFoundError, WarrenError
+from ..errors import ImageError, NotFoundError, UnsupportedError, WarrenError
 from . import credentials, manifest
-from .reference import DOCKER_HOST, DOCKER_REGISTRY, is_digest
+from .reference import DOCKER_HOST, DOCKER_INDEX, DOCKER_REGISTRY, is_digest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ _TIMEOUT = urllib3.Timeout(connect=15, read=60)
 _PIECE = 1 << 18
 _CHUNK = 8 << 20
 _REDIRECTS = 5
+_PAGES = 100
 _WAIT = 0.5
 _MAX_WAIT = 30.0
 _TRANSIENT = (408, 429, 500, 502, 503, 504)
@@ -125,6 +126,45 @@ class Registry:
                 raise
             return self._ask("GET", path, "pull")
 
+    # ---- search
+
+    def search(self, term: str, limit: int) -> "list[dict[str, Any]]":
+        """Repositories that fit, as docker's index tells them: name, description, star_count, is_official.
+
+        A registry without such an index may list all its repositories (distribution-spec, "_catalog"): of these the
+        names only.  Raises UnsupportedError for one that offers neither.
+        """
+        self._settle_scheme()
+        index = f"https://{DOCKER_INDEX}" if self._host == DOCKER_REGISTRY else ""
+        try:
+            told, _ = self._json(f"{index}/v1/search?{urlencode({'q': term, 'n': limit})}", "")
+            return [one for one in _list(told, "results") if isinstance(one, dict)][:limit]
+        except (NotFoundError, RegistryError) as error:
+            if isinstance(error, RegistryError) and not 400 <= error.status < 500:
+                raise
+        path, found = "/v2/_catalog", list[str]()
+        for _ in range(_PAGES):
+            try:
+                told, path = self._json(path, "registry:catalog:*")
+            except NotFoundError as error:
+                raise UnsupportedError(f"{self} offers no search") from error
+            found += [name for name in _list(told, "repositories") if isinstance(name, str) and term in name]
+            if not path or len(found) >= limit:
+                break
+        return [{"name": name, "description": "", "star_count": 0, "is_official": False} for name in found[:limit]]
+
+    def _json(self, path: str, scope: str) -> "tuple[object, str]":
+        """An answer, and where its next page is (RFC 8288), "" for the last."""
+        response = self._ask("GET", path, "", also=[scope] if scope else None)
+        data = response.read(manifest.MAX_SIZE + 1, decode_content=False)
+        link = str(response.headers.get("Link", ""))
+        _finish(response)
+        page = urljoin(path, link.partition("<")[2].partition(">")[0]) if 'rel="next"' in link else ""
+        try:
+            return json.loads(data), page
+        except ValueError as error:
+            raise ImageError(f"{self}: {path.partition('?')[0]}: the answer is no JSON") from error
+
     # ---- push
 
     def has_blob(self, digest: str) -> bool:
@@ -139,7 +179,7 @@ class Registry:
         """Upload it in chunks, unless the registry can take it from another repository; whether it was uploaded."""
         self._settle_scheme()
         query = {"mount": digest, "from": mount_from} if mount_from else {}
-        extra = [mount_from] if mount_from else []
+        extra = [f"repository:{mount_from}:pull"] if mount_from else []
         path = f"/v2/{self.repository}/blobs/uploads/"
         response = self._ask("POST", path + ("?" + urlencode(query) if query else ""), "pull,push", also=extra)
         _finish(response)
@@ -271,7 +311,7 @@ class Registry:
 
     def _scope(self, actions: str, also: "list[str]") -> str:
         names = [f"repository:{self.repository}:{actions}"] if actions else []
-        return " ".join([*names, *(f"repository:{name}:pull" for name in also)])
+        return " ".join([*names, *also])
 
     def _authorize(self, response: "urllib3.BaseHTTPResponse", scope: str) -> None:
         """Answer a challenge (RFC 7235; distribution, spec/auth/token)."""
@@ -380,6 +420,11 @@ def _parameters(text: str) -> "dict[str, str]":
             value, _, text = text.partition(",")
         found[name.strip().lower()] = value
     return found
+
+
+def _list(told: object, key: str) -> "list[Any]":
+    found = told.get(key) if isinstance(told, dict) else None
+    return found if isinstance(found, list) else []
 
 
 def _message(text: bytes) -> str:

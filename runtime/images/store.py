@@ -16,7 +16,6 @@ before that, the next boot finds the file in pending/, and removes all that no n
 """
 
 import fcntl
-import hashlib
 import os
 import time
 from contextlib import contextmanager
@@ -27,7 +26,7 @@ from ..jsontext import dump_json, parse_json
 from ..syscalls import syncfs
 from . import reference
 from .manifest import Manifest, chain_ids, diff_ids, digest_of, document, parse_manifest
-from .unpack import Owner, is_opaque
+from .overlay import Owner, is_opaque
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -84,6 +83,8 @@ class Store:
         self.privileged = os.geteuid() == 0
         self.owner = Owner(privileged=self.privileged)
         """Whose the files of layers are."""
+        self.notes: list[str] = []
+        """What could not be taken over as it was given, or is damaged; for the user to see."""
 
     # ---- locks
 
@@ -259,7 +260,7 @@ class Store:
         """By name, by digest, or by an unambiguous beginning of its id; NotFoundError, UsageError."""
         names = self.names()
         if wanted := self._by_name(text, names):
-            return self.load(wanted)
+            return self.load(wanted, names)
         start = text.removeprefix("sha256:")
         images = {image.id: image for image in self.images() if start and image.id[7:].startswith(start)}
         if len(images) > 1:
@@ -280,22 +281,33 @@ class Store:
             return names.get(str(ref)) or names.get(f"{ref.name}@{ref.digest}") or next(iter(same), "")
         return next((names[name] for name in _readings(ref) if name in names), "")
 
-    def names_of(self, text: str, image: Image) -> "list[str]":
-        """The names that removing `text` takes away: the one that it is, else all of the image's."""
+    def names_of(self, text: str) -> "list[str]":
+        """The names that removing `text` takes away: the one that it is, damaged or not, else all of the image's."""
         try:
-            named = [name for name in _readings(reference.parse(text)) if name in image.names]
+            known = self.names()
+            named = [name for name in _readings(reference.parse(text)) if name in known]
         except UsageError:
             named = []
-        return named[:1] or image.names
+        return named[:1] or self.find(text).names
 
-    def load(self, manifest: str) -> Image:
+    def load(self, manifest: str, names: "dict[str, str] | None" = None) -> Image:
+        """The image of a manifest that is in the store; `names` saves reading them."""
+        names = self.names() if names is None else names
         found = parse_manifest(self.read_blob(manifest))
         config = document(self.read_blob(found.config.digest), "image configuration")
-        return Image(found, config, [name for name, digest in self.names().items() if digest == manifest])
+        return Image(found, config, [name for name, digest in names.items() if digest == manifest])
 
     def images(self) -> "list[Image]":
-        """One for each manifest that has a name."""
-        return [self.load(digest) for digest in dict.fromkeys(self.names().values())]
+        """One for each manifest that has a name; of those that are damaged only a note."""
+        names = self.names()
+        found = []
+        for digest in dict.fromkeys(names.values()):
+            try:
+                found.append(self.load(digest, names))
+            except (ImageError, NotFoundError) as error:
+                known = next(name for name, named in names.items() if named == digest)
+                self.notes.append(f"image {known}: {error.message} (warren image verify --repair)")
+        return found
 
     def _change_index(self, change: "Callable[[dict[str, str]], object]") -> None:
         fd = os.open(self.root + "/index.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -356,7 +368,7 @@ class Store:
         blobs: set[str] = set()
         chains: set[str] = set()
         for digest in set(self.names().values()):
-            image = self.load(digest)
+            image = self._load_whole(digest)
             blobs |= {digest, image.id, *(layer.digest for layer in image.manifest.layers)}
             chains |= set(image.chains)
         for container in os.listdir(self.root + "/users"):
@@ -382,6 +394,17 @@ class Store:
         for name in os.listdir(self.root + "/pending"):
             os.unlink(f"{self.root}/pending/{name}")
         return freed
+
+    def _load_whole(self, digest: str) -> Image:
+        """What a damaged image needs is not known, so nothing can be removed."""
+        try:
+            return self.load(digest)
+        except (ImageError, NotFoundError) as error:
+            known = next((name for name, named in self.names().items() if named == digest), digest)
+            raise ImageError(
+                f"image {known}: {error.message}; nothing is removed while it is damaged",
+                hint=f"warren image verify --repair, or warren untag {known}",
+            ) from error
 
     def _used(self, container: str) -> "list[str]":
         with open(f"{self.root}/users/{container}", "rb") as file:
@@ -447,7 +470,9 @@ class NewBlob:
         self._store = store
         self._path = f"{store.root}/partial/.new-{os.urandom(8).hex()}"
         self._file = open(self._path, "wb")
-        self._hash = hashlib.sha256()
+        from hashlib import sha256
+
+        self._hash = sha256()
         self.size = 0
 
     @property

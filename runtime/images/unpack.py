@@ -26,6 +26,7 @@ from errno import (
 
 from ..errors import ImageError
 from . import tar
+from .overlay import DIRECTORY, Owner, descend, find_directory, is_whiteout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
     from .tar import Entry, Reader
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _WHITEOUT, _OPAQUE, _AUFS = b".wh.", b".wh..wh..opq", b".wh..wh."
 _KEPT_OPEN = 64
@@ -53,20 +53,6 @@ class Limits:
         self.entries = entries
         self.bytes = bytes
         self.depth = depth
-
-
-class Owner:
-    """Whose files they become: the image's own ids (root), or all of them the caller's."""
-
-    __slots__ = ("chowns", "namespaces")
-
-    def __init__(self, *, privileged: bool) -> None:
-        self.chowns = privileged
-        self.namespaces = (b"trusted", b"user") if privileged else (b"user",)
-        """Where overlayfs reads its marks from: user.* in a user namespace (its option userxattr), else trusted.*.
-
-        What root unpacks is for both.
-        """
 
 
 class Unpacked:
@@ -99,9 +85,9 @@ def complete(directory: int, implied: "list[bytes]", lower: "list[str]", owner: 
     Of which nobody says anything have the beginning of time as theirs: the same archive always gives the same layer.
     """
     for path in implied:
-        fd = _descend(directory, path)
+        fd = descend(directory, path)
         try:
-            model = _find(path, lower)
+            model = find_directory(path, lower)
             if model < 0:
                 os.utime(fd, ns=(0, 0))
                 continue
@@ -157,7 +143,7 @@ class _Layer:
             self._close_stale()
             above, _, name = path.rpartition(b"/")
             try:
-                fd = os.open(name, _DIRECTORY, dir_fd=self._get(above)) if path else os.dup(self._root)
+                fd = os.open(name, DIRECTORY, dir_fd=self._get(above)) if path else os.dup(self._root)
             except OSError as error:
                 if error.errno in (ENOENT, ENOTDIR, ELOOP):
                     continue  # A later entry put something else in its place.
@@ -299,7 +285,7 @@ class _Layer:
         own = -1
         for name in reversed(parts):
             try:
-                deeper = os.open(name, _DIRECTORY, dir_fd=fd)
+                deeper = os.open(name, DIRECTORY, dir_fd=fd)
             finally:
                 if own >= 0:
                     os.close(own)
@@ -357,7 +343,7 @@ class _Layer:
         """What was there, be it a file or a whiteout, hid all that lower layers have; the directory has to as well."""
         self._remove(parent, name, path)
         os.mkdir(name, 0o700, dir_fd=parent)
-        fd = os.open(name, _DIRECTORY, dir_fd=parent)
+        fd = os.open(name, DIRECTORY, dir_fd=parent)
         try:
             self._mark_opaque(fd)
         finally:
@@ -427,7 +413,7 @@ class _Layer:
             os.mknod(hidden, 0o020000, 0, dir_fd=parent)
         except FileExistsError:
             if self._is_directory(parent, hidden):
-                fd = os.open(hidden, _DIRECTORY, dir_fd=parent)
+                fd = os.open(hidden, DIRECTORY, dir_fd=parent)
                 try:
                     self._mark_opaque(fd)
                 finally:
@@ -486,110 +472,6 @@ class _Layer:
             _remove_tree(parent, name)
 
 
-def is_opaque(directory: "int | str") -> bool:
-    """Whether a directory of a layer, or of what a container has changed, hides what lower layers have there.
-
-    A link is never followed: it is no directory of the layer.
-    """
-    for key in ("trusted.overlay.opaque", "user.overlay.opaque"):
-        try:
-            if os.getxattr(directory, key, follow_symlinks=isinstance(directory, int)) == b"y":
-                return True
-        except OSError as error:
-            if error.errno not in (ENODATA, ENOTSUP):
-                raise
-    return False
-
-
-def is_whiteout(status: os.stat_result) -> bool:
-    return stat.S_ISCHR(status.st_mode) and not status.st_rdev
-
-
-def find_entry(path: bytes, layers: "list[str]") -> "os.stat_result | None":
-    """What an overlay of these layers, the highest first, shows under this path."""
-    above, _, name = path.rpartition(b"/")
-    for parent, is_last in _directories(above, layers):
-        try:
-            status = os.stat(name, dir_fd=parent, follow_symlinks=False)
-        except FileNotFoundError:
-            if is_last:
-                break
-            continue
-        return None if is_whiteout(status) else status
-    return None
-
-
-def list_entries(path: bytes, layers: "list[str]") -> "set[bytes]":
-    """The names that an overlay of these layers shows in a directory."""
-    shown: set[bytes] = set()
-    hidden: set[bytes] = set()
-    for directory, _ in _directories(path, layers):
-        for name in {os.fsencode(name) for name in os.listdir(directory)} - hidden:
-            if not is_whiteout(os.stat(name, dir_fd=directory, follow_symlinks=False)):
-                shown.add(name)
-            hidden.add(name)
-    return shown
-
-
-def _directories(path: bytes, layers: "list[str]") -> "Iterator[tuple[int, bool]]":
-    """The directories that are merged at `path`, each with whether it hides those below it; closed behind each."""
-    for layer in layers:
-        fd = os.open(layer, _DIRECTORY)
-        try:
-            try:
-                found = _descend(fd, path)
-            except OSError as error:
-                if error.errno not in (ENOENT, ENOTDIR, ELOOP):
-                    raise
-                if error.errno != ENOENT or _hides(fd, path):
-                    return
-                continue
-            try:
-                is_last = is_opaque(found) or _hides(fd, path)
-                yield found, is_last
-            finally:
-                os.close(found)
-            if is_last:
-                return
-        finally:
-            os.close(fd)
-
-
-def _find(path: bytes, layers: "list[str]") -> int:
-    """What an overlay of these layers, the highest first, shows as the directory `path`: a descriptor, or -1."""
-    for directory, _ in _directories(path, layers):
-        return os.dup(directory)
-    return -1
-
-
-def _descend(directory: int, path: bytes) -> int:
-    """Open a directory below another one, no part of it a link."""
-    fd = os.dup(directory)
-    for name in path.split(b"/") if path else ():
-        try:
-            deeper = os.open(name, _DIRECTORY, dir_fd=fd)
-        finally:
-            os.close(fd)
-        fd = deeper
-    return fd
-
-
-def _hides(directory: int, path: bytes) -> bool:
-    """Whether one of the directories that are there on the way to `path` is opaque."""
-    parts = path.split(b"/")
-    for depth in range(len(parts)):
-        try:
-            fd = _descend(directory, b"/".join(parts[:depth]))
-        except FileNotFoundError:
-            break
-        try:
-            if is_opaque(fd):
-                return True
-        finally:
-            os.close(fd)
-    return False
-
-
 def _copy_attributes(model: int, fd: int, owner: Owner) -> None:
     status = os.fstat(model)
     if owner.chowns:
@@ -628,7 +510,7 @@ def _write_segments(fd: int, entry: "Entry", data: "Iterator[memoryview]") -> No
 
 def _remove_tree(parent: int, name: bytes) -> None:
     """rm -r by descriptors; links are removed, never followed."""
-    fd = os.open(name, _DIRECTORY, dir_fd=parent)
+    fd = os.open(name, DIRECTORY, dir_fd=parent)
     try:
         for inner in map(os.fsencode, os.listdir(fd)):
             try:

@@ -31,6 +31,64 @@ class Problem:
         return f"{self.text}: {self.repaired or 'not repaired'}"
 
 
+class Usage:
+    """Bytes on disk that an image's blobs and unpacked layers take: all of them, and those that are its alone."""
+
+    __slots__ = ("active", "image", "size", "unique")
+
+    def __init__(self, image: "Image", size: int, unique: int, active: int) -> None:
+        self.image = image
+        self.size = size
+        self.unique = unique
+        self.active = active
+        """How many containers use it."""
+
+
+def usage(store: "Store", exists: "Callable[[str], bool]") -> "tuple[list[Usage], int, int, int]":
+    """Each image's share, the bytes of all of them together, those of them that removing unused images would free, and
+    those of interrupted downloads."""
+    sizes: dict[str, int] = {}
+    holders: dict[str, list[Image]] = {}
+    images = store.images()
+    for image in images:
+        blobs = {store.blob_path(blob.digest) for blob in (image.manifest.descriptor, image.manifest.config)}
+        blobs |= {store.blob_path(layer.digest) for layer in image.manifest.layers}
+        for path in blobs | {store.layer_path(chain) for chain in image.chains}:
+            holders.setdefault(path, []).append(image)
+            if path not in sizes:
+                sizes[path] = _disk(path)
+    used = store.chains_in_use(exists)
+    found = []
+    for image in images:
+        parts = {path for path, who in holders.items() if image in who}
+        alone = sum(sizes[path] for path in parts if len(holders[path]) == 1)
+        found.append(Usage(image, sum(sizes[path] for path in parts), alone, used.count(image.chains)))
+    active = {one.image for one in found if one.active}
+    free = sum(size for path, size in sizes.items() if not active.intersection(holders[path]))
+    partial = f"{store.root}/partial"
+    interrupted = sum(_disk(f"{partial}/{name}") for name in os.listdir(partial)) if os.path.isdir(partial) else 0
+    return found, sum(sizes.values()), free, interrupted
+
+
+def _disk(path: str) -> int:
+    """Bytes that a file or a directory with all in it takes on disk; 0 for what is not there."""
+    try:
+        size = os.lstat(path).st_blocks * 512
+    except FileNotFoundError:
+        return 0
+    seen: set[tuple[int, int]] = set()
+    for _, directories, files, fd in os.fwalk(path) if os.path.isdir(path) else ():
+        for name in (*directories, *files):
+            try:
+                status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            except FileNotFoundError:
+                continue  # A pull goes on meanwhile.
+            if (status.st_dev, status.st_ino) not in seen:
+                seen.add((status.st_dev, status.st_ino))
+                size += status.st_blocks * 512
+    return size
+
+
 def verify(
     store: "Store", *, repair: bool = False, in_use: "Callable[[str], bool]" = lambda _: False
 ) -> "list[Problem]":

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from runtime.images import tar
-from runtime.images.unpack import Limits, Owner, complete, unpack
+from runtime.images.overlay import Owner
+from runtime.images.unpack import Limits, complete, unpack
 
 END = bytes(1024)
 

@@ -66,6 +66,26 @@ def test_inspect_as_podman_does(warren: Shell, archive: Path) -> None:
     warren("inspect", "--format", "{{.Nosuch}}", IMAGE).exits(125, "no field '.Nosuch'")
 
 
+def test_disk_usage_and_prune(warren: Shell) -> None:
+    head, row, _ = warren("system", "df").ok().out.splitlines()
+    assert head.split() == ["TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"]
+    assert row.split()[:3] == ["Images", "1", "0"]
+    assert row.endswith("(100%)")
+    assert warren("system", "df", "--format", "{{.Type}} {{.Total}}").ok().out.splitlines()[0] == "Images 1"
+    (one,) = json.loads(warren("system", "df", "-v", "--format", "json").ok().out)
+    assert f"{one['Repository']}:{one['Tag']}" == IMAGE
+    assert one["SharedSize"] == "0B"
+    assert warren("system", "prune", "--force").ok().out.startswith("Total reclaimed space: ")
+    assert warren("images", "-q").ok().out
+    warren("system", "prune").exits(130, "")
+    assert f"Untagged: {IMAGE}" in warren("system", "prune", "--all", "--force").ok().out
+    assert warren("images", "-q").ok().out == ""
+
+
+def test_what_is_quiet(warren: Shell, archive: Path) -> None:
+    assert warren("load", "--quiet", "--input", archive).ok().out == ""
+
+
 def test_history(warren: Shell) -> None:
     head, row = warren("history", IMAGE).ok().out.splitlines()
     assert head.split() == ["IMAGE", "CREATED", "CREATED", "BY", "SIZE", "COMMENT"]

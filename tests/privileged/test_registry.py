@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.errors import ImageError, NotFoundError, UsageError, WarrenError
+from runtime.errors import ImageError, NotFoundError, UnsupportedError, UsageError, WarrenError
 from runtime.images import manifest, reference, signature
 from runtime.images.archive import load, save
 from runtime.images.configuration import Endpoint, Registries
@@ -26,9 +27,10 @@ from runtime.images.push import push
 from runtime.images.registry import Registry as Client
 from runtime.images.registry import RegistryError
 from runtime.images.store import Image, Store
-from runtime.images.upkeep import verify
+from runtime.images.upkeep import usage, verify
 from tests.helpers.daemons import make_image
 from tests.helpers.host import require
+from tests.helpers.layers import entry, pax
 from tests.helpers.registry import (
     PASSWORD,
     USER,
@@ -40,6 +42,8 @@ from tests.helpers.registry import (
     make_certificates,
     skopeo,
 )
+from tests.helpers.terminal import Person
+from tests.helpers.warren import PROGRAM
 
 KILLS = 200 if os.environ.get("WARREN_LONG") else 20
 PLAIN = Registries({})
@@ -566,6 +570,144 @@ def test_layers_of_containers_are_not_repaired(registry: Registry, store: Store)
     (Path(store.layer_path(image.chains[0])) / "etc/passwd").write_text("changed")
     (problem,) = verify(store, repair=True, in_use=lambda container: container == "a-container")
     assert not problem.repaired
+
+
+def test_a_damaged_image_does_not_hide_others(registry: Registry, store: Store) -> None:
+    image = pull(name(registry), store, registries=PLAIN)
+    other = pull(name(registry, ":zstd"), store, registries=PLAIN)
+    assert image.id == other.id or len(store.images()) == 2
+    damage_manifest(store, image)
+    assert [found.manifest.digest for found in store.images()] == [other.manifest.digest]
+    (note,) = store.notes
+    assert name(registry) in note
+    assert "warren image verify --repair" in note
+    with pytest.raises(ImageError, match="nothing is removed while it is damaged"):
+        store.collect(lambda _: False)
+    assert store.names_of(name(registry)) == [name(registry)]
+    store.untag(name(registry))
+    assert store.collect(lambda _: False)
+    check(store, store.load(other.manifest.digest))
+
+
+def test_what_images_take_on_disk(registry: Registry, store: Store) -> None:
+    image = pull(name(registry), store, registries=PLAIN)
+    store.tag(reference.parse("localhost/again"), image.manifest.digest)
+    (one,), size, free, interrupted = usage(store, lambda _: False)
+    assert size == free == one.size == one.unique >= image.size
+    assert one.active == interrupted == 0
+    taken = subprocess.run(["du", "-sk", *(Path(store.root, part) for part in ("blobs/sha256", "layers"))],
+                           capture_output=True, text=True, check=True).stdout  # fmt: skip
+    blobs, layers = (int(line.split()[0]) for line in taken.splitlines())
+    assert 0 <= blobs + layers - size / 1024 <= 16  # Their own directories are not counted.
+    store.use("a-container", image.chains)
+    (one,), _, free, _ = usage(store, lambda container: container == "a-container")
+    assert (one.active, free) == (1, 0)
+
+
+# ---- search
+
+
+def test_search_in_a_catalog(registry: Registry) -> None:
+    found = [(host, one["name"]) for host, one in PLAIN.search(f"{registry.host}/urr", 25)]
+    assert (registry.host, "den/burrow") in found
+    assert all(host == registry.host and "urr" in name for host, name in found)
+    assert list(PLAIN.search(f"{registry.host}/nosuch", 25)) == []
+    hosts = Registries({"unqualified-search-registries": [registry.host]})
+    assert "den/burrow" in [one["name"] for _, one in hosts.search("den/burr", 25)]
+
+
+def test_a_catalog_of_many_pages(proxy: Proxy) -> None:
+    pages = {"": ("a", "b"), "last=b": ("c",), "last=c": ("bc",)}
+
+    def answer(answer: Answer) -> None:
+        if answer.path.startswith("/v2/_catalog"):
+            names = pages[answer.path.partition("?")[2]]
+            more = {"Link": f'</v2/_catalog?last={names[-1]}>; rel="next"'} if names != ("bc",) else {}
+            answer.replace(200, json.dumps({"repositories": names}).encode(), **more)
+
+    proxy.change = answer
+    assert [one["name"] for _, one in PLAIN.search(f"{proxy.host}/c", 25)] == ["c", "bc"]
+    assert [one["name"] for _, one in PLAIN.search(f"{proxy.host}/", 3)] == ["a", "b", "c"]
+    assert proxy.asked[-1] == "/v2/_catalog?last=b"
+
+
+def test_search_in_an_index_as_dockers(proxy: Proxy) -> None:
+    results = [{"name": f"one/{number}", "star_count": number} for number in range(5)]
+
+    def answer(answer: Answer) -> None:
+        if answer.path.startswith("/v1/search"):
+            answer.replace(200, json.dumps({"results": results}).encode())
+
+    proxy.change = answer
+    assert [one["star_count"] for _, one in PLAIN.search(f"{proxy.host}/one two", 3)] == [0, 1, 2]
+    assert proxy.asked[-1] == "/v1/search?q=one+two&n=3"
+
+
+def test_a_registry_that_offers_no_search(proxy: Proxy) -> None:
+    proxy.change = lambda answer: answer.replace(404)
+    with pytest.raises(UnsupportedError, match=f"registry {proxy.host} offers no search"):
+        list(PLAIN.search(f"{proxy.host}/one", 3))
+    proxy.change = lambda answer: answer.replace(200, b"<html>")
+    with pytest.raises(ImageError, match="is no JSON"):
+        list(PLAIN.search(f"{proxy.host}/one", 3))
+
+
+# ---- what a person sees
+
+
+IN_A_STORE = 'mount -t tmpfs none /var/lib && exec "$@"'
+
+
+def typed(*words: str | Path) -> list[str]:
+    """A command of root with a store of its own."""
+    unshare = shutil.which("unshare")
+    assert unshare
+    return [unshare, "-m", "sh", "-c", IN_A_STORE, "sh", str(PROGRAM), *map(str, words)]
+
+
+def test_a_bar_for_each_blob_on_a_terminal(registry: Registry) -> None:
+    with Person(*typed("pull", name(registry))) as person:
+        person.sees("━")
+        assert person.ends() == 0
+        assert "100" in person.screen or "bytes" in person.screen or "kB" in person.screen or "MB" in person.screen
+        assert termios.tcgetattr(person.slave) == person.before
+    quiet = subprocess.run(typed("pull", "--quiet", name(registry)), capture_output=True, text=True, check=True)
+    assert quiet.stderr == ""
+    plain = subprocess.run(typed("pull", name(registry)), capture_output=True, text=True, check=True)
+    assert all(line.endswith(" bytes") for line in plain.stderr.splitlines())
+    assert plain.stderr.count("\n") == 1
+    assert plain.stdout.startswith("sha256:")
+
+
+def test_control_c_ends_a_pull(proxy: Proxy) -> None:
+    """The bar goes, the cursor comes back, and the exit code is the shell's for an interrupt."""
+
+    def wait(answer: Answer) -> None:
+        if answer.is_blob and int(answer.headers.get("Content-Length", "0")) > 1 << 16:
+            answer.cut = 1 << 15
+            time.sleep(0.3)
+
+    proxy.change = wait
+    with Person(*typed("pull", name(proxy))) as person:
+        person.sees("━")
+        person.types("\x03")
+        assert person.ends() == 130
+        assert "Traceback" not in person.screen
+        assert person.screen.rindex("\x1b[?25h") > person.screen.rindex("\x1b[?25l")
+        assert termios.tcgetattr(person.slave) == person.before
+
+
+def test_what_cannot_be_unpacked_is_told(registry: Registry, archive: Path, directory: Path) -> None:
+    """An attribute of overlayfs's own in a layer, with a name that would steer the terminal."""
+    name = "evil\x1b[2J"
+    data = pax((b"SCHILY.xattr.trusted.overlay.opaque", b"y")) + entry(name)
+    plain = data + bytes(1024)
+    (directory / "layer.tar").write_bytes(plain)
+    done = subprocess.run(typed("import", directory / "layer.tar", "evil"), capture_output=True, text=True, check=True)
+    assert done.stderr.startswith("warren: warning: layer ")
+    assert "trusted.overlay.opaque" in done.stderr
+    assert "is left out" in done.stderr
+    assert "\x1b" not in done.stderr
 
 
 # ---- signatures

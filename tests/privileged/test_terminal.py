@@ -1,91 +1,17 @@
 """Foreground terminals: `warren run -it` under a real pty, as a person has one."""
 
-import fcntl
 import os
-import pty
-import select
 import signal
-import struct
 import subprocess
 import termios
 import time
-from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 
 import pytest
 
 from tests.helpers.oci import Bundle
+from tests.helpers.terminal import Person
 from tests.helpers.warren import PROGRAM
-
-
-class Person:
-    """Types at a terminal of 30 rows and 100 columns and reads what comes; a context manager."""
-
-    def __init__(self, *command: str | Path) -> None:
-        self.master, slave = pty.openpty()
-        self.resize(30, 100)
-        self.before = termios.tcgetattr(slave)
-        self.slave = slave
-        self.screen = ""
-        self.pid = os.fork()
-        if not self.pid:
-            os.login_tty(slave) if hasattr(os, "login_tty") else self._login(slave)
-            os.execv(str(command[0]), [str(word) for word in command])
-
-    def _login(self, slave: int) -> None:
-        os.setsid()
-        fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
-        for fd in range(3):
-            os.dup2(slave, fd)
-
-    def __enter__(self) -> "Person":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.pid:
-            os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
-        os.close(self.master)
-        os.close(self.slave)
-
-    def resize(self, rows: int, columns: int) -> None:
-        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-
-    def types(self, text: str) -> None:
-        os.write(self.master, text.encode())
-
-    def sees(self, text: str, timeout: float = 20) -> str:
-        """Wait until the text is on the screen."""
-        self._read_until(lambda: text in self.screen, timeout, f"{text!r} did not appear")
-        return self.screen
-
-    def ends(self, timeout: float = 20) -> int:
-        """Wait for the command; its exit code."""
-        code: list[int] = []
-
-        def over() -> bool:
-            done, status = os.waitpid(self.pid, os.WNOHANG)
-            if done:
-                code.append(os.waitstatus_to_exitcode(status))
-            return bool(done)
-
-        self._read_until(over, timeout, "the command did not end")
-        self.pid = 0
-        return code[0]
-
-    def _read_until(self, condition: Callable[[], bool], timeout: float, complaint: str) -> None:
-        deadline = time.monotonic() + timeout
-        while not condition():
-            assert time.monotonic() < deadline, f"{complaint}; the screen has {self.screen!r}"
-            if select.select([self.master], [], [], 0.05)[0]:
-                self.screen += os.read(self.master, 65536).decode(errors="replace")
-
-    @property
-    def is_raw(self) -> bool:
-        return not termios.tcgetattr(self.slave)[3] & termios.ICANON
 
 
 def test_size_raw_mode_and_restoration() -> None:

@@ -14,7 +14,8 @@ from tests.helpers.warren import PROGRAM
 UNPACK = """
 import os, sys
 from runtime.images.tar import Reader
-from runtime.images.unpack import Owner, unpack
+from runtime.images.overlay import Owner
+from runtime.images.unpack import unpack
 os.mkdir(sys.argv[1])
 with open(sys.argv[2], "rb") as file:
     print(*unpack(Reader(file), os.open(sys.argv[1], os.O_RDONLY), Owner(privileged=False)).notes, sep="\\n")

@@ -34,7 +34,7 @@ class Command:
         monkeypatch.setattr(cli, "_warn_of_writable_code", lambda: None)
         monkeypatch.setattr(cli.os, "_exit", sys.exit)
 
-    def _run(self, config: ContainerConfig, _pull: str) -> engine.Result:
+    def _run(self, config: ContainerConfig, _pull: str, _fetch: object) -> engine.Result:
         self.configs.append(config)
         if isinstance(self.result, Exception):
             raise self.result
@@ -187,7 +187,7 @@ def test_exit_codes(command: Command, result: "int | Exception", code: int) -> N
 
 
 def test_interruption_is_130(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(_config: ContainerConfig, _pull: str) -> int:
+    def interrupt(_config: ContainerConfig, _pull: str, _fetch: object) -> int:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(engine, "run_foreground", interrupt)

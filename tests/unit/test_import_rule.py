@@ -41,7 +41,9 @@ PACKAGE_FACADE = "__init__"
 TYPES_FROM_ABOVE = {("errors", "steps")}
 """LaunchError carries the step that failed; imported for its type alone."""
 HOMES = {
+    "_sha2": {"images"},  # Python 3.12's _sha256.
     "click": {"cli"},
+    "rich": {"cli"},
     "pyroute2": {"network"},
     "ctypes": {"syscalls"},
     "prctl": {"syscalls"},
