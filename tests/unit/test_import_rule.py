@@ -19,6 +19,7 @@ LINES = [
     for line in """
         cli oci pytest_plugin
         engine doctor
+        monitor
         config network vm
         images
         container
