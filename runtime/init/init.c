@@ -38,8 +38,8 @@ static const struct word words[] = {WORDS(ENTRY)};
 WORDS(CHECK)
 #undef CHECK
 
-/* Big and mostly untouched; in .bss it costs only the pages that are used. */
-static struct run the_run;
+/* Big and mostly untouched; in .bss it costs only the pages that are used.  A monitor gives it back. */
+static struct run the_run __attribute__((aligned(4096)));
 
 const struct word *word_by_number(unsigned number)
 {

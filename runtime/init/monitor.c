@@ -34,10 +34,12 @@ enum { TERMINAL_PAUSE = 100, TIDY_AFTER = 1000, FAREWELL = 10000 };
 /* Where the poll loop looks for what. */
 enum { HOLD, TOLD, CONSOLE, INPUT, LISTENER, EVENT, OUTPUT, CLIENT = OUTPUT + STREAMS, PLACES = CLIENT + MAX_CLIENTS };
 
-/* Big and mostly untouched; in .bss it costs only the pages that are used. */
 struct monitor the_monitor;
 
-static volatile sig_atomic_t child_ended;
+/* In .bss, where it costs only the pages that are used. */
+static struct {
+    char chunks[STREAMS][CHUNK], lines[STREAMS][LINE], message[CHUNK + 4096];
+} buffers page_aligned;
 
 int64_t now_ms(void)
 {
@@ -51,6 +53,13 @@ int64_t wall_ns(void)
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
     return now.tv_sec * 1000000000LL + now.tv_nsec;
+}
+
+void give_back(void *start, size_t size)
+{
+    uintptr_t first = ((uintptr_t)start + 4095) & ~4095UL, end = ((uintptr_t)start + size) & ~4095UL;
+    if (first < end)
+        madvise((void *)first, end - first, MADV_DONTNEED);
 }
 
 static void close_fd(int *fd)
@@ -148,7 +157,7 @@ static void take_hold(struct monitor *m)
     if (got != 1 || byte != 'g')
         abort_launch(m);
     close_fd(&m->hold);
-    child_ended = 1; /* It may have been long ago. */
+    m->child_ended = 1; /* It may have been long ago. */
 }
 
 /* ---- output ---- */
@@ -180,7 +189,7 @@ static void pump(struct monitor *m, struct stream *stream)
     stream->size = got;
     for (int i = 0; i < MAX_CLIENTS; i++)
         m->clients[i].sent[stream - m->streams] = 0;
-    m->untidy |= got > 4096;
+    m->untidy = true;
     log_feed(&m->log, stream, stream->data, got);
     log_flush(&m->log);
     deliver_to_all(m);
@@ -261,7 +270,7 @@ static void container_ended(struct monitor *m, int status)
 static void reap(struct monitor *m)
 {
     int status;
-    child_ended = 0;
+    m->child_ended = 0;
     for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;)
         if (pid == m->container)
             container_ended(m, status);
@@ -321,13 +330,6 @@ static int time_left(const struct monitor *m)
     return first <= now ? 0 : first - now > INT32_MAX ? INT32_MAX : first - now;
 }
 
-static void give_back(char *start, size_t size)
-{
-    uintptr_t first = ((uintptr_t)start + 4095) & ~4095UL, end = ((uintptr_t)start + size) & ~4095UL;
-    if (first < end)
-        madvise((void *)first, end - first, MADV_DONTNEED);
-}
-
 static void tidy(struct monitor *m)
 {
     for (int i = 0; i < STREAMS; i++) {
@@ -337,7 +339,7 @@ static void tidy(struct monitor *m)
             give_back(m->streams[i].line, LINE);
     }
     if (!m->pending)
-        give_back(m->message, sizeof m->message);
+        give_back(m->message, sizeof buffers.message);
     log_tidy();
     m->untidy = false;
 }
@@ -414,14 +416,14 @@ static _Noreturn void be_monitor(struct monitor *m)
     while (!over(m)) {
         struct pollfd places[PLACES];
         watch_all(m, places);
-        int left = child_ended && m->hold < 0 ? 0 : time_left(m);
+        int left = m->child_ended && m->hold < 0 ? 0 : time_left(m);
         struct timespec timeout = {.tv_sec = left / 1000, .tv_nsec = left % 1000 * 1000000L};
         int ready = ppoll(places, PLACES, left < 0 ? NULL : &timeout, &none);
         if (ready > 0)
             attend(m, places);
         else if (ready == 0 && m->untidy)
             tidy(m);
-        if (child_ended && m->hold < 0)
+        if (m->child_ended && m->hold < 0)
             reap(m);
         run_timer(m);
     }
@@ -433,7 +435,7 @@ static _Noreturn void be_monitor(struct monitor *m)
 static void note_child(int signal)
 {
     (void)signal;
-    child_ended = 1;
+    the_monitor.child_ended = 1;
 }
 
 /* Nothing that a terminal or a user sends may cost a container its monitor; faults of our own still end us. */
@@ -450,7 +452,7 @@ static void ignore_signals(void)
     sigaddset(&held, SIGCHLD);
     sigprocmask(SIG_SETMASK, &held, NULL); /* Delivered while we poll, and only then. */
     sigaction(SIGCHLD, &action, NULL);
-    child_ended = 1;
+    the_monitor.child_ended = 1;
 }
 
 static void close_others(const int *kept, int count)
@@ -479,7 +481,8 @@ static void settle(struct monitor *m, struct run *run, int null)
     for (int fd = 0; fd < 3; fd++)
         dup2(null, fd);
     close_others(kept, sizeof kept / sizeof *kept);
-    give_back((char *)run->plan.data + run->plan.at, run->plan.size - run->plan.at);
+    give_back(run->plan.data + run->plan.at, run->plan.size - run->plan.at); /* Our steps are the first. */
+    give_back(run, sizeof *run);
 }
 
 /* The container's ends of its streams. */
@@ -544,12 +547,15 @@ static int go_on(struct run *run, const struct arg *arg, struct monitor *m, cons
     return m->terminal ? set_slot(run, arg[4].i, ends->console) : 0;
 }
 
-/* Field by field: the buffers of the rest are not to be touched. */
-static void name_stream(struct stream *stream, char kind, const char *name)
+static void set_up_streams(struct monitor *m)
 {
-    stream->fd = -1;
-    stream->kind = kind;
-    stream->name = name;
+    m->message = buffers.message;
+    for (int i = 0; i < STREAMS; i++)
+        m->streams[i] = (struct stream){.fd = -1, .line = buffers.lines[i], .chunk = buffers.chunks[i]};
+    m->streams[OUT].kind = 'o';
+    m->streams[OUT].name = "stdout";
+    m->streams[ERR].kind = 'E';
+    m->streams[ERR].name = "stderr";
 }
 
 static int prepare(struct run *run, const struct arg *arg, struct monitor *m, struct ends *ends)
@@ -559,8 +565,7 @@ static int prepare(struct run *run, const struct arg *arg, struct monitor *m, st
     m->listener = slot_fd(run, arg[2].i);
     m->terminal = arg[4].i >= 0;
     m->flags = arg[5].i;
-    name_stream(&m->streams[OUT], 'o', "stdout");
-    name_stream(&m->streams[ERR], 'E', "stderr");
+    set_up_streams(m);
     m->input = m->console = m->events.out = -1;
     for (int i = 0; i < MAX_CLIENTS; i++)
         m->clients[i].fd = -1;

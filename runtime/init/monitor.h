@@ -2,12 +2,16 @@
 #ifndef WARREN_MONITOR_H
 #define WARREN_MONITOR_H
 
+#include <signal.h>
+
 #include "steps.h"
 
 #define CHUNK 32768 /* most data in one message, and read at once */
 #define LINE 16384  /* most text in one entry of the log */
 #define MAX_CLIENTS 32
 #define STREAMS 2
+/* So that nothing else is in the pages that are given back. */
+#define page_aligned __attribute__((aligned(4096)))
 
 enum { OUT, ERR };                                  /* streams; a terminal is OUT */
 enum { WANT_INPUT = 1, INPUT_ONCE = 2 };            /* flags of the step */
@@ -22,8 +26,8 @@ struct stream {
     char *data;        /* what was read last */
     size_t size;       /* its bytes; clients say how many they have got */
     size_t unfinished; /* bytes in `line` */
-    char line[LINE];   /* start of a line whose end has not come yet */
-    char chunk[CHUNK]; /* where `data` usually is */
+    char *line;        /* start of a line whose end has not come yet, LINE bytes */
+    char *chunk;       /* where `data` usually is, CHUNK bytes */
 };
 
 /* The log and what could not be written to it. */
@@ -63,6 +67,7 @@ struct events {
     char reason[200];  /* and with which argument */
 };
 
+/* Small and always in use; the buffers that it points to are big, and given back while nothing happens. */
 struct monitor {
     int hold;                       /* Python's: 'g' lets us go on, its end ends us; -1 once we have been let go */
     int told;                       /* where `init` outside tells the container's pid; at its end the program runs */
@@ -75,8 +80,9 @@ struct monitor {
     bool input_ends;                /* when what is pending has been written */
     bool had_client;                /* the first has come */
     size_t pending, pending_at;     /* bytes of `message` for the input, and from where */
-    char message[CHUNK + 8];        /* what a client sent last */
+    char *message;                  /* what a client sent last, CHUNK + 1 bytes */
     pid_t outside, container;       /* 0 not known, or waited for */
+    volatile sig_atomic_t child_ended; /* some child, since we have last looked */
     bool ended;                     /* the container */
     bool exit_told;                 /* to the event program */
     bool cleaned_up;                /* by the owner: nothing is to be told */
@@ -84,7 +90,7 @@ struct monitor {
     int64_t started, finished;      /* in nanoseconds since 1970 */
     int64_t accept_at;              /* too few descriptors: not before that; 0 now */
     int64_t farewell;               /* we do not wait for clients longer than that; 0 not decided */
-    bool untidy;                    /* big buffers have been used since they were given back */
+    bool untidy;                    /* buffers have been used since they were given back */
     struct log log;
     struct events events;
     struct stream streams[STREAMS];
@@ -99,6 +105,8 @@ extern struct monitor the_monitor;
 /* Milliseconds of CLOCK_MONOTONIC, never 0; nanoseconds since 1970. */
 int64_t now_ms(void);
 int64_t wall_ns(void);
+/* Whole pages of it will be read as zeros; they cost nothing until they are used again. */
+void give_back(void *start, size_t size);
 
 /* ---- monitor_log.c ---- */
 
@@ -108,7 +116,7 @@ void log_end(struct log *log, struct stream *stream);
 void log_flush(struct log *log);
 /* At the end: tells of a loss that has not been told. */
 void log_close(struct log *log);
-/* Gives back the memory of big buffers. */
+/* Gives back the memory of its buffer. */
 void log_tidy(void);
 
 /* ---- monitor_attach.c ---- */

@@ -119,10 +119,10 @@ void drop_client(struct monitor *m, struct client *client)
 
 void take_message(struct monitor *m, struct client *client)
 {
-    ssize_t size = recv(client->fd, m->message, sizeof m->message, MSG_DONTWAIT | MSG_TRUNC);
+    ssize_t size = recv(client->fd, m->message, CHUNK + 1, MSG_DONTWAIT | MSG_TRUNC);
     if (size < 0 && (errno == EAGAIN || errno == EINTR))
         return;
-    m->untidy |= size > 4096;
+    m->untidy = true;
     if (size <= 0 || size > CHUNK + 1) {
         drop_client(m, client);
     } else if (*m->message == 'i') {

@@ -6,7 +6,6 @@
 #define _GNU_SOURCE
 #include <limits.h>
 #include <stdio.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 
 #include "monitor.h"
@@ -16,7 +15,7 @@
 /* Every byte of a line may become six, as \u0001. */
 #define LONGEST (6 * LINE + FRAME)
 
-static char out[LONGEST + CHUNK] __attribute__((aligned(4096)));
+static char out[LONGEST + CHUNK] page_aligned;
 
 /* ---- text ---- */
 
@@ -255,7 +254,7 @@ void log_close(struct log *log)
 
 void log_tidy(void)
 {
-    madvise(out, sizeof out & ~(size_t)4095, MADV_DONTNEED);
+    give_back(out, sizeof out);
 }
 
 /* ---- entries ---- */
