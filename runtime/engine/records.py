@@ -3,6 +3,7 @@
     DATA/containers/.names/NAME   a symbolic link to the id: whoever makes it has the name
     DATA/containers/ID/           0700; an flock on it serialises the commands on one container
         config.json     what was asked for, the image's part included; written once (fsync, rename)
+        health.json     what health checks have found
         life.json       how often it was started, and what the kernel does not remember
         exit            "CODE STARTED FINISHED LOST", by the monitor when the process has ended
         log, log.1 ...  its output
@@ -64,18 +65,25 @@ class Record:
 
     def write(self, data: "Json") -> None:
         self._data = data
-        self._write("config.json", dump_json(data).encode("utf-8", "surrogateescape"))
+        self.write_json("config.json", data)
 
     # ---- its life
 
     def life(self) -> "Json":
+        return self.read_optional("life.json")
+
+    def update_life(self, **changes: object) -> None:
+        self.write_json("life.json", {**self.life(), **changes})
+
+    def read_optional(self, name: str) -> "Json":
+        """A file beside config.json; empty when it is not there."""
         try:
-            return self._read("life.json")
+            return self._read(name)
         except NotFoundError:
             return {}
 
-    def update_life(self, **changes: object) -> None:
-        self._write("life.json", dump_json({**self.life(), **changes}).encode("utf-8", "surrogateescape"))
+    def write_json(self, name: str, value: "Json") -> None:
+        self._write(name, dump_json(value).encode("utf-8", "surrogateescape"))
 
     def exit(self) -> "Exit | None":
         """None until it has ended; the one of its last start."""
