@@ -70,8 +70,8 @@ class Options:
 
     __slots__ = (
         "best_effort", "cgroup_manager", "cgroups", "console_fd", "console_socket", "enforced", "ephemeral",
-        "ignore_paused", "init", "monitor", "no_new_keyring", "no_pivot", "pdeathsig", "pid_file", "pidfd_socket", "preserve_fds",
-        "size", "stdio",
+        "ignore_paused", "init", "monitor", "no_new_keyring", "no_pivot", "pdeathsig", "pid_file", "pidfd_socket",
+        "preserve_fds", "size", "stdio",
     )  # fmt: skip
 
     def __init__(
@@ -196,8 +196,8 @@ def launch(plan: LaunchPlan, fds: "dict[int, int]", options: Options, on_event: 
 
     Returns when the user's program has been executed or, if the plan waits for start, when it is ready to be.
     `fds` maps slots to descriptors.  `on_event(kind, value, text)` is called for PID, SYNC and MAP; what it returns
-    goes back with the OK.  The monitor waits for let_go().  A SYNC of `init` outside comes with its pid.  Raises LaunchError, CommandNotFoundError or
-    CommandNotExecutableError; whatever is raised, no process is left.
+    goes back with the OK.  The monitor waits for let_go().  A SYNC of `init` outside comes with its pid.  Raises
+    LaunchError, CommandNotFoundError or CommandNotExecutableError; whatever is raised, no process is left.
     """
     _check_preserved(options.preserve_fds)
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)

@@ -326,6 +326,10 @@ class Attached(Foreground):
         """Input that the monitor has not taken yet; the end is b""."""
         self._rest = {1: b"", 2: b""}
 
+    def __enter__(self) -> "Attached":
+        super().__enter__()
+        return self
+
     def resize(self) -> None:
         if self._tty:
             size = terminal_size()
