@@ -111,7 +111,7 @@ def start(record: Record, monitor: "Monitor | None" = None, *, restarting: bool 
         record.forget_exit()
         restarts = {"restarts": int(life.get("restarts") or 0) + 1} if restarting else {"restarts": 0, "delay": 0}
         record.update_life(
-            starts=int(life.get("starts") or 0) + 1, started=time.time_ns(), stopped=False, restart_at=0,
+            starts=int(life.get("starts") or 0) + 1, started=time.time_ns(), stopped=False, restart_at=0, monitor="",
             oom_killed=False, timed_out=False, error="", enforced={}, **restarts,
         )  # fmt: skip
         if check := HealthCheck(config):
