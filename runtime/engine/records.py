@@ -118,15 +118,18 @@ class Record:
             return "created"
         if life.get("restart_at") and self.monitor():
             return "restarting"
+        if life.get("launching"):
+            return "created"
         # Its monitor is about to write down how it has ended.
         return "running" if state.monitor() and not self.exit() else "exited"
 
     def exit_code(self) -> int:
         """Of the last start that has ended; 0 before."""
-        found = self.exit()
+        found, life = self.exit(), self.life()
         if found:
             return found.code
-        return _UNKNOWN_EXIT if self.life().get("starts") and not self.state_dir.process() else 0
+        ended = life.get("starts") and not life.get("launching") and not self.state_dir.process()
+        return _UNKNOWN_EXIT if ended else 0
 
     def running_pid(self) -> int:
         """Its process; StateError when there is none."""
