@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _SKIPPABLE = tuple(bytes([0x50 + n]) + b"\x2a\x4d\x18" for n in range(16))
-_PIECE = 1 << 20
+_PIECE = 1 << 17
+"""Bytes at a time: they are inflated, hashed and written while the processor's cache has them."""
 MAX_RATIO = 400
 """Bytes out for one in, once _FREE have come out; zeros reach 1,000, programs and their data 3 to 20."""
 _FREE = 256 << 20
@@ -134,7 +135,7 @@ class _Frames:
                 return b""
             data = self.decompress(size)
             if self._frame.eof:
-                self._data, self._frame = self._frame.unused_data, None
+                self._data, self._frame = self.rest(), None
             elif not data and not self._data and not self._fed:
                 return b""
             if data:
@@ -157,6 +158,11 @@ class _Frames:
 
     def new(self) -> "Any":
         raise NotImplementedError
+
+    def rest(self) -> bytes:
+        """What stands behind the frame that has just ended."""
+        rest: bytes = self._frame.unused_data
+        return rest
 
     def decompress(self, size: int) -> bytes:
         raise NotImplementedError
@@ -199,6 +205,10 @@ class _Zstd(_Frames):
 
     def new(self) -> "Any":
         return self._library.ZstdDecompressor()
+
+    def rest(self) -> bytes:
+        """It may have had more to say than was asked for, and got nothing of what is at hand."""
+        return super().rest() + self._data
 
     def decompress(self, size: int) -> bytes:
         given, self._data = (self._data, b"") if self._frame.needs_input else (b"", self._data)
