@@ -73,7 +73,8 @@ def unpack(
 ) -> Unpacked:
     """Write the archive's entries below the open `directory`; complete() is to follow.
 
-    `unmasked` says that the umask is 0 and stays it, which saves system calls.  Raises ImageError for what is malformed or hostile, OSError naming no path but the errno for a full disk.
+    `unmasked` says that the umask is 0 and stays it, which saves system calls.  Raises ImageError for what is malformed
+    or hostile, OSError naming no path but the errno for a full disk.
     """
     layer = _Layer(directory, owner, limits or Limits(), unmasked and _is_plain(directory, owner))
     try:
