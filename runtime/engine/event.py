@@ -6,10 +6,12 @@
 The answer is "MILLISECONDS timer" for the next time, or nothing.
 """
 
+import posix
 import time
 
 from ..config import ContainerConfig
 from ..errors import NotFoundError, StateError, WarrenError
+from ..state import identify
 from . import health, journal, lifecycle
 from .policy import RestartPolicy
 from .records import Record
@@ -44,7 +46,9 @@ def _ended(record: Record) -> str:
         delay = RestartPolicy(config.restart).delay(life, code, ran)
         if delay is None:
             return ""
-        record.update_life(restart_at=time.time_ns() + delay * _MILLISECOND, delay=delay)
+        # Our parent is the monitor, whose own record has been cleared away with the run.
+        at, monitor = time.time_ns() + delay * _MILLISECOND, identify(posix.getppid())
+        record.update_life(restart_at=at, delay=delay, monitor=monitor)
         return f"{delay} timer"
 
 

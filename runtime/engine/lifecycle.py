@@ -111,7 +111,7 @@ def start(record: Record, monitor: "Monitor | None" = None, *, restarting: bool 
         record.forget_exit()
         restarts = {"restarts": int(life.get("restarts") or 0) + 1} if restarting else {"restarts": 0, "delay": 0}
         record.update_life(
-            starts=int(life.get("starts") or 0) + 1, started=time.time_ns(), stopped=False, restart_at=0,
+            starts=int(life.get("starts") or 0) + 1, started=time.time_ns(), stopped=False, launching=True,
             oom_killed=False, timed_out=False, error="", enforced={}, **restarts,
         )  # fmt: skip
         if check := HealthCheck(config):
@@ -125,7 +125,8 @@ def start(record: Record, monitor: "Monitor | None" = None, *, restarting: bool 
             raise
         finally:
             monitor.close()
-        record.update_life(enforced={**options.enforced, **record.data.get("notes", {})})
+        notes = {**options.enforced, **record.data.get("notes", {})}
+        record.update_life(enforced=notes, launching=False, restart_at=0, monitor="")
         journal.note(record, "start")
         return pid
 
@@ -182,7 +183,7 @@ def _note_failure(record: Record, error: WarrenError) -> None:
     """A launch that failed is an end, with the code that the command line ends with."""
     now = time.time_ns()
     record.write_exit(error.exit_code, now, now)
-    record.update_life(error=str(error))
+    record.update_life(error=str(error), launching=False, restart_at=0)
     journal.note(record, "die", exitCode=str(error.exit_code))
 
 
@@ -199,6 +200,8 @@ def settle(record: Record) -> None:
         pass
     record.container.delete(force=True)
     release_ids(record.root, record.id)
+    if record.life().get("launching"):
+        record.update_life(launching=False, error="the command that started it was killed")
 
 
 def finish(record: Record) -> None:
