@@ -168,7 +168,7 @@ def _open_directory(path: str, what: str) -> int:
 
 
 class Client:
-    """A connection to a monitor; never blocks."""
+    """A connection to a monitor; only done() and wait() block."""
 
     __slots__ = ("_sock",)
 
@@ -213,9 +213,12 @@ class Client:
     def resize(self, rows: int, columns: int) -> bool:
         return self._send(struct.pack("=cHH", b"w", rows, columns))
 
-    def done(self) -> bool:
-        """The owner has cleaned up after the container: no event program is run."""
-        return self._send(b"d")
+    def done(self) -> None:
+        """The owner has cleaned up after the container: no event program is run.  Waits until that is told."""
+        poll = select.poll()
+        poll.register(self, select.POLLOUT)
+        while not self._send(b"d"):
+            poll.poll()
 
     def _send(self, message: bytes) -> bool:
         try:
@@ -461,7 +464,8 @@ class Attached(Foreground):
                 return
             left = write_some(fd, rest[:_CHUNK])
             if left is None:
-                self._pass_on(_SIGPIPE)
+                if self._owner:
+                    self._pass_on(_SIGPIPE)
                 self._give_up()
                 return
             self._rest[fd] = left + rest[_CHUNK:]

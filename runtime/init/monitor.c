@@ -256,11 +256,11 @@ static void container_ended(struct monitor *m, int status)
 {
     m->finished = wall_ns();
     m->code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+    take_told(m);
     m->container = 0;
     m->ended = true;
     m->pending = 0;
     m->events.due = 0;
-    take_told(m);
     if (m->console >= 0)
         take_console(m);
     for (int i = 0; i < STREAMS; i++) {
