@@ -270,3 +270,14 @@ EXEC = _grouped("General", [
     flag("--privileged", "All capabilities that the container can have."),
     text("--detach-keys", "KEYS", "What leaves the process alone (ctrl-p,ctrl-q)."),
 ])  # fmt: skip
+PS = [
+    flag("-a --all", "Also those that do not run."),
+    many("-f --filter", "KEY=VALUE", "Of id, name, label, status, exited, ancestor, before, since, volume, network, "
+         "health, publish, expose."),
+    text("--format", "TEMPLATE", "json, table, or a Go template."),
+    number("-n --last", "NUMBER", "The last so many that were made.", -1),
+    flag("-l --latest", "The last one that was made."),
+    flag("--no-trunc", "Print whole ids and commands."),
+    flag("-q --quiet", "Print ids only."),
+    flag("-s --size", "Print what they take on disk."),
+]  # fmt: skip

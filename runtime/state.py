@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _ID = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 MAX_ID = 1024
 _STAGED = "/state.json.tmp"
+_boot = ""
+"""Read once: a process does not outlive the boot that it belongs to, but for a checkpoint of it."""
 _DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC | posix.O_NOFOLLOW
 
 
@@ -276,7 +278,9 @@ def start_time(pid: int, *, ended: bool = False) -> str:
 
 
 def boot_id() -> str:
-    return read_file("/proc/sys/kernel/random/boot_id").decode().strip()
+    global _boot
+    _boot = _boot or read_file("/proc/sys/kernel/random/boot_id").decode().strip()
+    return _boot
 
 
 def poll_end(fd: int, timeout: "float | None") -> bool:

@@ -17,7 +17,7 @@ from ..console import terminal_size
 from ..errors import NotFoundError, StateError, UnsupportedError, WarrenError
 from ..launch import Options
 from ..monitor import Events, make_monitor
-from ..quantities import signal_number
+from ..quantities import signal_number, timestamp
 from ..state import container_ids, poll_end
 from . import journal, logs
 from .launching import Launch, clean_up
@@ -367,10 +367,3 @@ def _leftovers() -> "list[str]":
 def resolve(names: "tuple[str, ...] | list[str]") -> "list[Record]":
     return [find(name) for name in names]
 
-
-def timestamp(nanoseconds: int) -> str:
-    """RFC 3339 with nanoseconds, UTC, as docker writes it; its zero for 0."""
-    if not nanoseconds:
-        return "0001-01-01T00:00:00Z"
-    seconds, rest = divmod(nanoseconds, 1_000_000_000)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{rest:09}Z"

@@ -105,13 +105,29 @@ class Record:
         state = self.state_dir
         if state.process():
             return "paused" if self.container.is_frozen() else "running"
-        if self.life().get("removing"):
+        return self.idle_status(self.life())
+
+    def idle_status(self, life: "Json") -> str:
+        """The status of one that has no process, and this `life`."""
+        if life.get("removing"):
             return "dead"
-        if not self.life().get("starts"):
+        if not life.get("starts"):
             return "created"
-        if self.monitor() and self.life().get("restart_at"):
+        if life.get("restart_at") and self.monitor():
             return "restarting"
         return "exited"
+
+    def take_damaged(self) -> None:
+        """Let `data` tell what can be told without config.json: a damaged record hides no container (RULES 20)."""
+        self._data = {"id": self.id, "name": self._named(), "created": "", "image": "", "config": {}}
+
+    def _named(self) -> str:
+        """By the link; "" where none names it."""
+        names = f"{containers_root()}/.names"
+        try:
+            return next((name for name in posix.listdir(names) if posix.readlink(f"{names}/{name}") == self.id), "")
+        except OSError:
+            return ""
 
     def exit_code(self) -> int:
         """Of the last start that has ended; 0 before."""
