@@ -12,9 +12,9 @@ from ..errors import NotFoundError, UsageError, WarrenError
 from ..jsontext import dump_json
 from ..options import ONLY_RUN, RUN, to_config
 from ..quantities import signal_number
-from .images import fetch_image, look_at_image
+from .images import fetch_image
 from .options import RunCommand, click_options
-from .printing import FORMAT, print_objects, tell_error, warn
+from .printing import tell_error, warn
 
 SECONDS = click.option("-t", "--time", "seconds", type=int, default=None, help="Seconds until it is killed (10).")
 NAMES = click.argument("names", nargs=-1, required=True)
@@ -149,26 +149,6 @@ def wait(names: tuple[str, ...]) -> None:
 def rename(container: str, name: str) -> None:
     """Give a container another name."""
     lifecycle.rename(find(container), name)
-
-
-@click.command()
-@FORMAT
-@NAMES
-def inspect(names: tuple[str, ...], template: str) -> None:
-    """Print what is known of containers, or else of images, as JSON; `enforced` says how each limit is held."""
-    print_objects([_inspect(name) for name in names], template)
-
-
-def _inspect(name: str) -> Any:
-    from ..engine.view import inspect as look
-
-    try:
-        return look(name)
-    except NotFoundError:
-        try:
-            return look_at_image(name)
-        except NotFoundError:
-            raise NotFoundError(f"no such container or image: {name!r}") from None
 
 
 def _each(names: tuple[str, ...], act: Any, *, missing_is_fine: bool = False) -> None:

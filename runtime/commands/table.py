@@ -8,8 +8,9 @@ import click
 from .. import __version__
 
 MODULES = {
-    "containers": "create inspect kill pause rename restart rm run start stop unpause wait",
+    "containers": "create kill pause rename restart rm run start stop unpause wait",
     "images": "commit diff history image images import load login logout pull push rmi save search tag untag",
+    "inspecting": "inspect",
     "listing": "ps",
     "system": "doctor system",
 }

@@ -76,8 +76,16 @@ def _head(config: ContainerConfig, image: "Image | None", chains: "list[str]") -
         "image_id": image.id if image else "",
         "manifest": image.manifest.digest if image else "",
         "chains": chains,
+        "entrypoint": _entrypoint(config, image),
         "config": wanted,
     }
+
+
+def _entrypoint(config: ContainerConfig, image: "Image | None") -> "list[str]":
+    """How argv begins because of the image; `inspect` tells the two apart."""
+    told = image.config.get("config") if image and config.entrypoint is None else None
+    found = told.get("Entrypoint") if isinstance(told, dict) else None
+    return found if isinstance(found, list) else []
 
 
 def start(record: Record, monitor: "Monitor | None" = None) -> int:

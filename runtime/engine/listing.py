@@ -115,7 +115,8 @@ class Row:
         """docker's sentence."""
         status = self.status
         if status in ("running", "paused"):
-            up = "Up " + format_span((time.time_ns() - int(self.life.get("started") or 0)) / 1e9)
+            started = int(self.life.get("started") or time.time_ns())
+            up = "Up " + format_span((time.time_ns() - started) / 1e9)
             health = {"": "", "starting": " (health: starting)"}.get(self.health, f" ({self.health})")
             return f"{up} (Paused)" if status == "paused" else up + health
         if status in ("exited", "restarting"):
