@@ -279,14 +279,15 @@ def prune_images(every: bool, force: bool) -> None:
 
     what = "all images that no container uses" if every else "all images without a name"
     confirm(f"This will remove {what}.", force)
-    prune_images_of(Store(), every)
+    click.echo(f"Total reclaimed space: {format_size(prune_images_of(Store(), every))}")
 
 
-def prune_images_of(store: Any, every: bool) -> None:
+def prune_images_of(store: Any, every: bool) -> int:
+    """Remove and print; bytes that are free then."""
     for name in engine.unused_names(store, every=every):
         store.untag(name)
         click.echo(f"Untagged: {name}")
-    click.echo(f"Total reclaimed space: {format_size(engine.collect_images(store))}")
+    return engine.collect_images(store)
 
 
 @click.command()

@@ -6,9 +6,10 @@ from typing import Any
 
 import click
 
-from ..errors import NotFoundError, UsageError
+from ..engine.records import find
+from ..errors import NotFoundError, StateError, UsageError
 from ..jsontext import dump_json
-from .printing import FORMAT, print_each, tell_error
+from .printing import FORMAT, failing_with_one, print_each, tell_error
 
 NAMES = click.argument("names", nargs=-1, required=True)
 SIZE = click.option("-s", "--size", is_flag=True, help="Also what a container takes on disk.")
@@ -55,8 +56,8 @@ def inspect_each(names: tuple[str, ...], template: str, kinds: list[str], size: 
         click.echo(dump_json(found, 2 if not template else 0))
     else:
         print_each(found, template)
-    for error in errors:
-        tell_error(error)
+    for one in errors:
+        tell_error(one)
     if errors:
         sys.exit(1)
 
@@ -69,3 +70,25 @@ def _look(name: str, kinds: list[str], size: bool) -> Any:
             continue
     what = kinds[0] if len(kinds) == 1 else "object"
     raise NotFoundError(f"no such {what}: {name!r}")
+
+
+@click.command()
+@click.argument("container")
+@click.argument("port", default="", metavar="[PORT[/PROTOCOL]]")
+@failing_with_one()
+def port(container: str, port: str) -> None:
+    """Print where ports of a container are published on the host."""
+    from ..engine.connections import ports_of_container
+
+    record = find(container)
+    found = {key: bindings for key, bindings in ports_of_container(record).items() if bindings}
+    if port:
+        wanted = port if "/" in port else f"{port}/tcp"
+        if wanted not in found:
+            raise StateError(f"no public port {wanted!r} published for {record.name}")
+        found = {wanted: found[wanted]}
+    for key, bindings in found.items():
+        for binding in bindings or ():
+            address = binding["HostIp"] or "0.0.0.0"
+            shown = f"[{address}]" if ":" in address else address
+            click.echo(f"{'' if port else f'{key} -> '}{shown}:{binding['HostPort']}")

@@ -8,10 +8,21 @@ from typing import Any
 
 import click
 
+from ..errors import StateError
 from ..jsontext import dump_json
 from .tables import table_lines
 
 FORMAT = click.option("-f", "--format", "template", default="", metavar="TEMPLATE", help="json, or a Go template.")
+
+
+@contextmanager
+def failing_with_one() -> Iterator[None]:
+    """docker ends with 1, not 125, where there is no such container or it is in no state for the command."""
+    try:
+        yield
+    except StateError as error:
+        error.exit_code = 1
+        raise
 
 
 def combine(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:

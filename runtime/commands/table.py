@@ -10,9 +10,13 @@ from .. import __version__
 MODULES = {
     "containers": "create kill pause rename restart rm run start stop unpause wait",
     "images": "commit diff history image images import load login logout pull push rmi save search tag untag",
-    "inspecting": "inspect",
+    "about": "info version",
+    "changing": "update",
+    "groups": "container",
+    "inspecting": "inspect port",
     "listing": "ps",
     "system": "doctor system",
+    "watching": "events stats top",
 }
 HOMES = {name: module for module, names in MODULES.items() for name in names.split()}
 FUNCTIONS = {"import": "import_image"}

@@ -8,9 +8,7 @@ if TYPE_CHECKING:
 _GAP = 3
 
 
-def table_lines(
-    rows: "Sequence[Mapping[str, Any]]", template: str, columns: "dict[str, str]"
-) -> "Iterator[str]":
+def table_lines(rows: "Sequence[Mapping[str, Any]]", template: str, columns: "dict[str, str]") -> "Iterator[str]":
     """A table with these columns (key: heading), or a template for each row, which "table" in front gives a heading."""
     if not template:
         cells = [tuple(columns.values()), *(tuple(str(row[key]) for key in columns) for row in rows)]
@@ -27,11 +25,11 @@ def table_lines(
 
 
 class Headings(dict[str, str]):
-    """What a template makes of the heading of each column; a method's is its argument."""
+    """What a template makes of the heading of each column; a label's is the last part of its name (docker)."""
 
     @property
     def methods(self) -> "dict[str, Any]":
-        return {"Label": lambda name: name}
+        return {"Label": lambda name: name.rpartition(".")[2].replace("-", " ").replace("_", " ")}
 
 
 def aligned(rows: "Sequence[Sequence[str]]") -> "Iterator[str]":

@@ -30,6 +30,11 @@ def ports_of(config: "Json") -> "Ports":
     return found
 
 
+def ports_of_container(record: "Record") -> "Ports":
+    """{} for one that does not run."""
+    return ports_of(record.data["config"]) if record.state_dir.process() else {}
+
+
 def _published(text: str) -> "list[tuple[str, dict[str, str]]]":
     """[IP:][HOST:]CONTAINER[/PROTOCOL], each of the two perhaps a range."""
     ports, _, protocol = text.partition("/")
@@ -61,7 +66,7 @@ def ports_text(ports: "Ports") -> str:
         if not bindings:
             words.append(key)
         for binding in bindings or ():
-            address = binding["HostIp"] or "0.0.0.0"  # noqa: S104
+            address = binding["HostIp"] or "0.0.0.0"
             address = f"[{address}]" if ":" in address else address
             words.append(f"{address}:{binding['HostPort']}->{key}")
     return ", ".join(words)
@@ -79,7 +84,7 @@ def settings_of(record: "Record") -> "Json":
     names = [] if config.get("network", "none").startswith(("container:", "ns:")) else networks_of(config)
     return {
         "SandboxKey": f"/proc/{record.state_dir.process()}/ns/net" if running else "",
-        "Ports": ports_of(config) if running else {},
+        "Ports": ports_of_container(record),
         "IPAddress": "",
         "IPPrefixLen": 0,
         "Gateway": "",

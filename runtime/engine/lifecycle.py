@@ -374,4 +374,3 @@ def _leftovers() -> "list[str]":
 
 def resolve(names: "tuple[str, ...] | list[str]") -> "list[Record]":
     return [find(name) for name in names]
-

@@ -136,9 +136,7 @@ class Fields(dict[str, str]):
         self.methods = {"Label": lambda key: row.labels.get(key, "")}
 
 
-def rows(
-    *, every: bool = False, last: int = -1, filters: "dict[str, list[str]] | None" = None
-) -> "list[Row]":
+def rows(*, every: bool = False, last: int = -1, filters: "dict[str, list[str]] | None" = None) -> "list[Row]":
     """The newest first: those that run; all with `every`, with a filter for their status, and of the `last` so many."""
     tests = tests_of(filters or {})
     every = every or last >= 0 or wants_stopped(filters or {})

@@ -156,10 +156,10 @@ def _config(record: "Record", config: "ContainerConfig") -> "Json":
         "Annotations": dict(entry.partition("=")[::2] for entry in config.annotations),
         "StopSignal": config.stop_signal,
         "StopTimeout": config.stop_timeout,
-        "Timeout": config.timeout or 0,
+        "Timeout": config.timeout,
     }
     optional = ("ExposedPorts", "Healthcheck", "StopSignal", "StopTimeout", "Timeout", "Annotations")
-    return {key: value for key, value in found.items() if value or value == 0 or key not in optional}
+    return {key: value for key, value in found.items() if key not in optional or value not in (None, "", {})}
 
 
 def _words(record: "Record", config: "ContainerConfig") -> "tuple[list[str], list[str]]":
@@ -186,4 +186,3 @@ def _health_check(config: "ContainerConfig") -> "Json | None":
     if config.health_retries:
         found["Retries"] = config.health_retries
     return found if found.get("Test") else None
-
