@@ -133,6 +133,8 @@ def moment(text: str, option: str) -> int:
         return parse_timestamp(text)
     except (ValueError, OverflowError):
         pass
+    if text in ("0s", "0m", "0h"):
+        return time.time_ns()
     try:
         return time.time_ns() - int(duration(text.removeprefix("-"), option) * 1e9)
     except UsageError:

@@ -7,7 +7,7 @@ import click
 
 from ..engine.changing import update as change
 from ..engine.records import find
-from ..errors import WarrenError
+from ..errors import UsageError, WarrenError
 from ..options import UPDATE
 from .options import click_options
 from .printing import tell_error
@@ -23,6 +23,8 @@ def update(names: tuple[str, ...], **values: Any) -> None:
     for name in names:
         try:
             change(find(name), changes)
+        except UsageError:
+            raise
         except WarrenError as error:
             tell_error(error)
             failed = 1
