@@ -28,7 +28,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from ..images.store import Image
+    from ..images.local import Image
     from ..launch import Monitor
     from ..monitor import Client
     from .images import Fetch
@@ -42,8 +42,10 @@ _END_SECONDS = 10.0
 _GONE = ".gone-"
 
 
-def create(config: ContainerConfig, pull: str = "missing", fetch: "Fetch | None" = None) -> Record:
-    """Make a container that does not run yet.  `pull` and `fetch` are take_image()'s.
+def create(
+    config: ContainerConfig, pull: str = "missing", fetch: "Fetch | None" = None, platform: str = ""
+) -> Record:
+    """Make a container that does not run yet.  `pull`, `fetch` and `platform` are take_image()'s.
 
     Raises UsageError, ExistsError for a name that is taken, NotFoundError and ImageError; nothing is left then.
     """
@@ -52,11 +54,11 @@ def create(config: ContainerConfig, pull: str = "missing", fetch: "Fetch | None"
     image, chains = None, []
     try:
         if config.image:
-            from ..images.store import Store
+            from ..images.local import LocalStore
             from .images import take_image
 
-            store = Store()
-            image = take_image(config, store, pull, fetch)
+            store = LocalStore()
+            image = take_image(config, store, pull, fetch, platform)
             chains = image.chains
         head = _head(config, image, chains)
         if image and store.notes:
@@ -147,9 +149,9 @@ def configured(record: Record) -> ContainerConfig:
     """Its configuration with what depends on where things are: the layers, and where changes are kept."""
     config = record.config()
     if record.data.get("chains"):
-        from ..images.store import Store
+        from ..images.local import LocalStore
 
-        config.layers = Store().layer_paths(record.data["chains"])
+        config.layers = LocalStore().layer_paths(record.data["chains"])
     if not config.keep_changes and not config.write and (config.layers or config.rootfs):
         config.keep_changes = record.path
     return config
@@ -321,7 +323,7 @@ def discard(record: Record, *, volumes: bool = False) -> None:
 
 
 def _release_image(container_id: str) -> None:
-    from ..images.store import default_store
+    from ..images.local import default_store
 
     path = f"{default_store()}/users/{container_id}"
     try:

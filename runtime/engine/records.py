@@ -22,6 +22,7 @@ from ..jsontext import dump_json, parse_json
 from ..monitor import Exit, read_exit
 from ..state import StateDir, make_root, read_file, unlock
 from .names import check_name, new_name
+from .trees import remove_tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -299,18 +300,6 @@ def exists() -> "Callable[[str], bool]":
     from ..state import container_ids
 
     return {*record_ids(), *container_ids(default_root())}.__contains__
-
-
-def remove_tree(path: str) -> None:
-    """rm -rf, whatever the container has made there; nothing is followed."""
-    from shutil import rmtree
-
-    rmtree(path, ignore_errors=False, onerror=_forgive)
-
-
-def _forgive(_function: object, _path: str, info: "Any") -> None:
-    if not isinstance(info[1], FileNotFoundError):
-        raise info[1]
 
 
 def _unlink(path: str) -> None:

@@ -38,7 +38,7 @@ def create(config: ContainerConfig, values: "Values", fetch: "Fetch | None" = No
         raise ExistsError(f"--cidfile {cidfile} exists", hint="remove it first")
     if values["replace"]:
         _replace(config.name)
-    record = lifecycle.create(config, values["pull"], fetch)
+    record = lifecycle.create(config, values["pull"], fetch, values["platform"])
     if cidfile:
         try:
             _write_new(cidfile, record.id)
