@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _ID = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 MAX_ID = 1024
 _STAGED = "/state.json.tmp"
+_boot_id = ""
 _DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC | posix.O_NOFOLLOW
 
 
@@ -276,7 +277,10 @@ def start_time(pid: int, *, ended: bool = False) -> str:
 
 
 def boot_id() -> str:
-    return read_file("/proc/sys/kernel/random/boot_id").decode().strip()
+    """Read once: the kernel takes 0.1 ms to tell."""
+    global _boot_id
+    _boot_id = _boot_id or read_file("/proc/sys/kernel/random/boot_id").decode().strip()
+    return _boot_id
 
 
 def poll_end(fd: int, timeout: "float | None") -> bool:

@@ -94,7 +94,7 @@ def start(record: Record, monitor: "Monitor | None" = None) -> int:
         config = configured(record)
         life = record.life()
         record.forget_exit()
-        record.update_life(
+        life.update(
             starts=int(life.get("starts") or 0) + 1, started=time.time_ns(), stopped=False, restart_at=0,
             oom_killed=False, timed_out=False, error="", enforced={},
         )  # fmt: skip
@@ -103,11 +103,13 @@ def start(record: Record, monitor: "Monitor | None" = None) -> int:
             options = Options(monitor=monitor, size=terminal_size() if config.tty else (0, 0))
             pid = Launch(config, options, record.root).run()
         except WarrenError as error:
+            record.write_life(life)
             _note_failure(record, error)
             raise
         finally:
             monitor.close()
-        record.update_life(enforced={**options.enforced, **record.data.get("notes", {})})
+        # Once, and now: to make a file is a good part of what is left of a launch.
+        record.write_life({**life, "enforced": {**options.enforced, **record.data.get("notes", {})}})
         journal.note(record, "start")
         return pid
 

@@ -76,7 +76,10 @@ class Record:
             return {}
 
     def update_life(self, **changes: object) -> None:
-        self._write("life.json", dump_json({**self.life(), **changes}).encode("utf-8", "surrogateescape"))
+        self.write_life({**self.life(), **changes})
+
+    def write_life(self, life: "Json") -> None:
+        self._write("life.json", dump_json(life).encode("utf-8", "surrogateescape"))
 
     def exit(self) -> "Exit | None":
         """None until it has ended; the one of its last start."""
@@ -108,7 +111,7 @@ class Record:
             return "paused" if self.container.is_frozen() else "running"
         if self.life().get("removing"):
             return "dead"
-        if not self.life().get("starts"):
+        if not self.life().get("starts") and not self.exit():
             return "created"
         if self.monitor() and self.life().get("restart_at"):
             return "restarting"
