@@ -859,12 +859,21 @@ def list_containers(root: str) -> "list[Json]":
     return found
 
 
-def sweep(root: str) -> None:
-    """Remove what killed Warren processes left: containers that were to live with a process that is gone."""
+def sweep(root: str) -> "list[str]":
+    """Remove what killed Warren processes left: containers that were to live with a process that is gone.
+
+    Returns the ids of the others that have no monitor (any more).
+    """
+    left = []
     for container_id in container_ids(root):
+        if StateDir(root, container_id).monitor():
+            continue
         container = Container(container_id, root)
         if container.abandoned():
             container.delete(force=True)
+        else:
+            left.append(container_id)
+    return left
 
 
 def _filter(config: "Json", *, cached: bool = True) -> "Program | None":

@@ -21,8 +21,6 @@ from .jsontext import dump_json, parse_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     Json = dict[str, object]
 
 _ID = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
@@ -172,16 +170,13 @@ class StateDir:
         return self._identify("monitor")
 
     def _record(self, name: str, pid: int) -> None:
-        posix.symlink(f"{pid} {start_time(pid, ended=True)} {boot_id()}", f"{self.path}/{name}")
+        posix.symlink(identify(pid), f"{self.path}/{name}")
 
     def _identify(self, name: str) -> int:
         try:
-            pid, started, boot = posix.readlink(f"{self.path}/{name}").split(" ")
-        except (OSError, ValueError):
+            return living(posix.readlink(f"{self.path}/{name}"))
+        except OSError:
             return 0
-        if boot != boot_id() or start_time(int(pid)) != started:
-            return 0
-        return int(pid)
 
     # ---- start
 
@@ -251,16 +246,15 @@ def unlock(fd: int) -> None:
     posix.close(fd)
 
 
-def container_ids(root: str) -> "Iterator[str]":
+def container_ids(root: str) -> "list[str]":
     try:
-        names = posix.listdir(root)
+        with posix.scandir(root) as entries:
+            found = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
     except OSError as error:
         if error.errno == ENOENT:
-            return
+            return []
         raise
-    for name in sorted(names):
-        if name[0] != "." and _ID.issuperset(name) and StateDir(root, name).exists():
-            yield name
+    return sorted(name for name in found if name[0] != "." and _ID.issuperset(name))
 
 
 def start_time(pid: int, *, ended: bool = False) -> str:
@@ -274,6 +268,20 @@ def start_time(pid: int, *, ended: bool = False) -> str:
         return ""
     fields = text[text.rindex(b")") + 2 :].split()
     return "" if fields[0] in (b"Z", b"X") and not ended else fields[19].decode()
+
+
+def identify(pid: int) -> str:
+    """What no other process will ever be called: pid, start time and boot."""
+    return f"{pid} {start_time(pid, ended=True)} {boot_id()}"
+
+
+def living(identity: str) -> int:
+    """Pid of the process that identify() has named, while it lives; 0 otherwise."""
+    try:
+        pid, started, boot = identity.split(" ")
+        return int(pid) if boot == boot_id() and start_time(int(pid)) == started else 0
+    except ValueError:
+        return 0
 
 
 def boot_id() -> str:
@@ -294,7 +302,8 @@ def read_file(path: str) -> bytes:
     fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NOFOLLOW | posix.O_NONBLOCK)
     try:
         parts = []
-        while part := posix.read(fd, 1 << 20):
+        # Small enough for malloc(3) not to ask the kernel for it each time.
+        while part := posix.read(fd, 1 << 16):
             parts.append(part)
         return b"".join(parts)
     finally:

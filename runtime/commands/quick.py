@@ -131,9 +131,7 @@ def unpause(names: "Sequence[str]", _values: "Values") -> int:
 
 def rm(names: "Sequence[str]", values: "Values") -> int:
     force, volumes = values["force"], values["volumes"]
-    return each(
-        names, lambda record: lifecycle.remove(record, force=force, volumes=volumes), missing_is_fine=force
-    )
+    return each(names, lambda record: lifecycle.remove(record, force=force, volumes=volumes), missing_is_fine=force)
 
 
 def wait(names: "Sequence[str]", _values: "Values") -> int:

@@ -18,16 +18,27 @@ if TYPE_CHECKING:
 def take_image(
     config: ContainerConfig, store: "LocalStore", policy: str, fetch: "Fetch | None" = None, platform: str = ""
 ) -> "Image":
-    """Let the configuration be the image's where it says nothing itself, and keep its layers for the container.
+    """choose_image() and use_image()."""
+    image = choose_image(config.image, store, policy, fetch, platform)
+    use_image(config, store, image)
+    return image
+
+
+def choose_image(
+    name: str, store: "LocalStore", policy: str, fetch: "Fetch | None" = None, platform: str = ""
+) -> "Image":
+    """The image of that name, pulled if need be.
 
     `policy` is docker's --pull: missing, always, never; `fetch` pulls, images.pull.pull by default.  An image for
-    another platform than the one that is asked for is as good as none.  Raises NotFoundError, ImageError.
+    another `platform` than the one that is asked for is as good as none.  Raises NotFoundError, ImageError.
     """
     if policy not in ("missing", "always", "never"):
         raise UsageError(f"--pull {policy!r} is unknown", hint="missing, always or never")
-    image = _stored(config.image, store, policy, platform)
-    if image is None:
-        image = _pull(config.image, store, fetch)
+    return _stored(name, store, policy, platform) or _pull(name, store, fetch)
+
+
+def use_image(config: ContainerConfig, store: "LocalStore", image: "Image") -> None:
+    """Let the configuration be the image's where it says nothing itself, and keep its layers for the container."""
     if config.keep_changes:
         from ..images.changes import remember
 
@@ -35,7 +46,6 @@ def take_image(
     store.use(config.id, image.chains)
     config.layers = store.layer_paths(image.chains)
     image_config.apply(config, image.config)
-    return image
 
 
 def _stored(name: str, store: "LocalStore", policy: str, platform: str) -> "Image | None":
@@ -45,7 +55,9 @@ def _stored(name: str, store: "LocalStore", policy: str, platform: str) -> "Imag
     try:
         image = store.find(name)
         if platform and not _is_for(image, platform):
-            raise NotFoundError(f"no such image for {platform}: {name}", hint=f"warren pull --platform {platform} {name}")
+            raise NotFoundError(
+                f"no such image for {platform}: {name}", hint=f"warren pull --platform {platform} {name}"
+            )
         return image
     except NotFoundError:
         if policy == "never":

@@ -14,26 +14,30 @@ import time
 from ..config import ContainerConfig
 from ..config.ids import release_ids
 from ..console import terminal_size
-from ..errors import NotFoundError, StateError, UnsupportedError, WarrenError
+from ..errors import NotFoundError, StateError, UnsupportedError, UsageError, WarrenError
 from ..launch import Options
 from ..monitor import Events, make_monitor
 from ..quantities import signal_number
-from ..state import container_ids, poll_end
+from ..state import poll_end
 from . import journal, logs
+from .health import HealthCheck, begin
 from .launching import Launch, clean_up
 from .names import new_id
-from .records import Record, containers_root, find, make_record, record_ids, release_name, remove_tree, rename_record
+from .policy import RestartPolicy
+from .records import Record, containers_root, find, make_record, record_ids, release_name, rename_record
+from .trees import remove_tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from ..images.local import Image
+    from ..images.local import Image, LocalStore
     from ..launch import Monitor
     from ..monitor import Client
     from .images import Fetch
 
     Json = dict[str, Any]
+    Source = tuple[LocalStore, Image]
 
 SIGKILL, SIGTERM = 9, 15
 STOP_SECONDS = 10
@@ -42,26 +46,39 @@ _END_SECONDS = 10.0
 _GONE = ".gone-"
 
 
-def create(
-    config: ContainerConfig, pull: str = "missing", fetch: "Fetch | None" = None, platform: str = ""
-) -> Record:
-    """Make a container that does not run yet.  `pull`, `fetch` and `platform` are take_image()'s.
+def create(config: ContainerConfig, pull: str = "missing", fetch: "Fetch | None" = None, platform: str = "") -> Record:
+    """Make a container that does not run yet.  `pull`, `fetch` and `platform` are choose_image()'s.
 
     Raises UsageError, ExistsError for a name that is taken, NotFoundError and ImageError; nothing is left then.
     """
     sweep()
-    config.id = config.id or new_id()
-    image, chains = None, []
-    try:
-        if config.image:
-            from ..images.local import LocalStore
-            from .images import take_image
+    return make(config, choose(config, pull, fetch, platform))
 
-            store = LocalStore()
-            image = take_image(config, store, pull, fetch, platform)
-            chains = image.chains
-        head = _head(config, image, chains)
-        if image and store.notes:
+
+def choose(config: ContainerConfig, pull: str, fetch: "Fetch | None", platform: str) -> "Source | None":
+    """The image that the configuration names, and its store; None for the host and directories."""
+    _check(config)
+    if not config.image:
+        return None
+    from ..images.local import LocalStore
+    from .images import choose_image
+
+    store = LocalStore()
+    return store, choose_image(config.image, store, pull, fetch, platform)
+
+
+def make(config: ContainerConfig, source: "Source | None") -> Record:
+    """create() with the image chosen, which several containers may share."""
+    config.id = config.id or new_id()
+    try:
+        if not source:
+            return make_record(config.id, config.name, _head(config, None))
+        from .images import use_image
+
+        store, image = source
+        use_image(config, store, image)
+        head = _head(config, image)
+        if store.notes:
             head["notes"] = {"image": "; ".join(store.notes)}
         return make_record(config.id, config.name, head)
     except BaseException:
@@ -69,7 +86,17 @@ def create(
         raise
 
 
-def _head(config: ContainerConfig, image: "Image | None", chains: "list[str]") -> "Json":
+def _check(config: ContainerConfig) -> None:
+    """What a launch would find too late, or never; UsageError."""
+    if RestartPolicy(config.restart).restarts and config.auto_remove:
+        raise UsageError("--restart and --rm exclude each other")
+    if config.stop_signal:
+        signal_number(config.stop_signal)
+    logs.log_of("", config)
+    HealthCheck(config)
+
+
+def _head(config: ContainerConfig, image: "Image | None") -> "Json":
     wanted = config.to_dict()
     wanted.pop("layers", None)  # They are found by the chain: a store may be moved.
     return {
@@ -77,13 +104,15 @@ def _head(config: ContainerConfig, image: "Image | None", chains: "list[str]") -
         "image": config.image,
         "image_id": image.id if image else "",
         "manifest": image.manifest.digest if image else "",
-        "chains": chains,
+        "chains": image.chains if image else [],
         "config": wanted,
     }
 
 
-def start(record: Record, monitor: "Monitor | None" = None) -> int:
+def start(record: Record, monitor: "Monitor | None" = None, *, restarting: bool = False) -> int:
     """Start it; its pid.  A container that runs is left alone.  `monitor` is by default one without an owner.
+
+    `restarting` is for restart policies: 0 unless the restart is still wanted.
 
     Raises what a launch raises; the container is there then, with the error and its exit code.
     """
@@ -91,25 +120,33 @@ def start(record: Record, monitor: "Monitor | None" = None) -> int:
         settle(record)
         if pid := record.state_dir.process():
             return pid
-        config = configured(record)
         life = record.life()
+        if restarting and not life.get("restart_at"):
+            return 0
+        config = configured(record)
         record.forget_exit()
+        restarts = {"restarts": int(life.get("restarts") or 0) + 1} if restarting else {"restarts": 0, "delay": 0}
         life.update(
-            starts=int(life.get("starts") or 0) + 1, started=time.time_ns(), stopped=False, restart_at=0,
-            oom_killed=False, timed_out=False, error="", enforced={},
+            starts=int(life.get("starts") or 0) + 1, started=time.time_ns(), stopped=False, launching=True,
+            oom_killed=False, timed_out=False, error="", enforced={}, **restarts,
         )  # fmt: skip
+        if not config.auto_remove:  # One that goes anyway if we are killed now needs no word of it.
+            record.write_json("life.json", life)
+        if check := HealthCheck(config):
+            begin(record, check)
         monitor = monitor or monitor_of(record, config)[0]
         try:
             options = Options(monitor=monitor, size=terminal_size() if config.tty else (0, 0))
             pid = Launch(config, options, record.root).run()
         except WarrenError as error:
-            record.write_life(life)
+            record.write_json("life.json", life)
             _note_failure(record, error)
             raise
         finally:
             monitor.close()
-        # Once, and now: to make a file is a good part of what is left of a launch.
-        record.write_life({**life, "enforced": {**options.enforced, **record.data.get("notes", {})}})
+        notes = {**options.enforced, **record.data.get("notes", {})}
+        life.update(enforced=notes, launching=False, restart_at=0, monitor="")
+        record.write_json("life.json", life)
         journal.note(record, "start")
         return pid
 
@@ -144,7 +181,10 @@ def _environment() -> "list[str]":
 
 def event_timer(config: ContainerConfig) -> "tuple[int, str]":
     """When event.py is wanted for the first time, in milliseconds; (0, "") if only at the end."""
-    return (max(1, int(config.timeout * 1000)), "timer") if config.timeout else (0, "")
+    check = HealthCheck(config)
+    times = [int((config.timeout or 0) * 1000), check.interval // 1_000_000 if check else 0]
+    first = min((one for one in times if one > 0), default=1 if config.timeout else 0)
+    return (first, "timer") if first else (0, "")
 
 
 def configured(record: Record) -> ContainerConfig:
@@ -163,7 +203,7 @@ def _note_failure(record: Record, error: WarrenError) -> None:
     """A launch that failed is an end, with the code that the command line ends with."""
     now = time.time_ns()
     record.write_exit(error.exit_code, now, now)
-    record.update_life(error=str(error))
+    record.update_life(error=str(error), launching=False, restart_at=0)
     journal.note(record, "die", exitCode=str(error.exit_code))
 
 
@@ -180,6 +220,8 @@ def settle(record: Record) -> None:
         pass
     record.container.delete(force=True)
     release_ids(record.root, record.id)
+    if record.life().get("launching"):
+        record.update_life(launching=False, error="the command that started it was killed")
 
 
 def finish(record: Record) -> None:
@@ -336,12 +378,11 @@ def _release_image(container_id: str) -> None:
 
 def sweep() -> None:
     """Finish what killed commands and monitors have begun or left; cheap where there is nothing to do."""
-    clean_up()
-    known = record_ids()
-    for container_id in container_ids(Record("", {}).root):
+    left = clean_up()
+    known = set(record_ids()) if left else set()
+    for container_id in left:
         record = Record(container_id)
-        state = record.state_dir
-        if container_id in known and not state.process() and not record.monitor():
+        if container_id in known and not record.state_dir.process() and not record.monitor():
             _sweep_one(record)
     for name in _leftovers():
         remove_tree(f"{containers_root()}/{name}")

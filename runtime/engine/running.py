@@ -11,6 +11,7 @@ from ..syscalls import wait
 from . import lifecycle
 from .launching import Launch
 from .names import new_id
+from .policy import RestartPolicy
 from .records import Record, find
 
 TYPE_CHECKING = False
@@ -36,9 +37,11 @@ def create(config: ContainerConfig, values: "Values", fetch: "Fetch | None" = No
     cidfile = values["cidfile"]
     if cidfile and posix.access(cidfile, posix.F_OK):
         raise ExistsError(f"--cidfile {cidfile} exists", hint="remove it first")
+    lifecycle.sweep()
+    source = lifecycle.choose(config, values["pull"], fetch, values["platform"])
     if values["replace"]:
         _replace(config.name)
-    record = lifecycle.create(config, values["pull"], fetch, values["platform"])
+    record = lifecycle.make(config, source)
     if cidfile:
         try:
             _write_new(cidfile, record.id)
@@ -66,25 +69,39 @@ def _write_new(path: str, content: str) -> None:
 
 
 def run_detached(config: ContainerConfig, values: "Values", fetch: "Fetch | None" = None) -> "Iterator[str]":
-    """Start it, or --replicas of it, and leave; the ids."""
+    """Start it, or --replicas of it, and leave; the ids, each as soon as it runs."""
     if values["attach"]:
         raise UsageError("--attach and --detach exclude each other")
-    for one in _replicas(config, values["replicas"]):
-        record = create(one, values, fetch)
-        _start(record)
-        yield record.id
-
-
-def _replicas(config: ContainerConfig, count: int) -> "Iterator[ContainerConfig]":
-    if not count:
-        yield config
+    if values["replicas"]:
+        yield from _run_replicas(config, values, fetch)
         return
+    record = create(config, values, fetch)
+    _start(record)
+    yield record.id
+
+
+def _run_replicas(config: ContainerConfig, values: "Values", fetch: "Fetch | None") -> "Iterator[str]":
+    """What is the same for all is done once; the first error ends it, and says how many run."""
+    count = values["replicas"]
     if count < 1:
         raise UsageError(f"--replicas {count} is none")
+    if values["cidfile"]:
+        raise UsageError("--cidfile and --replicas exclude each other", hint="the ids are printed")
+    lifecycle.sweep()
+    source = lifecycle.choose(config, values["pull"], fetch, values["platform"])
+    wanted = config.to_dict()
     for number in range(1, count + 1):
-        one = ContainerConfig.from_dict(config.to_dict())
+        one = ContainerConfig.from_dict(wanted)
         one.name = f"{config.name}-{number}" if config.name else ""
-        yield one
+        try:
+            if values["replace"]:
+                _replace(one.name)
+            record = lifecycle.make(one, source)
+            _start(record)
+        except WarrenError as error:
+            error.message = f"replica {number} of {count} ({number - 1} run): {error.message}"
+            raise
+        yield record.id
 
 
 def _start(record: Record, monitor: "Monitor | None" = None) -> int:
@@ -158,7 +175,7 @@ def _attend(record: Record, *, interactive: bool, detach_keys: str, sends: bool,
 def _end(outcome: Outcome, config: ContainerConfig, client: "Client", monitor: int) -> None:
     """Do what the monitor would have done by another program; one with a restart policy is left to that."""
     record = outcome.record
-    if config.restart not in ("", "no"):
+    if RestartPolicy(config.restart).restarts:
         return
     with record:
         lifecycle.settle(record)

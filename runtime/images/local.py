@@ -53,11 +53,12 @@ class LocalStore:
 
     def __init__(self, root: str = "") -> None:
         self.root = root or default_store()
+        self.lock_path = self.root + "/lock"
         self.notes: list[str] = []
         """What could not be taken over as it was given, or is damaged; for the user to see."""
 
     def _lock(self, kind: int) -> int:
-        fd = posix.open(self.root + "/lock", posix.O_RDWR | posix.O_CREAT | posix.O_CLOEXEC, 0o600)
+        fd = posix.open(self.lock_path, posix.O_RDWR | posix.O_CREAT | posix.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, kind)
         except BaseException:
