@@ -122,12 +122,15 @@ class StateDir:
 
     # ---- the record
 
-    def write_record(self, head: "Json", config: bytes) -> None:
-        """Write the intent record: `head` and, verbatim, the bytes of config.json (fsync, rename)."""
-        self.stage_record(head, config)
+    def write_record(self, head: "Json", config: bytes, *, sync: bool = True) -> None:
+        """Write the intent record: `head` and, verbatim, the bytes of config.json (fsync, rename).
+
+        Without `sync` a crash of the machine may lose it; but what it tells of does not survive that either.
+        """
+        self.stage_record(head, config, sync=sync)
         self.commit_record()
 
-    def stage_record(self, head: "Json", config: bytes) -> None:
+    def stage_record(self, head: "Json", config: bytes, *, sync: bool = True) -> None:
         """Write it where nobody looks until commit_record(): everything that may fail."""
         data = dump_json(head)[:-1].encode("utf-8", "surrogateescape") + b',"config":' + config + b"}"
         fd = posix.open(self.path + _STAGED, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC, 0o600)
@@ -135,7 +138,8 @@ class StateDir:
             view = memoryview(data)
             while view:
                 view = view[posix.write(fd, view) :]
-            posix.fsync(fd)
+            if sync:
+                posix.fsync(fd)
         finally:
             posix.close(fd)
 

@@ -52,7 +52,9 @@ def create(config: ContainerConfig, pull: str = "missing", fetch: "Fetch | None"
     Raises UsageError, ExistsError for a name that is taken, NotFoundError and ImageError; nothing is left then.
     """
     sweep()
-    return make(config, choose(config, pull, fetch, platform))
+    record = make(config, choose(config, pull, fetch, platform))
+    keep(record)
+    return record
 
 
 def choose(config: ContainerConfig, pull: str, fetch: "Fetch | None", platform: str) -> "Source | None":
@@ -68,7 +70,7 @@ def choose(config: ContainerConfig, pull: str, fetch: "Fetch | None", platform: 
 
 
 def make(config: ContainerConfig, source: "Source | None") -> Record:
-    """create() with the image chosen, which several containers may share."""
+    """create() with the image chosen, which several containers may share; to be kept by keep()."""
     config.id = config.id or new_id()
     try:
         if not source:
@@ -84,6 +86,12 @@ def make(config: ContainerConfig, source: "Source | None") -> Record:
     except BaseException:
         _release_image(config.id)
         raise
+
+
+def keep(record: Record) -> None:
+    """Let it outlive a crash of the machine, unless it would be removed then anyway."""
+    if not record.config().auto_remove:
+        record.sync()
 
 
 def _check(config: ContainerConfig) -> None:

@@ -2,7 +2,7 @@
 
     DATA/containers/.names/NAME   a symbolic link to the id: whoever makes it has the name
     DATA/containers/ID/           0700; an flock on it serialises the commands on one container
-        config.json     what was asked for, the image's part included; written once (fsync, rename)
+        config.json     what was asked for, the image's part included; written once (rename, fsync)
         health.json     what health checks have found
         life.json       how often it was started, and what the kernel does not remember
         exit            "CODE STARTED FINISHED LOST", by the monitor when the process has ended
@@ -68,6 +68,14 @@ class Record:
         self._data = data
         self.write_json("config.json", data)
 
+    def sync(self) -> None:
+        """Bring it to disk: it is to outlive a crash of the machine."""
+        fd = posix.open(self.path + "/config.json", posix.O_RDONLY | posix.O_CLOEXEC)
+        try:
+            posix.fsync(fd)
+        finally:
+            posix.close(fd)
+
     # ---- its life
 
     def life(self) -> "Json":
@@ -77,10 +85,14 @@ class Record:
         self.write_json("life.json", {**self.life(), **changes})
 
     def read_optional(self, name: str) -> "Json":
-        """A file beside config.json; empty when it is not there."""
+        """A file beside config.json; empty when it is not there, or was lost in a crash (it is not synced)."""
         try:
             return self._read(name)
         except NotFoundError:
+            return {}
+        except StateError:
+            if posix.stat(f"{self.path}/{name}").st_size:
+                raise
             return {}
 
     def write_json(self, name: str, value: "Json") -> None:
@@ -248,6 +260,7 @@ def rename_record(record: Record, name: str) -> None:
     old = record.name
     claim_name(name, record.id)
     record.write({**record.data, "name": name})
+    record.sync()
     release_name(old, record.id)
 
 

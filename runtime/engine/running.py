@@ -11,6 +11,7 @@ from ..syscalls import wait
 from . import lifecycle
 from .launching import Launch
 from .names import new_id
+from .parallel import in_parallel
 from .policy import RestartPolicy
 from .records import Record, find
 
@@ -42,6 +43,7 @@ def create(config: ContainerConfig, values: "Values", fetch: "Fetch | None" = No
     if values["replace"]:
         _replace(config.name)
     record = lifecycle.make(config, source)
+    lifecycle.keep(record)
     if cidfile:
         try:
             _write_new(cidfile, record.id)
@@ -89,19 +91,27 @@ def _run_replicas(config: ContainerConfig, values: "Values", fetch: "Fetch | Non
         raise UsageError("--cidfile and --replicas exclude each other", hint="the ids are printed")
     lifecycle.sweep()
     source = lifecycle.choose(config, values["pull"], fetch, values["platform"])
-    wanted = config.to_dict()
-    for number in range(1, count + 1):
+    wanted, started = config.to_dict(), []
+
+    def run(number: int) -> Record:
         one = ContainerConfig.from_dict(wanted)
         one.name = f"{config.name}-{number}" if config.name else ""
-        try:
-            if values["replace"]:
-                _replace(one.name)
-            record = lifecycle.make(one, source)
-            _start(record)
-        except WarrenError as error:
-            error.message = f"replica {number} of {count} ({number - 1} run): {error.message}"
-            raise
-        yield record.id
+        if values["replace"]:
+            _replace(one.name)
+        record = lifecycle.make(one, source)
+        _start(record)
+        return record
+
+    try:
+        for record in in_parallel(run, count):
+            started.append(record)
+            yield record.id
+    except WarrenError as error:
+        error.message = f"{len(started)} of {count} replicas run: {error.message}"
+        raise
+    finally:
+        for record in started:
+            lifecycle.keep(record)
 
 
 def _start(record: Record, monitor: "Monitor | None" = None) -> int:
