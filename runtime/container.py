@@ -184,7 +184,7 @@ class Container:
             cgroup.check_empty()
             ours = cgroup
             cgroup.made = cgroup.missing_parents()
-            self._dir.write_record(self._head(spec, cgroup, options), bundle.raw)
+            self._dir.write_record(self._head(spec, cgroup, options), bundle.raw, sync=not options.monitor)
             if group := self._resctrl(spec.config):
                 group.create()
             if not cgroup.unit:
@@ -258,7 +258,7 @@ class Container:
         now = {**options.enforced, **cgroup.enforced(spec.config, Host.probe())}
         if now != options.enforced:
             options.enforced.update(now)
-            self._dir.write_record(self._head(spec, cgroup, options), raw)
+            self._dir.write_record(self._head(spec, cgroup, options), raw, sync=not options.monitor)
 
     def _descriptors(self, console: int, detached: bool) -> "dict[int, int]":
         from .steps import CONSOLE_SLOT, FIFO_SLOT, REPORT_SLOT
@@ -859,12 +859,21 @@ def list_containers(root: str) -> "list[Json]":
     return found
 
 
-def sweep(root: str) -> None:
-    """Remove what killed Warren processes left: containers that were to live with a process that is gone."""
+def sweep(root: str) -> "list[str]":
+    """Remove what killed Warren processes left: containers that were to live with a process that is gone.
+
+    Returns the ids of the others that have no monitor (any more).
+    """
+    left = []
     for container_id in container_ids(root):
+        if StateDir(root, container_id).monitor():
+            continue
         container = Container(container_id, root)
         if container.abandoned():
             container.delete(force=True)
+        else:
+            left.append(container_id)
+    return left
 
 
 def _filter(config: "Json", *, cached: bool = True) -> "Program | None":

@@ -270,3 +270,21 @@ EXEC = _grouped("General", [
     flag("--privileged", "All capabilities that the container can have."),
     text("--detach-keys", "KEYS", "What leaves the process alone (ctrl-p,ctrl-q)."),
 ])  # fmt: skip
+START = _grouped("General", [
+    flag("-a --attach", "Show its output, pass signals on, end with its exit code."),
+    flag("-i --interactive", "Give it this command's standard input."),
+    text("--detach-keys", "KEYS", "What leaves the container alone (ctrl-p,ctrl-q)."),
+])  # fmt: skip
+RESTART = _grouped("General", [
+    number("-t --time --timeout", "SECONDS", "Until it is killed (10); -1 for never."),
+])  # fmt: skip
+STOP = [*RESTART, *_grouped("General", [
+    text("-s --signal", "SIGNAL", "Instead of the container's stop signal."),
+])]  # fmt: skip
+KILL = _grouped("General", [
+    text("-s --signal", "SIGNAL", "By name or number (KILL).", "KILL"),
+])  # fmt: skip
+RM = _grouped("General", [
+    flag("-f --force", "Also those that run; they are killed."),
+    flag("-v --volumes", "With their anonymous volumes."),
+])  # fmt: skip

@@ -11,6 +11,7 @@ from ..syscalls import wait
 from . import lifecycle
 from .launching import Launch
 from .names import new_id
+from .parallel import in_parallel
 from .policy import RestartPolicy
 from .records import Record, find
 
@@ -37,9 +38,12 @@ def create(config: ContainerConfig, values: "Values", fetch: "Fetch | None" = No
     cidfile = values["cidfile"]
     if cidfile and posix.access(cidfile, posix.F_OK):
         raise ExistsError(f"--cidfile {cidfile} exists", hint="remove it first")
+    lifecycle.sweep()
+    source = lifecycle.choose(config, values["pull"], fetch, values["platform"])
     if values["replace"]:
         _replace(config.name)
-    record = lifecycle.create(config, values["pull"], fetch)
+    record = lifecycle.make(config, source)
+    lifecycle.keep(record)
     if cidfile:
         try:
             _write_new(cidfile, record.id)
@@ -67,25 +71,47 @@ def _write_new(path: str, content: str) -> None:
 
 
 def run_detached(config: ContainerConfig, values: "Values", fetch: "Fetch | None" = None) -> "Iterator[str]":
-    """Start it, or --replicas of it, and leave; the ids."""
+    """Start it, or --replicas of it, and leave; the ids, each as soon as it runs."""
     if values["attach"]:
         raise UsageError("--attach and --detach exclude each other")
-    for one in _replicas(config, values["replicas"]):
-        record = create(one, values, fetch)
-        _start(record)
-        yield record.id
-
-
-def _replicas(config: ContainerConfig, count: int) -> "Iterator[ContainerConfig]":
-    if not count:
-        yield config
+    if values["replicas"]:
+        yield from _run_replicas(config, values, fetch)
         return
+    record = create(config, values, fetch)
+    _start(record)
+    yield record.id
+
+
+def _run_replicas(config: ContainerConfig, values: "Values", fetch: "Fetch | None") -> "Iterator[str]":
+    """What is the same for all is done once; the first error ends it, and says how many run."""
+    count = values["replicas"]
     if count < 1:
         raise UsageError(f"--replicas {count} is none")
-    for number in range(1, count + 1):
-        one = ContainerConfig.from_dict(config.to_dict())
+    if values["cidfile"]:
+        raise UsageError("--cidfile and --replicas exclude each other", hint="the ids are printed")
+    lifecycle.sweep()
+    source = lifecycle.choose(config, values["pull"], fetch, values["platform"])
+    wanted, started = config.to_dict(), []
+
+    def run(number: int) -> Record:
+        one = ContainerConfig.from_dict(wanted)
         one.name = f"{config.name}-{number}" if config.name else ""
-        yield one
+        if values["replace"]:
+            _replace(one.name)
+        record = lifecycle.make(one, source)
+        _start(record)
+        return record
+
+    try:
+        for record in in_parallel(run, count):
+            started.append(record)
+            yield record.id
+    except WarrenError as error:
+        error.message = f"{len(started)} of {count} replicas run: {error.message}"
+        raise
+    finally:
+        for record in started:
+            lifecycle.keep(record)
 
 
 def _start(record: Record, monitor: "Monitor | None" = None) -> int:
