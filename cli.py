@@ -38,10 +38,15 @@ def main() -> "NoReturn":
 
 def _execute(words: "list[str]") -> int:
     """The exit code; by click, unless the words are plain enough for the commands that are typed most."""
-    if words[:1] == ["ps"]:
-        from runtime.commands.ps import answer
+    from runtime.commands import QUICK
 
-        if (code := answer(words[1:])) is not None:
+    if words and words[0] in QUICK:
+        if words[0] == "ps":
+            from runtime.commands.ps import answer
+        else:
+            from runtime.commands.quick import answer
+        code = answer(words)
+        if code is not None:
             return code
     return _execute_with_click(words)
 

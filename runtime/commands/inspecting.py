@@ -9,7 +9,8 @@ import click
 from ..engine.records import find
 from ..errors import NotFoundError, StateError, UsageError
 from ..jsontext import dump_json
-from .printing import FORMAT, failing_with_one, print_each, tell_error
+from .printing import FORMAT, failing_with_one, print_each
+from .quick import tell_error
 
 NAMES = click.argument("names", nargs=-1, required=True)
 SIZE = click.option("-s", "--size", is_flag=True, help="Also what a container takes on disk.")
@@ -56,8 +57,8 @@ def inspect_each(names: tuple[str, ...], template: str, kinds: list[str], size: 
         click.echo(dump_json(found, 2 if not template else 0))
     else:
         print_each(found, template)
-    for one in errors:
-        tell_error(one)
+    for problem in errors:
+        tell_error(problem)
     if errors:
         sys.exit(1)
 

@@ -105,9 +105,3 @@ def confirm(what: str, force: bool) -> None:
 def printable(text: str) -> str:
     """What an image says may not steer the terminal."""
     return "".join(char if char.isprintable() else " " for char in text)
-
-
-def tell_error(error: Exception) -> None:
-    """An error that does not end the command."""
-    message = str(error)
-    click.echo(f"warren: {message[:1].lower()}{message[1:]}", err=True)

@@ -50,6 +50,7 @@ def ps_lines(values: "dict[str, Any]") -> "Iterator[str]":
 
 def _table(found: "list[Row]", size: bool, template: str, *, whole: bool) -> "Iterator[str]":
     columns = {**_COLUMNS, **({"Size": "SIZE"} if size else {})}
-    asked = [name for name in FIELDS if name != "Size" or size or ".Size" in template] if template else list(columns)
+    shown = [name for name in FIELDS if name != "Size" or size or ".Size" in template]
+    asked = shown if template else list(columns)
     fields = [Fields(row, asked, whole=whole) for row in found]
     return table_lines(fields, template, columns if not template else {name: _HEADINGS[name] for name in asked})

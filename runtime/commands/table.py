@@ -14,12 +14,13 @@ MODULES = {
     "changing": "update",
     "groups": "container",
     "inspecting": "inspect port",
+    "processes": "attach exec logs",
     "listing": "ps",
     "system": "doctor system",
     "watching": "events stats top",
 }
 HOMES = {name: module for module, names in MODULES.items() for name in names.split()}
-FUNCTIONS = {"import": "import_image"}
+FUNCTIONS = {"import": "import_image", "exec": "exec_"}
 """Where the function cannot be called as the command is."""
 
 

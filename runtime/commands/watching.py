@@ -36,7 +36,7 @@ def top(container: str, options: tuple[str, ...]) -> None:
 
     With options it is ps(1) of the host that is asked: `warren top NAME -o pid,comm`.
     """
-    from ..engine.processes import top as look
+    from ..engine.top import top as look
 
     titles, rows = look(find(container), options)
     columns = {title: title for title in titles}

@@ -4,7 +4,7 @@ from ..config import ContainerConfig, limits
 from ..errors import UsageError
 from ..host import Host
 from . import journal
-from .hostconfig import restart_policy
+from .policy import RestartPolicy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     Json = dict[str, Any]
 
-POLICIES = ("no", "always", "unless-stopped", "on-failure")
 _UNLIMITED = {("pids", "limit"): -1, ("cpu", "quota"): -1}
 """What takes a limit away that the new configuration does not have any more."""
 
@@ -58,13 +57,7 @@ def _change(config: ContainerConfig, changes: "Json") -> None:
 
 
 def _check_policy(text: str, config: ContainerConfig) -> None:
-    policy = restart_policy(text)
-    name, _, most = text.partition(":")
-    if policy["Name"] not in POLICIES or (
-        ":" in text and (name != "on-failure" or str(policy["MaximumRetryCount"]) != most)
-    ):
-        raise UsageError(f"--restart {text!r} is unknown", hint="no, on-failure[:MAX], always or unless-stopped")
-    if config.auto_remove and name != "no":
+    if RestartPolicy(text).restarts and config.auto_remove:
         raise UsageError("--restart: the container is removed when it ends (--rm)")
 
 

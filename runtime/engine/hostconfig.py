@@ -1,7 +1,8 @@
 """docker's HostConfig: what of a container depends on the host, with numbers where people write words."""
 
 from ..errors import UsageError
-from ..quantities import is_number, size
+from ..quantities import size
+from .policy import RestartPolicy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,13 +18,8 @@ def host_config(config: "ContainerConfig") -> "Json":
     return {**_process(config), **_network(config), **_isolation(config), **_limits(config)}
 
 
-def restart_policy(text: str) -> "Json":
-    name, _, most = (text or "no").partition(":")
-    return {"Name": name, "MaximumRetryCount": int(most) if is_number(most) else 0}
-
-
 def _process(config: "ContainerConfig") -> "Json":
-    options = dict(entry.partition("=")[::2] for entry in config.log_opts)
+    options, policy = dict(entry.partition("=")[::2] for entry in config.log_opts), RestartPolicy(config.restart)
     return {
         "Binds": [text for text in config.volumes if ":" in text] or None,
         "Mounts": list(config.mounts) or None,
@@ -31,7 +27,7 @@ def _process(config: "ContainerConfig") -> "Json":
         "VolumesFrom": list(config.volumes_from) or None,
         "ContainerIDFile": "",
         "LogConfig": {"Type": config.log_driver or "json-file", "Config": options},
-        "RestartPolicy": restart_policy(config.restart),
+        "RestartPolicy": {"Name": policy.name, "MaximumRetryCount": policy.maximum},
         "AutoRemove": config.auto_remove,
         "Init": config.init,
         "Runtime": "warren",

@@ -91,11 +91,12 @@ class Launch:
             self.options.enforced["user_namespace"] = f"off: the container joins a namespace (--{options})"
 
 
-def clean_up(root: str = "") -> None:
-    """Remove what killed Warren processes left behind; below `root`, by default the user's own."""
+def clean_up(root: str = "") -> "list[str]":
+    """Remove what killed Warren processes left, below `root`, the user's own by default; as container.sweep()."""
     root = root or default_root()
-    sweep(root)
+    left = sweep(root)
     reclaim_ids(root)
+    return left
 
 
 def _pid_of(name: str) -> int:

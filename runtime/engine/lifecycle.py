@@ -14,26 +14,30 @@ import time
 from ..config import ContainerConfig
 from ..config.ids import release_ids
 from ..console import terminal_size
-from ..errors import NotFoundError, StateError, UnsupportedError, WarrenError
+from ..errors import NotFoundError, StateError, UnsupportedError, UsageError, WarrenError
 from ..launch import Options
 from ..monitor import Events, make_monitor
 from ..quantities import signal_number, timestamp
-from ..state import container_ids, poll_end
+from ..state import poll_end
 from . import journal, logs
+from .health import HealthCheck, begin
 from .launching import Launch, clean_up
 from .names import new_id
-from .records import Record, containers_root, find, make_record, record_ids, release_name, remove_tree, rename_record
+from .policy import RestartPolicy
+from .records import Record, containers_root, find, make_record, record_ids, release_name, rename_record
+from .trees import remove_tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from ..images.store import Image
+    from ..images.local import Image, LocalStore
     from ..launch import Monitor
     from ..monitor import Client
     from .images import Fetch
 
     Json = dict[str, Any]
+    Source = tuple[LocalStore, Image]
 
 SIGKILL, SIGTERM = 9, 15
 STOP_SECONDS = 10
@@ -42,24 +46,41 @@ _END_SECONDS = 10.0
 _GONE = ".gone-"
 
 
-def create(config: ContainerConfig, pull: str = "missing", fetch: "Fetch | None" = None) -> Record:
-    """Make a container that does not run yet.  `pull` and `fetch` are take_image()'s.
+def create(config: ContainerConfig, pull: str = "missing", fetch: "Fetch | None" = None, platform: str = "") -> Record:
+    """Make a container that does not run yet.  `pull`, `fetch` and `platform` are choose_image()'s.
 
     Raises UsageError, ExistsError for a name that is taken, NotFoundError and ImageError; nothing is left then.
     """
     sweep()
-    config.id = config.id or new_id()
-    image, chains = None, []
-    try:
-        if config.image:
-            from ..images.store import Store
-            from .images import take_image
+    record = make(config, choose(config, pull, fetch, platform))
+    keep(record)
+    return record
 
-            store = Store()
-            image = take_image(config, store, pull, fetch)
-            chains = image.chains
-        head = _head(config, image, chains)
-        if image and store.notes:
+
+def choose(config: ContainerConfig, pull: str, fetch: "Fetch | None", platform: str) -> "Source | None":
+    """The image that the configuration names, and its store; None for the host and directories."""
+    _check(config)
+    if not config.image:
+        return None
+    from ..images.local import LocalStore
+    from .images import choose_image
+
+    store = LocalStore()
+    return store, choose_image(config.image, store, pull, fetch, platform)
+
+
+def make(config: ContainerConfig, source: "Source | None") -> Record:
+    """create() with the image chosen, which several containers may share; to be kept by keep()."""
+    config.id = config.id or new_id()
+    try:
+        if not source:
+            return make_record(config.id, config.name, _head(config, None))
+        from .images import use_image
+
+        store, image = source
+        use_image(config, store, image)
+        head = _head(config, image)
+        if store.notes:
             head["notes"] = {"image": "; ".join(store.notes)}
         return make_record(config.id, config.name, head)
     except BaseException:
@@ -67,7 +88,23 @@ def create(config: ContainerConfig, pull: str = "missing", fetch: "Fetch | None"
         raise
 
 
-def _head(config: ContainerConfig, image: "Image | None", chains: "list[str]") -> "Json":
+def keep(record: Record) -> None:
+    """Let it outlive a crash of the machine, unless it would be removed then anyway."""
+    if not record.config().auto_remove:
+        record.sync()
+
+
+def _check(config: ContainerConfig) -> None:
+    """What a launch would find too late, or never; UsageError."""
+    if RestartPolicy(config.restart).restarts and config.auto_remove:
+        raise UsageError("--restart and --rm exclude each other")
+    if config.stop_signal:
+        signal_number(config.stop_signal)
+    logs.log_of("", config)
+    HealthCheck(config)
+
+
+def _head(config: ContainerConfig, image: "Image | None") -> "Json":
     wanted = config.to_dict()
     wanted.pop("layers", None)  # They are found by the chain: a store may be moved.
     return {
@@ -75,7 +112,7 @@ def _head(config: ContainerConfig, image: "Image | None", chains: "list[str]") -
         "image": config.image,
         "image_id": image.id if image else "",
         "manifest": image.manifest.digest if image else "",
-        "chains": chains,
+        "chains": image.chains if image else [],
         "entrypoint": _entrypoint(config, image),
         "config": wanted,
     }
@@ -88,8 +125,10 @@ def _entrypoint(config: ContainerConfig, image: "Image | None") -> "list[str]":
     return found if isinstance(found, list) else []
 
 
-def start(record: Record, monitor: "Monitor | None" = None) -> int:
+def start(record: Record, monitor: "Monitor | None" = None, *, restarting: bool = False) -> int:
     """Start it; its pid.  A container that runs is left alone.  `monitor` is by default one without an owner.
+
+    `restarting` is for restart policies: 0 unless the restart is still wanted.
 
     Raises what a launch raises; the container is there then, with the error and its exit code.
     """
@@ -97,23 +136,33 @@ def start(record: Record, monitor: "Monitor | None" = None) -> int:
         settle(record)
         if pid := record.state_dir.process():
             return pid
-        config = configured(record)
         life = record.life()
+        if restarting and not life.get("restart_at"):
+            return 0
+        config = configured(record)
         record.forget_exit()
-        record.update_life(
-            starts=int(life.get("starts") or 0) + 1, started=time.time_ns(), stopped=False, restart_at=0,
-            oom_killed=False, timed_out=False, error="", enforced={},
+        restarts = {"restarts": int(life.get("restarts") or 0) + 1} if restarting else {"restarts": 0, "delay": 0}
+        life.update(
+            starts=int(life.get("starts") or 0) + 1, started=time.time_ns(), stopped=False, launching=True,
+            oom_killed=False, timed_out=False, error="", enforced={}, **restarts,
         )  # fmt: skip
+        if not config.auto_remove:  # One that goes anyway if we are killed now needs no word of it.
+            record.write_json("life.json", life)
+        if check := HealthCheck(config):
+            begin(record, check)
         monitor = monitor or monitor_of(record, config)[0]
         try:
             options = Options(monitor=monitor, size=terminal_size() if config.tty else (0, 0))
             pid = Launch(config, options, record.root).run()
         except WarrenError as error:
+            record.write_json("life.json", life)
             _note_failure(record, error)
             raise
         finally:
             monitor.close()
-        record.update_life(enforced={**options.enforced, **record.data.get("notes", {})})
+        notes = {**options.enforced, **record.data.get("notes", {})}
+        life.update(enforced=notes, launching=False, restart_at=0, monitor="")
+        record.write_json("life.json", life)
         journal.note(record, "start")
         return pid
 
@@ -148,16 +197,19 @@ def _environment() -> "list[str]":
 
 def event_timer(config: ContainerConfig) -> "tuple[int, str]":
     """When event.py is wanted for the first time, in milliseconds; (0, "") if only at the end."""
-    return (max(1, int(config.timeout * 1000)), "timer") if config.timeout else (0, "")
+    check = HealthCheck(config)
+    times = [int((config.timeout or 0) * 1000), check.interval // 1_000_000 if check else 0]
+    first = min((one for one in times if one > 0), default=1 if config.timeout else 0)
+    return (first, "timer") if first else (0, "")
 
 
 def configured(record: Record) -> ContainerConfig:
     """Its configuration with what depends on where things are: the layers, and where changes are kept."""
     config = record.config()
     if record.data.get("chains"):
-        from ..images.store import Store
+        from ..images.local import LocalStore
 
-        config.layers = Store().layer_paths(record.data["chains"])
+        config.layers = LocalStore().layer_paths(record.data["chains"])
     if not config.keep_changes and not config.write and (config.layers or config.rootfs):
         config.keep_changes = record.path
     return config
@@ -167,7 +219,7 @@ def _note_failure(record: Record, error: WarrenError) -> None:
     """A launch that failed is an end, with the code that the command line ends with."""
     now = time.time_ns()
     record.write_exit(error.exit_code, now, now)
-    record.update_life(error=str(error))
+    record.update_life(error=str(error), launching=False, restart_at=0)
     journal.note(record, "die", exitCode=str(error.exit_code))
 
 
@@ -184,6 +236,8 @@ def settle(record: Record) -> None:
         pass
     record.container.delete(force=True)
     release_ids(record.root, record.id)
+    if record.life().get("launching"):
+        record.update_life(launching=False, error="the command that started it was killed")
 
 
 def finish(record: Record) -> None:
@@ -329,7 +383,7 @@ def discard(record: Record, *, volumes: bool = False) -> None:
 
 
 def _release_image(container_id: str) -> None:
-    from ..images.store import default_store
+    from ..images.local import default_store
 
     path = f"{default_store()}/users/{container_id}"
     try:
@@ -340,12 +394,11 @@ def _release_image(container_id: str) -> None:
 
 def sweep() -> None:
     """Finish what killed commands and monitors have begun or left; cheap where there is nothing to do."""
-    clean_up()
-    known = record_ids()
-    for container_id in container_ids(Record("", {}).root):
+    left = clean_up()
+    known = set(record_ids()) if left else set()
+    for container_id in left:
         record = Record(container_id)
-        state = record.state_dir
-        if container_id in known and not state.process() and not record.monitor():
+        if container_id in known and not record.state_dir.process() and not record.monitor():
             _sweep_one(record)
     for name in _leftovers():
         remove_tree(f"{containers_root()}/{name}")

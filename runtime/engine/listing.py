@@ -108,7 +108,7 @@ class Row:
         """starting, healthy or unhealthy; "" for one that nobody checks, or that does not run."""
         if not self.pid or not has_health_check(self.config):
             return ""
-        return str((self.life.get("health") or {}).get("Status") or "starting")
+        return str(self.record.read_optional("health.json").get("status") or "starting")
 
     @property
     def status_text(self) -> str:

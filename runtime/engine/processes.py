@@ -1,114 +1,178 @@
-"""The processes of a container, as ps(1) on the host tells of them."""
+"""Further processes in containers that run: `exec`.
 
+A process that is attached to has a monitor of its own, as a container has: it survives this command, so that the
+detach keys leave it running, and its streams belong to its user.
+"""
+
+import _signal
 import posix
-import time
 
-from ..errors import UnsupportedError, UsageError, WarrenError
-from ..state import read_file
+from ..capabilities import NAMES
+from ..config.accounts import Account, Accounts
+from ..console import terminal_size
+from ..errors import CommandNotFoundError, LaunchError, NoTerminalError, StateError, UsageError, WorkingDirectoryError
+from ..host import Host
+from ..launch import Options
+from ..monitor import Attached, make_monitor, parse_keys
+from ..spec import validate_process
+from . import journal
+from .records import find
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
     from .records import Record
 
-    Table = tuple[list[str], list[list[str]]]
+    Json = dict[str, Any]
 
-TITLES = ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]
-"""Of `ps -ef`, docker's default."""
-_PTS = range(136, 144)
-"""Majors of pseudoterminals (devices.txt)."""
+_KILLED = 137
+"""Of a process whose monitor was killed: the kernel has killed it, too."""
 
 
-def top(record: "Record", options: "Sequence[str]" = ()) -> "Table":
-    """Titles and a row for each process, with the host's pids; with `options` what ps(1) makes of them.
+class Request:
+    """A process that is wanted: `env` and `workdir` are on top of the container's own, `user` None is its user."""
 
-    Without, the users are those inside the container, as numbers.  StateError when it does not run.
+    __slots__ = ("argv", "detach", "detach_keys", "env", "interactive", "privileged", "tty", "user", "workdir")
+
+    def __init__(
+        self,
+        argv: "Sequence[str]",
+        *,
+        env: "Sequence[str]" = (),
+        workdir: str = "",
+        user: "str | None" = None,
+        interactive: bool = False,
+        tty: bool = False,
+        detach: bool = False,
+        privileged: bool = False,
+        detach_keys: str = "",
+    ) -> None:
+        self.argv = list(argv)
+        self.env = env
+        self.workdir = workdir
+        self.user = user
+        self.interactive = interactive
+        self.tty = tty
+        self.detach = detach
+        self.privileged = privileged
+        self.detach_keys = detach_keys
+
+
+def exec_process(name: str, request: Request) -> int:
+    """Run it in the foreground, or start it with `detach`; its exit code, 0 when it goes on without us.
+
+    Raises StateError for a container that does not run, UsageError, and what a launch raises.  Main thread only.
     """
-    record.running_pid()
-    pids = record.container.processes()
-    if options:
-        return _by_ps(pids, options)
-    return TITLES, [row for pid in sorted(pids) if (row := _row(pid))]
-
-
-def _row(pid: int) -> "list[str]":
-    """[] for a process that has ended meanwhile."""
+    record = find(name)
+    keys = parse_keys(request.detach_keys or "ctrl-p,ctrl-q")
+    if request.tty and request.interactive and not request.detach and not posix.isatty(0):
+        raise NoTerminalError("the input device is not a TTY", hint="-t without -i needs none")
+    process = _process(record, record.running_pid(), request)
+    monitor, client = make_monitor(
+        terminal=request.tty,
+        stdin=request.interactive and not request.detach,
+        stdin_once=True,
+        owner=not request.detach,
+        attachable=False,
+    )
+    options = Options(monitor=monitor, size=terminal_size() if request.tty else (0, 0))
+    if client is None:
+        _launch(record, process, options)
+        return 0
+    pidfd = -1
     try:
-        stat = read_file(f"/proc/{pid}/stat").decode("utf-8", "replace")
-        words = read_file(f"/proc/{pid}/cmdline")
-        status = read_file(f"/proc/{pid}/status").decode("utf-8", "replace")
-        ids = read_file(f"/proc/{pid}/uid_map").decode()
-    except OSError:
-        return []
-    name, _, rest = stat.rpartition(")")
-    fields = rest.split()
-    used = (int(fields[11]) + int(fields[12])) / _HERTZ
-    started = _boot_time() + int(fields[19]) / _HERTZ
-    share = int(100 * used / max(time.time() - started, 1))
-    uid = next(line.split()[2] for line in status.splitlines() if line.startswith("Uid:"))
-    command = " ".join(words.decode("utf-8", "replace").rstrip("\0").split("\0")) or f"[{name.partition('(')[2]}]"
-    return [_inside(int(uid), ids), str(pid), fields[1], str(min(share, 99)), _clock(started), _tty(int(fields[4])),
-            _duration(used), _printable(command)]  # fmt: skip
+        with Attached(
+            client,
+            terminal=request.tty,
+            stdin=request.interactive,
+            send=lambda number: _send(pidfd, number),
+            detach_keys=keys,
+            owner=True,
+        ) as attached:
+            pidfd = _pidfd(_launch(record, process, options))
+            code = attached.follow()
+            return 0 if attached.detached else _KILLED if code is None else code
+    finally:
+        client.close()
+        if pidfd >= 0:
+            posix.close(pidfd)
 
 
-_HERTZ = posix.sysconf("SC_CLK_TCK")
-
-
-def _boot_time() -> float:
-    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-def _inside(uid: int, ids: str) -> str:
-    """The user in the container's namespace (user_namespaces(7), uid_map), as a number; root by name."""
-    for line in ids.splitlines():
-        inside, outside, count = map(int, line.split())
-        if outside <= uid < outside + count:
-            uid = inside + uid - outside
-            break
-    return str(uid) if uid else "root"
-
-
-def _clock(started: float) -> str:
-    """As ps(1): the time of today's, the day of older ones."""
-    then, now = time.localtime(started), time.localtime()
-    return time.strftime("%H:%M" if then[:3] == now[:3] else "%b%d", then)
-
-
-def _tty(number: int) -> str:
-    major, minor = number >> 8 & 0xFFF, (number & 0xFF) | (number >> 12 & 0xFFF00)
-    if major in _PTS:
-        return f"pts/{(major - _PTS[0]) * 256 + minor}"
-    return f"{major}/{minor}" if number else "?"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes // 60:02}:{minutes % 60:02}:{rest:02}"
-
-
-def _printable(text: str) -> str:
-    """What a container calls its processes may not steer the terminal."""
-    return "".join([char if char.isprintable() else "?" for char in text])
-
-
-def _by_ps(pids: "list[int]", options: "Sequence[str]") -> "Table":
-    """ps(1) lists all processes; those of the container are found in its column PID (docker)."""
-    import subprocess
-
+def _launch(record: "Record", process: "Json", options: Options) -> int:
     try:
-        done = subprocess.run(
-            ["ps", *options], capture_output=True, check=False, env={"PATH": "/usr/bin:/bin", "LC_ALL": "C"}
-        )
-    except FileNotFoundError:
-        raise UnsupportedError("top with options needs ps on the host", hint="install procps") from None
-    if done.returncode:
-        reason = " ".join(done.stderr.decode("utf-8", "replace").split())[:200]
-        raise WarrenError(f"ps {' '.join(options)}: {reason or f'exit code {done.returncode}'}")
-    head, *lines = done.stdout.decode("utf-8", "replace").splitlines() or [""]
-    titles = head.split()
-    if "PID" not in titles:
-        raise UsageError("the columns that ps was asked for have no PID", hint="add pid to -o")
-    column, wanted = titles.index("PID"), set(map(str, pids))
-    rows = [line.split(None, len(titles) - 1) for line in lines]
-    return titles, [[*map(_printable, row)] for row in rows if len(row) > column and row[column] in wanted]
+        pid = record.container.exec(process, options)
+    except WorkingDirectoryError as error:
+        error.exit_code = CommandNotFoundError.exit_code  # docker's.
+        raise
+    except (StateError, LaunchError):
+        if record.container.is_frozen():
+            hint = f"warren unpause {record.name}"
+            raise StateError(f"container {record.name!r} is paused", hint=hint) from None
+        record.running_pid()  # It may have ended meanwhile.
+        raise
+    finally:
+        if options.monitor:
+            options.monitor.close()
+    journal.note(record, "exec_start: " + " ".join(process["args"]))
+    return pid
+
+
+def _pidfd(pid: int) -> int:
+    """-1 for a process that has ended already."""
+    try:
+        return posix.pidfd_open(pid)
+    except ProcessLookupError:
+        return -1
+
+
+def _send(pidfd: int, number: int) -> None:
+    try:
+        if pidfd >= 0:
+            _signal.pidfd_send_signal(pidfd, number)
+    except ProcessLookupError:
+        pass  # Its exit code is on the way.
+
+
+def _process(record: "Record", pid: int, request: Request) -> "Json":
+    """The container's own process object with the request laid on it."""
+    process = record.container.exec_defaults()
+    process["args"], process["terminal"] = request.argv, request.tty
+    process.pop("consoleSize", None)
+    if request.workdir:
+        if not request.workdir.startswith("/"):
+            raise UsageError(f"--workdir {request.workdir!r} is not an absolute path")
+        process["cwd"] = request.workdir
+    account = None
+    if request.user is not None:
+        account = Accounts([f"/proc/{pid}/root"]).find(request.user)
+        process["user"] = {"uid": account.uid, "gid": account.gid, "additionalGids": _groups(account, request.user)}
+    if account or request.privileged:
+        process["capabilities"] = _capabilities(process, request.privileged)
+    process["env"] = _env(record, process, request, account)
+    return validate_process(process)
+
+
+def _groups(account: Account, user: str) -> "list[int]":
+    host = Host.probe()
+    # A single-id map denies setgroups(2) (user_namespaces(7)).
+    return account.groups if ":" not in user and (host.privileged or host.subordinate("gid")[1]) else []
+
+
+def _capabilities(process: "Json", privileged: bool) -> "Json":
+    """Those of the container, or all; who is not root has them in reserve only, for set-user-ID programs."""
+    own = process.get("capabilities") or {}
+    bounding = list(NAMES) if privileged else list(own.get("bounding") or [])
+    held = bounding if not process["user"]["uid"] else []
+    return {"bounding": bounding, "permitted": held, "effective": held, "inheritable": [], "ambient": []}
+
+
+def _env(record: "Record", process: "Json", request: Request, account: "Account | None") -> "list[str]":
+    values = dict(entry.partition("=")[::2] for entry in process.get("env") or ())
+    if account and not any(entry.startswith("HOME=") for entry in record.data["config"].get("env") or ()):
+        values["HOME"] = account.home
+    if request.tty:
+        values.setdefault("TERM", "xterm")
+    values.update(entry.partition("=")[::2] for entry in request.env)
+    return [f"{name}={value}" for name, value in values.items()]

@@ -2,7 +2,8 @@
 
     DATA/containers/.names/NAME   a symbolic link to the id: whoever makes it has the name
     DATA/containers/ID/           0700; an flock on it serialises the commands on one container
-        config.json     what was asked for, the image's part included; written once (fsync, rename)
+        config.json     what was asked for, the image's part included; written once (rename, fsync)
+        health.json     what health checks have found
         life.json       how often it was started, and what the kernel does not remember
         exit            "CODE STARTED FINISHED LOST", by the monitor when the process has ended
         log, log.1 ...  its output
@@ -20,8 +21,9 @@ from ..container import Container, default_data, default_root
 from ..errors import ExistsError, NotFoundError, SpecError, StateError, UsageError
 from ..jsontext import dump_json, parse_json
 from ..monitor import Exit, read_exit
-from ..state import StateDir, make_root, read_file, unlock
+from ..state import StateDir, living, make_root, read_file, unlock
 from .names import check_name, new_name
+from .trees import remove_tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,18 +66,37 @@ class Record:
 
     def write(self, data: "Json") -> None:
         self._data = data
-        self._write("config.json", dump_json(data).encode("utf-8", "surrogateescape"))
+        self.write_json("config.json", data)
+
+    def sync(self) -> None:
+        """Bring it to disk: it is to outlive a crash of the machine."""
+        fd = posix.open(self.path + "/config.json", posix.O_RDONLY | posix.O_CLOEXEC)
+        try:
+            posix.fsync(fd)
+        finally:
+            posix.close(fd)
 
     # ---- its life
 
     def life(self) -> "Json":
-        try:
-            return self._read("life.json")
-        except NotFoundError:
-            return {}
+        return self.read_optional("life.json")
 
     def update_life(self, **changes: object) -> None:
-        self._write("life.json", dump_json({**self.life(), **changes}).encode("utf-8", "surrogateescape"))
+        self.write_json("life.json", {**self.life(), **changes})
+
+    def read_optional(self, name: str) -> "Json":
+        """A file beside config.json; empty when it is not there, or was lost in a crash (it is not synced)."""
+        try:
+            return self._read(name)
+        except NotFoundError:
+            return {}
+        except StateError:
+            if posix.stat(f"{self.path}/{name}").st_size:
+                raise
+            return {}
+
+    def write_json(self, name: str, value: "Json") -> None:
+        self._write(name, dump_json(value).encode("utf-8", "surrogateescape"))
 
     def exit(self) -> "Exit | None":
         """None until it has ended; the one of its last start."""
@@ -98,10 +119,10 @@ class Record:
 
     def monitor(self) -> int:
         """Pid of its monitor while that lives, else 0."""
-        return self.state_dir.monitor()
+        return self.state_dir.monitor() or living(str(self.life().get("monitor") or ""))
 
     def status(self) -> str:
-        """docker's: created, running, paused, restarting, exited or dead (being removed)."""
+        """docker's: created, running, paused, restarting or exited."""
         state = self.state_dir
         if state.process():
             return "paused" if self.container.is_frozen() else "running"
@@ -109,13 +130,14 @@ class Record:
 
     def idle_status(self, life: "Json") -> str:
         """The status of one that has no process, and this `life`."""
-        if life.get("removing"):
-            return "dead"
-        if not life.get("starts"):
+        if not life.get("starts") and not self.exit():
             return "created"
         if life.get("restart_at") and self.monitor():
             return "restarting"
-        return "exited"
+        if life.get("launching"):
+            return "created"
+        # Its monitor is about to write down how it has ended.
+        return "running" if self.state_dir.monitor() and not self.exit() else "exited"
 
     def take_damaged(self) -> None:
         """Let `data` tell what can be told without config.json: a damaged record hides no container (RULES 20)."""
@@ -131,10 +153,11 @@ class Record:
 
     def exit_code(self) -> int:
         """Of the last start that has ended; 0 before."""
-        found = self.exit()
+        found, life = self.exit(), self.life()
         if found:
             return found.code
-        return _UNKNOWN_EXIT if self.life().get("starts") and not self.state_dir.process() else 0
+        ended = life.get("starts") and not life.get("launching") and not self.state_dir.process()
+        return _UNKNOWN_EXIT if ended else 0
 
     def running_pid(self) -> int:
         """Its process; StateError when there is none."""
@@ -252,6 +275,7 @@ def rename_record(record: Record, name: str) -> None:
     old = record.name
     claim_name(name, record.id)
     record.write({**record.data, "name": name})
+    record.sync()
     release_name(old, record.id)
 
 
@@ -315,18 +339,6 @@ def exists() -> "Callable[[str], bool]":
     from ..state import container_ids
 
     return {*record_ids(), *container_ids(default_root())}.__contains__
-
-
-def remove_tree(path: str) -> None:
-    """rm -rf, whatever the container has made there; nothing is followed."""
-    from shutil import rmtree
-
-    rmtree(path, ignore_errors=False, onerror=_forgive)
-
-
-def _forgive(_function: object, _path: str, info: "Any") -> None:
-    if not isinstance(info[1], FileNotFoundError):
-        raise info[1]
 
 
 def _unlink(path: str) -> None:

@@ -8,6 +8,7 @@ import posix
 
 from ..errors import NotFoundError, StateError, UnsupportedError
 from ..quantities import duration, timestamp
+from . import health
 from .connections import settings_of
 from .hostconfig import host_config
 from .listing import has_health_check, labels_of
@@ -85,11 +86,12 @@ def _state(record: "Record", config: "ContainerConfig") -> "Json":
         "FinishedAt": timestamp(0 if running or not ended else ended.finished),
     }
     if has_health_check(record.data["config"]):
-        known = life.get("health") or {}
+        known = health.read(record)
+        results = known.get("log") or []
         state["Health"] = {
-            "Status": str(known.get("Status") or ("starting" if running else "none")),
-            "FailingStreak": int(known.get("FailingStreak") or 0),
-            "Log": known.get("Log") or [],
+            "Status": str(known.get("status") or ("starting" if running else "none")),
+            "FailingStreak": int(known.get("failing") or 0),
+            "Log": [{**one, "Start": timestamp(one["Start"]), "End": timestamp(one["End"])} for one in results],
         }
     if config.log_driver != "none" and ended and ended.lost:
         state["LogBytesLost"] = ended.lost
