@@ -1,10 +1,14 @@
 """Reading the events that journal.py notes: those that have been, and those that come."""
 
 import posix
+import select
 import time
 
+from ..container import default_root
 from ..errors import SpecError
 from ..jsontext import parse_json
+from ..state import make_root
+from ..syscalls import watch_directory
 from . import journal
 from .filters import has_labels
 
@@ -16,8 +20,8 @@ if TYPE_CHECKING:
     Json = dict[str, Any]
 
 FILTERS = ("container", "event", "image", "label", "network", "type", "volume")
-_PAUSE = 0.1
-"""Seconds between two looks at a file that nobody writes to."""
+_PAUSE, _SHORT_PAUSE = 1000, 100
+"""Milliseconds between two looks at a file that nobody writes to: where the kernel tells of writing, and where not."""
 _CHUNK = 1 << 16
 
 
@@ -69,6 +73,7 @@ def _lines(until: "int | None", *, past: bool) -> "Iterator[bytes]":
     old: list[_Tail] = []
     if not past:
         tail.skip()
+    change = _Change()
     try:
         while True:
             is_over = until is not None and time.time_ns() > until
@@ -83,10 +88,34 @@ def _lines(until: "int | None", *, past: bool) -> "Iterator[bytes]":
                 old.append(tail)
                 tail = _Tail(journal.path())
                 continue
-            time.sleep(_PAUSE)
+            change.wait(until)
     finally:
+        change.close()
         for one in [*old, tail]:
             one.close()
+
+
+class _Change:
+    """Waits until something happens in the directory of the journal (inotify(7)), or for a little while."""
+
+    def __init__(self) -> None:
+        self._poll = select.poll()
+        try:
+            make_root(default_root())
+            self._fd = watch_directory(default_root())
+            self._poll.register(self._fd, select.POLLIN)
+        except OSError:
+            self._fd = -1  # The user has no more of them.
+
+    def wait(self, until: "int | None") -> None:
+        longest = _PAUSE if self._fd >= 0 else _SHORT_PAUSE
+        left = longest if until is None else max(0, until - time.time_ns()) // 1_000_000 + 1
+        if self._poll.poll(min(longest, left)):
+            posix.read(self._fd, _CHUNK)
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            posix.close(self._fd)
 
 
 class _Tail:
