@@ -9,7 +9,7 @@ import fcntl
 import posix
 import sys
 from _struct import pack
-from errno import EACCES, EAGAIN, EBADMSG, EINTR, EINVAL, EISDIR, ENOENT, ENOEXEC, ENOTDIR, EPERM
+from errno import EACCES, EAGAIN, EBADMSG, EINTR, EINVAL, EISDIR, ENOENT, ENOEXEC, ENOSPC, ENOTDIR, EPERM, EROFS
 
 from .errors import CommandNotExecutableError, CommandNotFoundError, LaunchError, WarrenError, WorkingDirectoryError
 from .steps import (
@@ -340,6 +340,10 @@ def _hint(op: str, errno: int) -> str:
         return "bpf(2) is not permitted here"
     if errno == ENOENT and op == "open_tree":
         return "the source of a mount does not exist"
+    if op == "monitor_log":
+        return "can the log be written there?"
+    if op == "monitor" and errno in (ENOSPC, EROFS):
+        return "is there room where containers are kept?"
     if errno == EACCES and op == "oom_score_adj":
         return "lowering it needs CAP_SYS_RESOURCE"
     if op in ("scheduler", "io_priority") and errno == EPERM:
