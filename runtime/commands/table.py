@@ -11,6 +11,7 @@ MODULES = {
     "containers": "create inspect kill pause rename restart rm run start stop unpause wait",
     "images": "commit diff history image images import load login logout pull push rmi save search tag untag",
     "system": "doctor system",
+    "volumes": "volume",
 }
 HOMES = {name: module for module, names in MODULES.items() for name in names.split()}
 FUNCTIONS = {"import": "import_image"}

@@ -551,11 +551,12 @@ class _Builder:
                 raise UsageError("--keep-changes and --write exclude each other")
             return None
         keep = absolute_path(config.keep_changes) if config.keep_changes else ""
-        if keep and not self.host.privileged:
-            raise UnsupportedError("--keep-changes needs root", hint="mount a directory with -v instead")
         if keep:
             need_directory(keep, "--keep-changes")
         if self.on_host and not self.host.privileged:
+            if keep:
+                hint = "use an image or --rootfs, or mount a directory with -v"
+                raise UnsupportedError("--keep-changes of the host's root needs root", hint=hint)
             return Layers([])
         return Layers(list(config.layers) or [self.root], keep, bool(self.idmap))
 

@@ -61,13 +61,30 @@ def create(config: ContainerConfig, pull: str = "missing", fetch: "Fetch | None"
             store = Store()
             image = take_image(config, store, pull, fetch)
             chains = image.chains
+        if _wants_mounts(config):
+            from .volumes import resolve
+
+            config.resolved_mounts = resolve(config)
         head = _head(config, image, chains)
         if image and store.notes:
             head["notes"] = {"image": "; ".join(store.notes)}
         return make_record(config.id, config.name, head)
     except BaseException:
+        _release_volumes(config, remove=True)
         _release_image(config.id)
         raise
+
+
+def _wants_mounts(config: ContainerConfig) -> bool:
+    return bool(config.volumes or config.mounts or config.tmpfs or config.volumes_from or config.image_volumes)
+
+
+def _release_volumes(config: ContainerConfig, *, remove: bool) -> None:
+    if config.resolved_mounts:
+        from ..config.mounts import Wish
+        from .volumes import release
+
+        release([Wish.from_dict(entry) for entry in config.resolved_mounts], config.id, remove=remove)
 
 
 def _check(config: ContainerConfig) -> None:
@@ -119,14 +136,15 @@ def start(record: Record, monitor: "Monitor | None" = None, *, restarting: bool 
         monitor = monitor or monitor_of(record, config)[0]
         try:
             options = Options(monitor=monitor, size=terminal_size() if config.tty else (0, 0))
-            pid = Launch(config, options, record.root).run()
+            launch = Launch(config, options, record.root, fill=not life.get("filled"), scratch=not _keeps(record))
+            pid = launch.run()
         except WarrenError as error:
             _note_failure(record, error)
             raise
         finally:
             monitor.close()
         notes = {**options.enforced, **record.data.get("notes", {})}
-        record.update_life(enforced=notes, launching=False, restart_at=0, monitor="")
+        record.update_life(enforced=notes, launching=False, restart_at=0, monitor="", filled=True)
         journal.note(record, "start")
         return pid
 
@@ -177,6 +195,11 @@ def configured(record: Record) -> ContainerConfig:
     if not config.keep_changes and not config.write and (config.layers or config.rootfs):
         config.keep_changes = record.path
     return config
+
+
+def _keeps(record: Record) -> bool:
+    """Whether the user insists on a directory for the changes of the root."""
+    return bool(record.data["config"].get("keep_changes"))
 
 
 def _note_failure(record: Record, error: WarrenError) -> None:
@@ -333,9 +356,10 @@ def remove(record: Record, *, force: bool = False, volumes: bool = False) -> Non
 
 def discard(record: Record, *, volumes: bool = False) -> None:
     """Remove all that is kept of a container that has been settled.  Lock held."""
+    config: ContainerConfig | None = None
     try:
         journal.note(record, "destroy")
-        name = record.name
+        name, config = record.name, record.config()
     except StateError:
         name = ""  # What is damaged can be removed, too.
     gone = f"{containers_root()}/{_GONE}{record.id}"
@@ -343,6 +367,8 @@ def discard(record: Record, *, volumes: bool = False) -> None:
     if name:
         release_name(name, record.id)
     _release_image(record.id)
+    if config:
+        _release_volumes(config, remove=volumes)
     remove_tree(gone)
 
 
