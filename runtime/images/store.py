@@ -150,7 +150,7 @@ class Store:
         try:
             for name in os.listdir(self.root + "/partial"):
                 os.unlink(f"{self.root}/partial/{name}")
-            self._collect(lambda _container: False)
+            self._collect(self._is_kept)
         finally:
             os.close(fd)
 
@@ -348,7 +348,7 @@ class Store:
         """Keep these layers while the container exists; NotFoundError when they have just been collected."""
         fd = self._lock(fcntl.LOCK_SH)
         try:
-            # Not synced: a container does not outlive the machine.
+            # Not synced: what a container needs that outlives the machine is in its own record, too.
             with open(f"{self.root}/users/{container}", "wb") as file:
                 file.write(dump_json({"chains": chains}).encode())
             if missing := next((chain for chain in chains if not self.has_layer(chain)), ""):
@@ -365,11 +365,25 @@ class Store:
 
     def chains_in_use(self, exists: "Callable[[str], bool]") -> "list[list[str]]":
         """What each container that there is has taken."""
-        try:
-            containers = os.listdir(self.root + "/users")
-        except FileNotFoundError:
-            return []
-        return [self._used(container) for container in containers if exists(container)]
+        return [self._used(container) for container in sorted(self._users()) if exists(container)]
+
+    def _users(self) -> "set[str]":
+        """Ids of containers that have taken layers, of those that are kept even if the note here is lost."""
+        found: set[str] = set()
+        for directory in (self.root + "/users", self._records):
+            try:
+                found |= {name for name in os.listdir(directory) if name[0] != "."}
+            except FileNotFoundError:
+                continue
+        return found
+
+    @property
+    def _records(self) -> str:
+        """Where the containers that are kept lie (engine/records.py)."""
+        return os.path.dirname(self.root) + "/containers"
+
+    def _is_kept(self, container: str) -> bool:
+        return os.path.exists(f"{self._records}/{container}/config.json")
 
     # ---- removal
 
@@ -394,7 +408,7 @@ class Store:
             image = self._load_whole(digest)
             blobs |= {digest, image.id, *(layer.digest for layer in image.manifest.layers)}
             chains |= set(image.chains)
-        for container in os.listdir(self.root + "/users"):
+        for container in self._users():
             if exists(container):
                 chains |= set(self._used(container))
             else:
@@ -430,9 +444,17 @@ class Store:
             ) from error
 
     def _used(self, container: str) -> "list[str]":
-        with open(f"{self.root}/users/{container}", "rb") as file:
-            found = parse_json(file.read(), "users of the store")
-        return list(found.get("chains") or ()) if isinstance(found, dict) else []
+        """What a container needs: by the note here and, as that may be lost or torn by a crash, by its own record."""
+        for path in (f"{self.root}/users/{container}", f"{self._records}/{container}/config.json"):
+            try:
+                with open(path, "rb") as file:
+                    told = parse_json(file.read(), path)
+            except (FileNotFoundError, NotADirectoryError, SpecError):
+                continue
+            chains = told.get("chains") if isinstance(told, dict) else None
+            if isinstance(chains, list):
+                return [str(chain) for chain in chains]
+        return []
 
 
 class Partial:
