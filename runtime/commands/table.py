@@ -14,6 +14,7 @@ MODULES = {
     "inspecting": "inspect",
     "listing": "ps",
     "system": "doctor system",
+    "volumes": "volume",
 }
 HOMES = {name: module for module, names in MODULES.items() for name in names.split()}
 FUNCTIONS = {"import": "import_image", "exec": "exec_"}
