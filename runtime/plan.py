@@ -102,6 +102,7 @@ def create_plan(spec: "Spec", host: "Host", cgroup: "Cgroup", wiring: Wiring) ->
     if wiring.keyring:
         plan.add("keyring", wiring.keyring, _KEY_USR_SEARCH)
     network.take_devices(plan, spec)
+    network.take_links(plan, spec)
     plan.add("propagation", mount.SLAVE)
     if not host.privileged:
         root = _clone_sources(plan, spec, host, mounts, nodes)
