@@ -38,8 +38,12 @@ _SETS = {
     "anywhere6": ((PROTOCOL, PORT), 0, (IPV6, PORT)),
     "egress4": ((IPV4,), 0, ()),
     "egress6": ((IPV6,), 0, ()),
-    "allowed4": ((IPV4, IPV4, PROTOCOL, PORT), nft.INTERVAL | nft.TIMEOUT, ()),
-    "allowed6": ((IPV6, IPV6, PROTOCOL, PORT), nft.INTERVAL | nft.TIMEOUT, ()),
+    "allowed4": ((IPV4, IPV4, PROTOCOL, PORT), nft.INTERVAL, ()),
+    "allowed6": ((IPV6, IPV6, PROTOCOL, PORT), nft.INTERVAL, ()),
+    "resolved4": ((IPV4, IPV4, PROTOCOL, PORT), nft.TIMEOUT, ()),
+    "resolved6": ((IPV6, IPV6, PROTOCOL, PORT), nft.TIMEOUT, ()),
+    "reached4": ((IPV4, IPV4), nft.TIMEOUT, ()),
+    "reached6": ((IPV6, IPV6), nft.TIMEOUT, ()),
     "denied4": ((IPV4,), nft.COUNTED, ()),
     "denied6": ((IPV6,), nft.COUNTED, ()),
 }
@@ -106,6 +110,15 @@ def discard(items: "list[tuple[str, bytes]]") -> None:
                 pass
 
 
+def replace(item: "tuple[str, bytes]") -> None:
+    """Add an element, or let its time begin anew."""
+    new = _element(nft.NEWELEMENT, *item)
+    try:
+        commit([_element(nft.DELELEMENT, *item), new])
+    except FileNotFoundError:
+        commit([new])
+
+
 def _element(kind: int, name: str, item: bytes) -> "Message":
     family = BRIDGE if name in _GUARD_SETS else INET
     return nft.elements(kind, family, TABLE, name, item)
@@ -166,12 +179,21 @@ def restricted(interface: str, addresses: "list[str]") -> "list[tuple[str, bytes
 
 
 def allowed(
-    source: str, first: bytes, last: bytes, protocols: "tuple[int, int]", ports: "tuple[int, int]", seconds: int = 0
+    source: str, first: bytes, last: bytes, protocols: "tuple[int, int]", ports: "tuple[int, int]"
 ) -> "tuple[str, bytes]":
-    """What a container with egress rules may reach: intervals, both ends included; for ever, or for some seconds."""
+    """What a container with egress rules may reach: intervals, both ends included.  They must not overlap."""
     start = pack(source) + first + bytes((protocols[0], 0, 0, 0)) + port_key(ports[0])
     end = pack(source) + last + bytes((protocols[1], 0, 0, 0)) + port_key(ports[1])
-    return _family("allowed", source), nft.element(start, end=end, seconds=seconds)
+    return _family("allowed", source), nft.element(start, end=end)
+
+
+def resolved(source: str, address: str, protocol: int, port: int, seconds: int) -> "tuple[str, bytes]":
+    """An address that a name stands for, for some seconds; port 0 is every protocol and port."""
+    key = pack(source) + pack(address)
+    if not port:
+        return _family("reached", source), nft.element(key, seconds=seconds)
+    key += bytes((protocol, 0, 0, 0)) + port_key(port)
+    return _family("resolved", source), nft.element(key, seconds=seconds)
 
 
 def _family(name: str, address: str) -> str:
@@ -319,9 +341,10 @@ def _egress() -> "list[tuple[str, list[bytes]]]":
     discovery = _is(_V6) + nft.meta(nft.L4PROTO) + nft.compare(b"\x3a") + nft.payload(2, 0, 1)
     rules = [("egress", discovery + nft.compare(bytes((kind,))) + nft.verdict(RETURN)) for kind in (133, 135, 136)]
     for family, size, suffix in ((_V4, 1, "4"), (_V6, 4, "6")):
-        key = _source(family, 8) + _destination(family, 8 + size)
-        key += nft.meta(nft.L4PROTO, 8 + 2 * size) + nft.payload(2, 2, 2, 9 + 2 * size)
-        rules.append(("egress", _is(family) + key + nft.lookup("allowed" + suffix) + nft.verdict(RETURN)))
+        pair = _source(family, 8) + _destination(family, 8 + size)
+        key = pair + nft.meta(nft.L4PROTO, 8 + 2 * size) + nft.payload(2, 2, 2, 9 + 2 * size)
+        for name, what in (("allowed", key), ("resolved", key), ("reached", pair)):
+            rules.append(("egress", _is(family) + what + nft.lookup(name + suffix) + nft.verdict(RETURN)))
         rules.append(("egress", _is(family) + _source(family) + nft.lookup("denied" + suffix) + nft.verdict(DROP)))
     # Without an element to count in.
     rules.append(("egress", nft.verdict(DROP)))
@@ -353,3 +376,4 @@ def failure(error: OSError, what: str) -> WarrenError:
 
 def _errno_text(error: OSError) -> str:
     return str(error.strerror or "failed").lower()
+

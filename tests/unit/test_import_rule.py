@@ -45,6 +45,7 @@ HOMES = {
     "click": {"cli"},
     "rich": {"cli"},
     "pyroute2": {"network"},
+    "dnslib": {"network"},
     "ctypes": {"syscalls"},
     "prctl": {"syscalls"},
     "pytest": {"pytest_plugin"},
