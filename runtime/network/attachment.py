@@ -152,7 +152,7 @@ class _Preparation:
             "claims": [],
             "egress": list(request.egress) or None,
             "dns": list(request.dns),
-            "servers": [],
+            "resolver": [],
         }
 
     def run(self, wanted: "list[ports.Port]", owner: int) -> Attachment:
@@ -265,7 +265,6 @@ class _Preparation:
         request = self.request
         gateway = next((one.gateway for network in networks for one in network.subnets if not one.is_v6), "")
         conf = self._resolv_conf(networks)
-        self.record["servers"] = conf.servers
         own = [link[key] for link in self.record["links"] for key in ("ipv4", "ipv6") if link[key]]
         known = list(dict.fromkeys([self.record["hostname"], *([request.name] if request.name else [])]))
         contents = {
@@ -280,14 +279,16 @@ class _Preparation:
         servers = list(request.dns) or [one for one in host.servers if not names.is_loopback(one)]
         if any(self._wants_resolver(network) for network in networks):
             servers = [one.gateway for one in self._resolving(networks).subnets]
+            self.record["resolver"] = servers
         search = [] if list(request.dns_search) == ["."] else list(request.dns_search) or host.search
         return names.ResolvConf(servers, search, list(request.dns_option) or host.options)
 
     def _wants_resolver(self, network: Network) -> bool:
-        """Where containers know each other by name, where names open ways out, or where only the host knows servers."""
+        """Where containers know each other by name, where only the host reaches its servers, and with egress rules: other
+        servers would be a way out."""
         if not network.bridge:
             return False
-        if network.dns or (self.record["egress"] is not None and egress.has_names(self.record["egress"])):
+        if network.dns or self.record["egress"] is not None:
             return True
         host = names.of_host()
         return not self.request.dns and bool(host.servers) and all(names.is_loopback(one) for one in host.servers)
@@ -369,7 +370,7 @@ def drop(leases: Leases, container_id: str) -> None:
     for name in record.get("claims") or []:
         leases.unclaim_port(name)
     leases.forget(container_id)
-    if record.get("servers"):
+    if record.get("resolver"):
         _stop_resolvers(leases, networks)
 
 

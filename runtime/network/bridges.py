@@ -75,6 +75,11 @@ def rebuild(leases: "Leases") -> None:
     for network in definitions.load_all():
         if network.bridge in there:
             wanted += elements(network)
+    for network in definitions.load_all():
+        if leases.resolver(network.name):
+            from . import resolvers
+
+            wanted += resolvers.elements(network)
     for container_id, record in leases.records():
         wanted += of_container(container_id, record)
     if wanted:
@@ -94,7 +99,7 @@ def of_container(container_id: str, record: "Json") -> "list[tuple[str, bytes]]"
         for link in bridged:
             own = [link[key] for key in ("ipv4", "ipv6", "link_local") if link.get(key)]
             found += rules.restricted(link["host_name"], own)
-            found += egress.elements(record["egress"], record.get("servers") or [], own)
+            found += egress.elements(record["egress"], record.get("resolver") or [], own)
     return found
 
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 DEFAULT = "bridge"
 """Name of the network that containers are in if they name none, as docker's."""
 DEFAULT_BRIDGE = "warren0"
+RESOLVER_PORT = 21053
+"""Where a network's resolver listens on the gateway's address; below the ports that the kernel gives out."""
 _FIELDS = (
     "name", "id", "created", "driver", "subnets", "internal", "mtu", "bridge", "parent", "icc", "dns", "options",
     "labels", "masquerade",

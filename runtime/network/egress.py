@@ -13,6 +13,7 @@ import _socket
 
 from ..errors import UsageError
 from . import rules
+from .definitions import RESOLVER_PORT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -122,9 +123,9 @@ def _ports(text: str, word: str) -> "tuple[tuple[int, ...], tuple[int, int]]":
 
 
 def elements(texts: "Iterable[str]", servers: "Iterable[str]", sources: "list[str]") -> "list[tuple[str, bytes]]":
-    """What may be reached by address, from each of the container's; `servers` are its name servers."""
+    """What may be reached by address, from each of the container's; `servers` are where its resolver listens."""
     known = list(parse(texts) or [])
-    known += [_parse(f"[{server}]:53" if ":" in server else f"{server}:53") for server in servers]
+    known += [_parse(f"[{server}]:{RESOLVER_PORT}") for server in servers]
     found = []
     for size in (4, 16):
         spans = [(*_ends(rule.subnet), rule) for rule in known if rule.subnet]
@@ -170,6 +171,3 @@ def _ends(subnet: str) -> "tuple[int, int, int]":
     first = int.from_bytes(data, "big")
     return first, first | (1 << 8 * len(data) - int(bits)) - 1, len(data)
 
-
-def has_names(texts: "Iterable[str]") -> bool:
-    return any(rule.name for rule in parse(texts) or [])

@@ -1,6 +1,7 @@
 """Starts and stops a network's resolver (resolver.py): a process on the host that lives as long as its containers.
 
-Its sockets are bound here, so that queries wait in them while it starts, and nobody waits for it.
+It listens on the gateway's address, on a port of its own, and the packet filter leads port 53 there: a name server of the
+host, or a container that is one, is in nobody's way.  Its sockets are bound here, so that queries wait in them while it starts, and nobody waits for it.
 """
 
 import _signal
@@ -10,13 +11,14 @@ import sys
 
 from ..errors import WarrenError
 from ..state import start_time
+from . import rules
+from .definitions import RESOLVER_PORT, load
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .definitions import Network
     from .leases import Leases
 
-PORT = 53
 _CODE = "import sys; sys.path.insert(0, sys.argv[1]); from runtime.network.resolver import main; main(sys.argv[2:])"
 
 
@@ -34,6 +36,16 @@ def ensure(leases: "Leases", network: "Network") -> None:
         for sock in sockets:
             sock.close()
     leases.note_resolver(network.name, pid)
+    rules.add(elements(network))
+
+
+def elements(network: "Network") -> "list[tuple[str, bytes]]":
+    """What leads port 53 of the gateway to the resolver."""
+    return [
+        rules.published(protocol, subnet.gateway, 53, subnet.gateway, RESOLVER_PORT)
+        for subnet in network.subnets
+        for protocol in ("udp", "tcp")
+    ]
 
 
 def _bind(address: str) -> "list[_socket.socket]":
@@ -46,15 +58,14 @@ def _bind(address: str) -> "list[_socket.socket]":
             found.append(sock)
             if kind == _socket.SOCK_STREAM:
                 sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
-            sock.bind((address, PORT))
+            sock.bind((address, RESOLVER_PORT))
             if kind == _socket.SOCK_STREAM:
                 sock.listen(64)
     except OSError as error:
         for sock in found:
             sock.close()
         reason = (error.strerror or "failed").lower()
-        hint = "does a name server listen on every address? a network made with --disable-dns needs none"
-        raise WarrenError(f"resolver: cannot listen on {address} port {PORT}: {reason}", hint=hint) from error
+        raise WarrenError(f"resolver: cannot listen on {address} port {RESOLVER_PORT}: {reason}") from error
     return found
 
 
@@ -81,10 +92,14 @@ def _above(fd: int, lowest: int) -> int:
     return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, lowest)
 
 
-def stop(leases: "Leases", network: str) -> None:
+def stop(leases: "Leases", name: str) -> None:
     """End it, if it runs.  The lock is held."""
-    running = leases.resolver(network)
-    leases.forget_resolver(network)
+    running = leases.resolver(name)
+    leases.forget_resolver(name)
+    try:
+        rules.discard(elements(load(name)))
+    except (OSError, WarrenError):
+        pass  # The network is gone, or the table.
     if not running or start_time(running[0]) != running[1]:
         return
     try:
