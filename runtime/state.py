@@ -3,6 +3,8 @@
     ROOT/ID/            0700; an flock on it serialises the commands on one container
         state.json      the intent record: everything that a later command needs, written before the first resource
         pid             a symbolic link to "PID STARTTIME BOOTID", made once, as soon as the process exists
+        monitor         the same of its monitor, if it has one; made before `pid`
+        attach          the monitor's socket for those who want to attach
         fifo            `create` only: init holds it open until it executes the user's program
         report          where init writes what fails after `create` has returned
 
@@ -155,13 +157,23 @@ class StateDir:
 
     def record_pid(self, pid: int) -> None:
         """Note our child `pid`, which may have ended already: then as a process that is no more."""
-        posix.symlink(f"{pid} {start_time(pid, ended=True)} {boot_id()}", self.path + "/pid")
+        self._record("pid", pid)
+
+    def record_monitor(self, pid: int) -> None:
+        self._record("monitor", pid)
 
     def process(self) -> int:
         """Pid of the container's init while it lives, 0 otherwise; never another process that got its number."""
-        return self._living("pid")
+        return self._identify("pid")
 
-    def _living(self, name: str) -> int:
+    def monitor(self) -> int:
+        """Pid of the container's monitor while it lives, 0 otherwise."""
+        return self._identify("monitor")
+
+    def _record(self, name: str, pid: int) -> None:
+        posix.symlink(f"{pid} {start_time(pid, ended=True)} {boot_id()}", f"{self.path}/{name}")
+
+    def _identify(self, name: str) -> int:
         try:
             pid, started, boot = posix.readlink(f"{self.path}/{name}").split(" ")
         except (OSError, ValueError):
@@ -169,10 +181,6 @@ class StateDir:
         if boot != boot_id() or start_time(int(pid)) != started:
             return 0
         return int(pid)
-
-    def monitor(self) -> int:
-        """Pid of the container's monitor while it lives, 0 otherwise."""
-        return self._living("monitor")
 
     # ---- start
 

@@ -10,6 +10,7 @@ from ..errors import LaunchError
 from ..host import Host
 from ..launch import Options
 from ..spec import Bundle
+from . import networking
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Launch:
         Raises what Container.run() raises; nothing is left then.
         """
         self._join_containers()
+        networking.settle_mode(self.config, self.options)
         try:
             return self._run()
         except LaunchError as error:
@@ -53,18 +55,22 @@ class Launch:
         The range of ids shown is the first one, since a real one is only taken by a launch.
         """
         self._join_containers()
+        networking.settle_mode(self.config, self.options)
         spec = make_spec(self.config, Host.probe(), _FIRST_RANGE, {})
         return self.container.plan(Bundle("/", spec, raw_config(spec)), self.options, detached=False)
 
     def release(self) -> None:
         release_ids(self.root, self.config.id)
+        networking.release(self.config.id, self.root)
 
     def _run(self) -> int:
         host, config = Host.probe(), self.config
         try:
             leased = wants_userns(config, host) and host.privileged
             first = lease_ids(self.root, config.id) if leased else 0
+            attachment = networking.attach(config, self.options, self.root, first)
             spec = make_spec(config, host, first, self.options.enforced)
+            networking.name_links(spec, attachment)
             make_sources(config.volumes)
             return self.container.run(Bundle("/", spec, raw_config(spec)), self.options)
         except BaseException:

@@ -8,15 +8,18 @@ first: `warren run` in the foreground, the monitor's event program, or the next 
 """
 
 import posix
+import sys
 import time
 
 from ..config import ContainerConfig
 from ..config.ids import release_ids
+from ..console import terminal_size
 from ..errors import NotFoundError, StateError, UnsupportedError, WarrenError
 from ..launch import Options
+from ..monitor import Events, make_monitor
 from ..quantities import signal_number
 from ..state import container_ids, poll_end
-from . import journal
+from . import journal, logs, networking
 from .launching import Launch, clean_up
 from .names import new_id
 from .records import Record, containers_root, find, make_record, record_ids, release_name, remove_tree, rename_record
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..images.store import Image
+    from ..launch import Monitor
+    from ..monitor import Client
     from .images import Fetch
 
     Json = dict[str, Any]
@@ -53,7 +58,10 @@ def create(config: ContainerConfig, pull: str = "missing", fetch: "Fetch | None"
             store = Store()
             image = take_image(config, store, pull, fetch)
             chains = image.chains
-        return make_record(config.id, config.name, _head(config, image, chains))
+        head = _head(config, image, chains)
+        if image and store.notes:
+            head["notes"] = {"image": "; ".join(store.notes)}
+        return make_record(config.id, config.name, head)
     except BaseException:
         _release_image(config.id)
         raise
@@ -72,8 +80,8 @@ def _head(config: ContainerConfig, image: "Image | None", chains: "list[str]") -
     }
 
 
-def start(record: Record, options: "Options | None" = None) -> int:
-    """Start it; its pid.  A container that runs is left alone.
+def start(record: Record, monitor: "Monitor | None" = None) -> int:
+    """Start it; its pid.  A container that runs is left alone.  `monitor` is by default one without an owner.
 
     Raises what a launch raises; the container is there then, with the error and its exit code.
     """
@@ -86,18 +94,53 @@ def start(record: Record, options: "Options | None" = None) -> int:
         record.forget_exit()
         record.update_life(
             starts=int(life.get("starts") or 0) + 1, started=time.time_ns(), stopped=False, restart_at=0,
-            oom_killed=False, error="", enforced={},
+            oom_killed=False, timed_out=False, error="", enforced={},
         )  # fmt: skip
-        options = options or Options()
-        launch = Launch(config, options, record.root)
+        monitor = monitor or monitor_of(record, config)[0]
         try:
-            pid = launch.run()
+            options = Options(monitor=monitor, size=terminal_size() if config.tty else (0, 0))
+            pid = Launch(config, options, record.root).run()
         except WarrenError as error:
             _note_failure(record, error)
             raise
-        record.update_life(enforced=options.enforced)
+        finally:
+            monitor.close()
+        record.update_life(enforced={**options.enforced, **record.data.get("notes", {})})
         journal.note(record, "start")
         return pid
+
+
+def monitor_of(record: Record, config: ContainerConfig, *, owner: bool = False) -> "tuple[Monitor, Client | None]":
+    """What keeps its output and its exit code, and runs event.py; with `owner` also a client that is attached to it."""
+    return make_monitor(
+        terminal=config.tty,
+        stdin=config.interactive,
+        stdin_once=config.interactive and owner,
+        log=logs.log_of(record.path, config),
+        exit_directory=record.path,
+        events=Events(event_argv(record.id), _environment(), event_timer(config)),
+        owner=owner,
+    )
+
+
+def event_argv(container_id: str) -> "list[str]":
+    """The command that the monitor runs: `warren _event ID`, by way of the interpreter that runs us."""
+    site = __file__.rpartition("/runtime/")[0]
+    code = "import sys;sys.path.insert(0,sys.argv.pop(1));from cli import main;main()"
+    return [sys.executable, "-I", "-S", "-X", "utf8", "-c", code, site, "_event", container_id]
+
+
+def _environment() -> "list[str]":
+    """What places of files depend on."""
+    wanted = (b"PATH", b"HOME", b"USER", b"XDG_RUNTIME_DIR", b"XDG_DATA_HOME", b"XDG_STATE_HOME", b"XDG_CONFIG_HOME",
+              b"DBUS_SESSION_BUS_ADDRESS")  # fmt: skip
+    found = [name + b"=" + posix.environ[name] for name in wanted if name in posix.environ]
+    return [entry.decode("utf-8", "surrogateescape") for entry in found]
+
+
+def event_timer(config: ContainerConfig) -> "tuple[int, str]":
+    """When event.py is wanted for the first time, in milliseconds; (0, "") if only at the end."""
+    return (max(1, int(config.timeout * 1000)), "timer") if config.timeout else (0, "")
 
 
 def configured(record: Record) -> ContainerConfig:
@@ -133,6 +176,7 @@ def settle(record: Record) -> None:
         pass
     record.container.delete(force=True)
     release_ids(record.root, record.id)
+    networking.release(record.id, record.root)
 
 
 def finish(record: Record) -> None:
@@ -140,11 +184,12 @@ def finish(record: Record) -> None:
     try:
         with record:
             ended = record.exit()
+            if record.state_dir.process() or not ended:
+                return
             settle(record)
-            if ended and not record.state_dir.exists():
-                journal.note(record, "die", exitCode=str(ended.code))
-                if record.config().auto_remove:
-                    discard(record, volumes=True)
+            journal.note(record, "die", exitCode=str(ended.code))
+            if record.config().auto_remove:
+                discard(record, volumes=True)
     except NotFoundError:
         pass
 

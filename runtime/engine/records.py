@@ -19,6 +19,7 @@ from ..config import ContainerConfig
 from ..container import Container, default_data, default_root
 from ..errors import ExistsError, NotFoundError, SpecError, StateError, UsageError
 from ..jsontext import dump_json, parse_json
+from ..monitor import Exit, read_exit
 from ..state import StateDir, make_root, read_file, unlock
 from .names import check_name, new_name
 
@@ -31,19 +32,6 @@ if TYPE_CHECKING:
 
 _UNKNOWN_EXIT = 137
 """Of a container whose monitor was killed: the kernel has killed the container with it."""
-
-
-class Exit:
-    """How a container's process has ended; times in nanoseconds since 1970."""
-
-    __slots__ = ("code", "finished", "lost", "started")
-
-    def __init__(self, code: int, started: int, finished: int, lost: int = 0) -> None:
-        self.code = code
-        self.started = started
-        self.finished = finished
-        self.lost = lost
-        """Bytes of output that the log could not take."""
 
 
 class Record:
@@ -91,10 +79,7 @@ class Record:
 
     def exit(self) -> "Exit | None":
         """None until it has ended; the one of its last start."""
-        try:
-            return Exit(*map(int, read_file(self.path + "/exit").split()))
-        except (OSError, ValueError, TypeError):
-            return None
+        return read_exit(self.path)
 
     def write_exit(self, code: int, started: int, finished: int) -> None:
         """What the monitor writes, for an end that it has not seen."""

@@ -21,6 +21,7 @@ LINES = [
         commands
         options
         engine doctor
+        monitor
         config network vm
         images
         container
