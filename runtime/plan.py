@@ -124,6 +124,7 @@ def create_plan(spec: "Spec", host: "Host", cgroup: "Cgroup", wiring: Wiring) ->
     plan.add("chroot" if wiring.no_pivot else "pivot_root")
     uts.set_names(plan, spec)
     network.raise_loopback(plan, spec)
+    network.quiet_links(plan, spec)
     for key, value in ((spec.config.get("linux") or {}).get("sysctl") or {}).items():
         plan.add("sysctl", _sysctl_path(key), value)
     rootfs.finish(plan, root, spec)

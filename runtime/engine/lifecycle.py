@@ -146,6 +146,7 @@ def event_timer(config: ContainerConfig) -> "tuple[int, str]":
 def configured(record: Record) -> ContainerConfig:
     """Its configuration with what depends on where things are: the layers, and where changes are kept."""
     config = record.config()
+    config.name = record.name
     if record.data.get("chains"):
         from ..images.store import Store
 

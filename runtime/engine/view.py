@@ -1,6 +1,7 @@
 """What is told of containers, in docker's words and keys."""
 
 from ..errors import NotFoundError
+from . import networking
 from .records import find
 
 TYPE_CHECKING = False
@@ -44,6 +45,7 @@ def describe(record: "Record") -> "Json":
         "Image": data.get("image_id"),
         "RestartCount": int(life.get("restarts") or 0),
         "LogPath": record.path + "/log",
+        "NetworkSettings": networking.settings(record.id, record.root),
         "enforced": life.get("enforced") or {},
     }
 

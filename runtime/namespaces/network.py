@@ -26,6 +26,13 @@ def take_devices(plan: LaunchPlan, spec: "Spec") -> None:
         plan.add("netlink", "netDevices")
 
 
+def quiet_links(plan: LaunchPlan, spec: "Spec") -> None:
+    """Where the addresses of a link are given, what neighbours advertise is not believed."""
+    for link in spec.links:
+        if any([":" in address for address in link.addresses]):
+            plan.add("sysctl", f"net/ipv6/conf/{link.name}/accept_ra", "0")
+
+
 def take_links(plan: LaunchPlan, spec: "Spec") -> None:
     """Wait for Options.connect(), before anything that may look for the interfaces."""
     if spec.links:

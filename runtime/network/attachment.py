@@ -138,6 +138,28 @@ def prepare(request: Request, container_id: str, root: str, owner: int = 0) -> A
             raise
 
 
+def files_only(request: Request, container_id: str, root: str, owner: int, *, host: bool) -> Attachment:
+    """The names of a container without a network, or on the host's."""
+    check(request)
+    servers = names.of_host()
+    conf = names.ResolvConf(
+        request.dns or servers.servers, request.dns_search or servers.search, request.dns_option or servers.options
+    )
+    added = names.added_hosts(request.add_host, "127.0.0.1" if host else "")
+    hostname = request.hostname or (posix.uname().nodename if host else container_id[:12])
+    contents = {
+        "hosts": names.hosts_of_host(added) if host else names.hosts(["127.0.1.1"], [hostname], added, ""),
+        "hostname": hostname + "\n",
+    }
+    if host or request.dns:
+        contents["resolv.conf"] = str(conf)
+    with Leases(root) as leases:
+        record: Json = {"owner": leases.owner(), "name": request.name, "links": [], "ports": []}
+        leases.write(container_id, record)
+        mounts = names.write(f"{leases.path}/files/{container_id}", contents, owner)
+    return Attachment(record, (), mounts)
+
+
 class _Preparation:
     def __init__(self, leases: Leases, request: Request, container_id: str) -> None:
         self.leases = leases
@@ -161,7 +183,7 @@ class _Preparation:
         words = self.request.networks or [""]
         if len(words) > _MOST_LINKS:
             raise UsageError(f"--network: {len(words)} networks", hint=f"{_MOST_LINKS} at most")
-        made = [self._link(number, *split_word(word)) for number, word in enumerate(words)]
+        made = [self.link(number, *split_word(word)) for number, word in enumerate(words)]
         networks = [network for network, _ in made]
         record_links: list[Json] = self.record["links"]
         if len({link["network"] for link in record_links}) < len(record_links):
@@ -177,7 +199,7 @@ class _Preparation:
         self._start_resolvers(networks)
         return Attachment(self.record, tuple(link for _, link in made), mounts)
 
-    def _link(self, number: int, name: str, options: "dict[str, list[str]]") -> "tuple[Network, Link]":
+    def link(self, number: int, name: str, options: "dict[str, list[str]]") -> "tuple[Network, Link]":
         network = bridges.load(name)
         mtu = bridges.ensure(self.leases, network)
         request = self.request
@@ -357,6 +379,10 @@ def drop(leases: Leases, container_id: str) -> None:
         _unclaim_all(leases, container_id)
         leases.forget(container_id)
         return
+    if record.get("mode"):
+        from . import private
+
+        private.stop(f"{leases.path}/files/{container_id}")
     try:
         rules.discard(bridges.of_container(container_id, record))
     except (OSError, WarrenError):

@@ -8,7 +8,7 @@ to our bridges (rules.py): the host does not become a router.
 import _socket
 import posix
 
-from . import links, nft, rules
+from . import definitions, links, nft, rules
 
 _V4 = "/proc/sys/net/ipv4/conf/"
 _V6 = "/proc/sys/net/ipv6/conf/"
@@ -34,12 +34,13 @@ def of_uplinks(place: str, *, v6: bool) -> None:
     Those that did not forward before are noted, in the directory `place` and in the set.
     """
     changed = []
+    ours = {network.bridge for network in definitions.load_all()}
     for index in links.interfaces_with_addresses():
         try:
             name = _socket.if_indextoname(index)
         except OSError:
             continue
-        if name == "lo":
+        if name == "lo" or name in ours:
             continue
         switched = _switch(f"{_V4}{name}/forwarding")
         if v6:
