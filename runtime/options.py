@@ -126,7 +126,7 @@ _FOR_NETWORKS = ("publish", "publish_all", "egress", "network_alias", "ip", "ip6
 
 
 def _networks(words: "Sequence[str]", values: "dict[str, Any]") -> "tuple[str, list[str]]":
-    """The mode, and the names of networks of the mode bridge; "" where nothing is said: launching.py has the default."""
+    """The mode, and with bridge the names of networks; "" where nothing is said: networking.py has the default."""
     modes = [word for word in words if word in _MODES or word.startswith(("container:", "ns:"))]
     if not modes:
         return ("bridge", list(words)) if words else ("", [])

@@ -32,8 +32,13 @@ def network() -> None:
     click.option("--ipv6", is_flag=True, help="IPv6 too; a private subnet unless one is given."),
     click.option("--internal", is_flag=True, help="Without a way out or in."),
     click.option("--disable-dns", is_flag=True, help="Containers do not know each other by name."),
-    many("-o", "--opt", "options", help="mtu=, bridge=, icc=, masquerade=, parent=; docker's names too.",
-         metavar="KEY=VALUE"),
+    many(
+        "-o",
+        "--opt",
+        "options",
+        help="mtu=, bridge=, icc=, masquerade=, parent=; docker's names too.",
+        metavar="KEY=VALUE",
+    ),
     many("--label", "labels", help="Note something on the network.", metavar="KEY[=VALUE]"),
 )
 @click.argument("name")
@@ -48,7 +53,8 @@ def create(
     with Leases(default_root()):
         made = make.create(
             name, driver=driver, subnets=subnet, gateways=gateway, ranges=ip_range, ipv6=ipv6, internal=internal,
-            dns=not disable_dns, options=_pairs(options, "--opt"), labels=dict(text.partition("=")[::2] for text in labels),
+            dns=not disable_dns, options=_pairs(options, "--opt"),
+            labels=dict(text.partition("=")[::2] for text in labels),
         )  # fmt: skip
     click.echo(made.name)
 
@@ -187,7 +193,7 @@ def repair(firewall: bool) -> None:
 @network.command()
 @click.option("-f", "--force", is_flag=True, help="Do not ask.")
 def reset(force: bool) -> None:
-    """Take bridges, rules and forwarding out of the kernel.  Definitions stay; running containers lose their network."""
+    """Take bridges, rules and forwarding out of the kernel.  Definitions stay; containers lose their network."""
     from ..network import bridges
     from ..network.attachment import sweep
     from ..network.leases import Leases

@@ -1,8 +1,8 @@
 """Moves network devices of the host into a container (config-linux.md, "Network Devices").
 
 The host's half: our own socket takes a device out of our namespace, and one that `init` opened in the container's and
-passed to us sets it up there.  What becomes of it afterwards is the kernel's: with the namespace virtual devices end, and physical
-ones return.  Only containers that ask for it load this module.
+passed to us sets it up there.  What becomes of it afterwards is the kernel's: with the namespace virtual devices end,
+and physical ones return.  Only containers that ask for it load this module.
 """
 
 import posix

@@ -29,7 +29,7 @@ def take_devices(plan: LaunchPlan, spec: "Spec") -> None:
 def quiet_links(plan: LaunchPlan, spec: "Spec") -> None:
     """Where the addresses of a link are given, what neighbours advertise is not believed."""
     for link in spec.links:
-        if any([":" in address for address in link.addresses]):
+        if any(":" in address for address in link.addresses):
             plan.add("sysctl", f"net/ipv6/conf/{link.name}/accept_ra", "0")
 
 

@@ -306,8 +306,10 @@ class _Preparation:
         return names.ResolvConf(servers, search, list(request.dns_option) or host.options)
 
     def _wants_resolver(self, network: Network) -> bool:
-        """Where containers know each other by name, where only the host reaches its servers, and with egress rules: other
-        servers would be a way out."""
+        """Where containers know each other by name, where only the host reaches its servers, and with egress rules.
+
+        Other servers would be a way out.
+        """
         if not network.bridge:
             return False
         if network.dns or self.record["egress"] is not None:
@@ -332,7 +334,9 @@ def split_word(word: str) -> "tuple[str, dict[str, list[str]]]":
     for part in rest.split(",") if rest else ():
         key, equals, value = part.partition("=")
         if not equals or key not in ("ip", "ip6", "mac", "alias", "interface_name"):
-            raise UsageError(f"--network {word!r}: {part!r} is unknown", hint="ip=, ip6=, mac=, alias=, interface_name=")
+            raise UsageError(
+                f"--network {word!r}: {part!r} is unknown", hint="ip=, ip6=, mac=, alias=, interface_name="
+            )
         options.setdefault(key, []).append(value)
     interface = (options.get("interface_name") or ["eth0"])[-1]
     if not 0 < len(interface) <= links.NAME_LENGTH or "/" in interface or interface in (".", "..", "lo"):

@@ -75,8 +75,7 @@ def create(
 
 def create_default() -> Network:
     """The network of containers that name none: made when it is first needed."""
-    network = create(DEFAULT, options={"bridge": DEFAULT_BRIDGE}, dns=False)
-    return network
+    return create(DEFAULT, options={"bridge": DEFAULT_BRIDGE}, dns=False)
 
 
 def check_name(name: str) -> None:
@@ -185,14 +184,14 @@ def _parse(text: str, option: str) -> "Net":
 
 def _check_free(net: "Net", taken: "list[Net]") -> None:
     for other in taken:
-        if net.version == other.version and net.overlaps(other):  # type: ignore[arg-type]
+        if net.version == other.version and net.overlaps(other):
             raise UsageError(f"--subnet {net} overlaps {other}, which this host uses", hint="choose another")
 
 
 def _pick(taken: "list[Net]") -> "Net":
     for pool in _POOLS:
         for net in ipaddress.ip_network(pool).subnets(new_prefix=_PIECE):
-            if not any(net.version == other.version and net.overlaps(other) for other in taken):  # type: ignore[arg-type]
+            if not any(net.version == other.version and net.overlaps(other) for other in taken):
                 return net
     raise UsageError("no private subnet is free on this host", hint="use --subnet")
 
@@ -201,7 +200,7 @@ def _random_v6(taken: "list[Net]") -> "Net":
     """A unique local prefix (RFC 4193)."""
     while True:
         net = ipaddress.IPv6Network((bytes([0xFD]) + os.urandom(7) + bytes(8), 64))
-        if not any(other.version == 6 and net.overlaps(other) for other in taken):  # type: ignore[arg-type]
+        if not any(other.version == 6 and net.overlaps(other) for other in taken):
             return net
 
 

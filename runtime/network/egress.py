@@ -83,7 +83,7 @@ def _malformed(word: str) -> UsageError:
 
 
 def _subnet(text: str) -> str:
-    """"ADDRESS/BITS" with the host's bits cleared; "" for what is no address."""
+    """ "ADDRESS/BITS" with the host's bits cleared; "" for what is no address."""
     address, slash, bits = text.partition("/")
     try:
         data = _socket.inet_pton(_socket.AF_INET6 if ":" in address else _socket.AF_INET, address)
@@ -144,7 +144,8 @@ def _disjoint(spans: "list[tuple[int, int, Rule]]") -> "Iterator[tuple[int, int,
     The kernel refuses overlapping intervals of a concatenation (ENOTEMPTY).
     """
     edges = sorted({first for first, _, _ in spans} | {last + 1 for _, last, _ in spans})
-    for first, after in zip(edges, edges[1:], strict=False):
+    for number, first in enumerate(edges[:-1]):
+        after = edges[number + 1]
         here = [rule for low, high, rule in spans if low <= first and after - 1 <= high]
         if any(not rule.protocols for rule in here):
             yield first, after - 1, (0, 255), (0, 65535)
@@ -170,4 +171,3 @@ def _ends(subnet: str) -> "tuple[int, int, int]":
     data = rules.pack(address)
     first = int.from_bytes(data, "big")
     return first, first | (1 << 8 * len(data) - int(bits)) - 1, len(data)
-

@@ -12,8 +12,21 @@ from errno import EEXIST, ENODEV, EPERM
 
 from ..errors import WarrenError
 from ..netlink import (
-    CREATE, DELLINK, DUMP, EXCL, GETADDR, GETLINK, GETROUTE, NEWADDR, NEWLINK, NEWROUTE, SETLINK, Netlink, attribute,
-    attributes, nested,
+    CREATE,
+    DELLINK,
+    DUMP,
+    EXCL,
+    GETADDR,
+    GETLINK,
+    GETROUTE,
+    NEWADDR,
+    NEWLINK,
+    NEWROUTE,
+    SETLINK,
+    Netlink,
+    attribute,
+    attributes,
+    nested,
 )  # fmt: skip
 
 TYPE_CHECKING = False
@@ -127,7 +140,9 @@ def make(links: "tuple[Link, ...]", pid: int, fd: int) -> None:
         made = [link for link in links if link.kind != "tap"]
         try:
             for link in made:
-                ours.request(NEWLINK, _macvlan(link, pid) if link.kind == "macvlan" else _veth(link, pid), CREATE | EXCL)
+                ours.request(
+                    NEWLINK, _macvlan(link, pid) if link.kind == "macvlan" else _veth(link, pid), CREATE | EXCL
+                )
             for link in made:
                 if link.isolated:
                     isolate(ours, link.host_name)
@@ -175,7 +190,7 @@ def set_up(theirs: Netlink, link: "Link") -> None:
     answer = theirs.request(GETLINK, _link() + attribute(_IFNAME, link.name))[0]
     index = LINK.unpack_from(answer)[2]
     messages = []
-    if not any([":" in address for address in link.addresses]):
+    if not any(":" in address for address in link.addresses):
         # No address of the link alone either: what is not asked for is not there.
         no_address = nested(_AF_SPEC, nested(_socket.AF_INET6, attribute(8, b"\1")))
         messages.append((SETLINK, _link(index) + no_address, 0))

@@ -144,7 +144,9 @@ def write(directory: str, contents: "dict[str, str]", owner: int) -> "list[tuple
     mounts = []
     for name, text in contents.items():
         path = f"{directory}/{name}"
-        fd = posix.open(path, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC | posix.O_NOFOLLOW, 0o644)
+        fd = posix.open(
+            path, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC | posix.O_NOFOLLOW, 0o644
+        )
         try:
             # Whatever the caller's umask is.
             posix.fchmod(fd, 0o644)

@@ -66,7 +66,13 @@ def rule(family: int, table: str, chain: str, expressions: "list[bytes]") -> "Me
 
 
 def new_set(
-    family: int, table: str, name: str, key: "tuple[int, ...]", number: int, flags: int = 0, data: "tuple[int, ...]" = ()
+    family: int,
+    table: str,
+    name: str,
+    key: "tuple[int, ...]",
+    number: int,
+    flags: int = 0,
+    data: "tuple[int, ...]" = (),
 ) -> "Message":
     """`number` names it within the transaction.  A concatenation may hold intervals of every field."""
     if len(key) > 1 and flags & INTERVAL:

@@ -29,9 +29,7 @@ class Port:
 
     __slots__ = ("container_port", "host_ip", "host_port", "last", "protocol")
 
-    def __init__(
-        self, protocol: str, host_ip: str, host_port: int, container_port: int, last: int = 0
-    ) -> None:
+    def __init__(self, protocol: str, host_ip: str, host_port: int, container_port: int, last: int = 0) -> None:
         self.protocol = protocol
         self.host_ip = host_ip
         self.host_port = host_port
@@ -156,9 +154,7 @@ def _check_reachable(port: Port, *, v6: bool) -> None:
             f"--publish {port}: the kernel routes nothing from ::1 to a container", hint="publish on 127.0.0.1"
         )
     if ":" in port.host_ip and not v6:
-        raise UsageError(
-            f"--publish {port}: the container has no IPv6 address", hint="use a network made with --ipv6"
-        )
+        raise UsageError(f"--publish {port}: the container has no IPv6 address", hint="use a network made with --ipv6")
 
 
 def _choose(port: Port, taken: "set[str]", *, v6: bool) -> None:

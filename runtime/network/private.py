@@ -1,7 +1,6 @@
-"""The network of an ordinary user's container: pasta(1) or slirp4netns(1), a program of the host without privileges that
-carries its connections.
+"""The network of an ordinary user's container: pasta(1) or slirp4netns(1), which carry its connections.
 
-It is started at the launch's sync on the container's network namespace, which comes with init's route socket, and ended
+A program of the host without privileges, it is started at the launch's sync on the container's network namespace, which comes with init's route socket, and ended
 with the container.  Ports are published by it.
 """
 
@@ -15,7 +14,8 @@ from ..errors import UnsupportedError, UsageError, WarrenError
 from ..spec import Link
 from ..state import start_time
 from . import names
-from .attachment import Attachment, Request, check as check_request
+from .attachment import Attachment, Request
+from .attachment import check as check_request
 from .leases import Leases
 
 TYPE_CHECKING = False

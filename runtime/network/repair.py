@@ -99,7 +99,11 @@ def _nft_obstacles() -> "list[Obstacle]":
     found = []
     for entry in json.loads(text).get("nftables", []):
         chain = entry.get("chain") or {}
-        if chain.get("hook") == "forward" and chain.get("policy") == "drop" and chain["family"] in ("ip", "ip6", "inet"):
+        if (
+            chain.get("hook") == "forward"
+            and chain.get("policy") == "drop"
+            and chain["family"] in ("ip", "ip6", "inet")
+        ):
             one = Obstacle("nft", chain["family"], chain["table"], chain["name"])
             if not _is_open(one):
                 found.append(one)
@@ -139,7 +143,9 @@ def _open(one: Obstacle) -> "list[str]":
                       "comment", f'"{_COMMENT}"')  # fmt: skip
         else:
             for direction in ("-i", "-o"):
-                _must(one.kind, "-I", "FORWARD", direction, name, "-m", "comment", "--comment", _COMMENT, "-j", "ACCEPT")
+                _must(
+                    one.kind, "-I", "FORWARD", direction, name, "-m", "comment", "--comment", _COMMENT, "-j", "ACCEPT"
+                )
     return [f"{one}: lets {', '.join(names)} through now"] if names else []
 
 

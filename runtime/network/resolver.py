@@ -321,7 +321,8 @@ class Server:
         try:
             if sock.type == socket.SOCK_DGRAM:
                 data, client = sock.recvfrom(4096)
-                work, arguments = self._datagram, (sock, data, client)
+                work: Any = self._datagram
+                arguments: Any = (sock, data, client)
             else:
                 connection, client = sock.accept()
                 work, arguments = self._stream, (connection, b"", client)

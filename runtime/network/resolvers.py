@@ -1,7 +1,8 @@
 """Starts and stops a network's resolver (resolver.py): a process on the host that lives as long as its containers.
 
-It listens on the gateway's address, on a port of its own, and the packet filter leads port 53 there: a name server of the
-host, or a container that is one, is in nobody's way.  Its sockets are bound here, so that queries wait in them while it starts, and nobody waits for it.
+It listens on the gateway's address, on a port of its own, and the packet filter leads port 53 there: a name server of
+the host, or a container that is one, is in nobody's way.  Its sockets are bound here, so that queries wait in them
+while it starts, and nobody waits for it.
 """
 
 import _signal

@@ -14,7 +14,7 @@ import _socket
 from errno import EBUSY, EEXIST, ENOENT
 
 from ..errors import UnsupportedError, WarrenError
-from ..netlink import NETFILTER, Netlink
+from ..netlink import NETFILTER, Netlink, nested
 from . import nft
 from .nft import ACCEPT, BRIDGE, DROP, INET, IPV4, IPV6, JUMP, NAME, PORT, PROTOCOL, RETURN
 
@@ -172,8 +172,7 @@ def restricted(interface: str, addresses: "list[str]") -> "list[tuple[str, bytes
     found = [("guarded", nft.element(name))]
     for address in addresses:
         key = pack(address)
-        for kind in ("egress", "denied"):
-            found.append((_family(kind, address), nft.element(key)))
+        found += [(_family(kind, address), nft.element(key)) for kind in ("egress", "denied")]
         found.append((_family("sources", address), nft.element(name + key)))
     return found
 
@@ -354,7 +353,7 @@ def _egress() -> "list[tuple[str, list[bytes]]]":
 def denied(address: str) -> int:
     """How many packets of a container its egress rules have denied."""
     name = _family("denied", address)
-    key = nft.nested(3, nft.element(pack(address)))
+    key = nested(3, nft.element(pack(address)))
     with Netlink(protocol=NETFILTER) as kernel:
         try:
             answers = kernel.request(
@@ -376,4 +375,3 @@ def failure(error: OSError, what: str) -> WarrenError:
 
 def _errno_text(error: OSError) -> str:
     return str(error.strerror or "failed").lower()
-

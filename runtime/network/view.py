@@ -128,9 +128,7 @@ def kernel(network: "Network") -> "Json":
         if not found:
             return {"Interface": name, "Exists": False}
         link = kernel.get_links(found[0])[0]
-        addresses = [
-            f"{one.get_attr('IFA_ADDRESS')}/{one['prefixlen']}" for one in kernel.get_addr(index=found[0])
-        ]
+        addresses = [f"{one.get_attr('IFA_ADDRESS')}/{one['prefixlen']}" for one in kernel.get_addr(index=found[0])]
         ports = [one.get_attr("IFLA_IFNAME") for one in kernel.get_links() if one.get_attr("IFLA_MASTER") == found[0]]
     return {
         "Interface": name,
