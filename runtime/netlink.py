@@ -65,7 +65,8 @@ class Netlink:
     def requests(self, messages: "list[tuple[int, bytes, int]]") -> None:
         """Send (kind, body, flags) all at once; the kernel takes them in order.
 
-        Raises OSError for the first that failed, with its place in the list as `filename2`; those after it have been tried all the same.
+        Raises OSError for the first that failed, with its place in the list as `filename2`; those after it have been
+        tried all the same.
         """
         first = self._sequence + 1
         data = []

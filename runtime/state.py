@@ -171,16 +171,13 @@ class StateDir:
         return self._identify("monitor")
 
     def _record(self, name: str, pid: int) -> None:
-        posix.symlink(f"{pid} {start_time(pid, ended=True)} {boot_id()}", f"{self.path}/{name}")
+        posix.symlink(identify(pid), f"{self.path}/{name}")
 
     def _identify(self, name: str) -> int:
         try:
-            pid, started, boot = posix.readlink(f"{self.path}/{name}").split(" ")
-        except (OSError, ValueError):
+            return living(posix.readlink(f"{self.path}/{name}"))
+        except OSError:
             return 0
-        if boot != boot_id() or start_time(int(pid)) != started:
-            return 0
-        return int(pid)
 
     # ---- start
 
@@ -273,6 +270,20 @@ def start_time(pid: int, *, ended: bool = False) -> str:
         return ""
     fields = text[text.rindex(b")") + 2 :].split()
     return "" if fields[0] in (b"Z", b"X") and not ended else fields[19].decode()
+
+
+def identify(pid: int) -> str:
+    """What no other process will ever be called: pid, start time and boot."""
+    return f"{pid} {start_time(pid, ended=True)} {boot_id()}"
+
+
+def living(identity: str) -> int:
+    """Pid of the process that identify() has named, while it lives; 0 otherwise."""
+    try:
+        pid, started, boot = identity.split(" ")
+        return int(pid) if boot == boot_id() and start_time(int(pid)) == started else 0
+    except ValueError:
+        return 0
 
 
 def boot_id() -> str:

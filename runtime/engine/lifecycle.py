@@ -14,14 +14,16 @@ import time
 from ..config import ContainerConfig
 from ..config.ids import release_ids
 from ..console import terminal_size
-from ..errors import NotFoundError, StateError, UnsupportedError, WarrenError
+from ..errors import NotFoundError, StateError, UnsupportedError, UsageError, WarrenError
 from ..launch import Options
 from ..monitor import Events, make_monitor
 from ..quantities import signal_number
 from ..state import container_ids, poll_end
 from . import journal, logs, networking
+from .health import HealthCheck, begin
 from .launching import Launch, clean_up
 from .names import new_id
+from .policy import RestartPolicy
 from .records import Record, containers_root, find, make_record, record_ids, release_name, remove_tree, rename_record
 
 TYPE_CHECKING = False
@@ -50,6 +52,7 @@ def create(config: ContainerConfig, pull: str = "missing", fetch: "Fetch | None"
     sweep()
     config.id = config.id or new_id()
     image, chains = None, []
+    _check(config)
     try:
         if config.image:
             from ..images.store import Store
@@ -67,6 +70,16 @@ def create(config: ContainerConfig, pull: str = "missing", fetch: "Fetch | None"
         raise
 
 
+def _check(config: ContainerConfig) -> None:
+    """What a launch would find too late, or never; UsageError."""
+    if RestartPolicy(config.restart).restarts and config.auto_remove:
+        raise UsageError("--restart and --rm exclude each other")
+    if config.stop_signal:
+        signal_number(config.stop_signal)
+    logs.log_of("", config)
+    HealthCheck(config)
+
+
 def _head(config: ContainerConfig, image: "Image | None", chains: "list[str]") -> "Json":
     wanted = config.to_dict()
     wanted.pop("layers", None)  # They are found by the chain: a store may be moved.
@@ -80,8 +93,10 @@ def _head(config: ContainerConfig, image: "Image | None", chains: "list[str]") -
     }
 
 
-def start(record: Record, monitor: "Monitor | None" = None) -> int:
+def start(record: Record, monitor: "Monitor | None" = None, *, restarting: bool = False) -> int:
     """Start it; its pid.  A container that runs is left alone.  `monitor` is by default one without an owner.
+
+    `restarting` is for restart policies: 0 unless the restart is still wanted.
 
     Raises what a launch raises; the container is there then, with the error and its exit code.
     """
@@ -89,13 +104,18 @@ def start(record: Record, monitor: "Monitor | None" = None) -> int:
         settle(record)
         if pid := record.state_dir.process():
             return pid
-        config = configured(record)
         life = record.life()
+        if restarting and not life.get("restart_at"):
+            return 0
+        config = configured(record)
         record.forget_exit()
+        restarts = {"restarts": int(life.get("restarts") or 0) + 1} if restarting else {"restarts": 0, "delay": 0}
         record.update_life(
-            starts=int(life.get("starts") or 0) + 1, started=time.time_ns(), stopped=False, restart_at=0,
-            oom_killed=False, timed_out=False, error="", enforced={},
+            starts=int(life.get("starts") or 0) + 1, started=time.time_ns(), stopped=False, launching=True,
+            oom_killed=False, timed_out=False, error="", enforced={}, **restarts,
         )  # fmt: skip
+        if check := HealthCheck(config):
+            begin(record, check)
         monitor = monitor or monitor_of(record, config)[0]
         try:
             options = Options(monitor=monitor, size=terminal_size() if config.tty else (0, 0))
@@ -105,7 +125,8 @@ def start(record: Record, monitor: "Monitor | None" = None) -> int:
             raise
         finally:
             monitor.close()
-        record.update_life(enforced={**options.enforced, **record.data.get("notes", {})})
+        notes = {**options.enforced, **record.data.get("notes", {})}
+        record.update_life(enforced=notes, launching=False, restart_at=0, monitor="")
         journal.note(record, "start")
         return pid
 
@@ -140,7 +161,10 @@ def _environment() -> "list[str]":
 
 def event_timer(config: ContainerConfig) -> "tuple[int, str]":
     """When event.py is wanted for the first time, in milliseconds; (0, "") if only at the end."""
-    return (max(1, int(config.timeout * 1000)), "timer") if config.timeout else (0, "")
+    check = HealthCheck(config)
+    times = [int((config.timeout or 0) * 1000), check.interval // 1_000_000 if check else 0]
+    first = min((one for one in times if one > 0), default=1 if config.timeout else 0)
+    return (first, "timer") if first else (0, "")
 
 
 def configured(record: Record) -> ContainerConfig:
@@ -160,7 +184,7 @@ def _note_failure(record: Record, error: WarrenError) -> None:
     """A launch that failed is an end, with the code that the command line ends with."""
     now = time.time_ns()
     record.write_exit(error.exit_code, now, now)
-    record.update_life(error=str(error))
+    record.update_life(error=str(error), launching=False, restart_at=0)
     journal.note(record, "die", exitCode=str(error.exit_code))
 
 
@@ -178,6 +202,8 @@ def settle(record: Record) -> None:
     record.container.delete(force=True)
     release_ids(record.root, record.id)
     networking.release(record.id, record.root)
+    if record.life().get("launching"):
+        record.update_life(launching=False, error="the command that started it was killed")
 
 
 def finish(record: Record) -> None:

@@ -11,6 +11,7 @@ from ..syscalls import wait
 from . import lifecycle
 from .launching import Launch
 from .names import new_id
+from .policy import RestartPolicy
 from .records import Record, find
 
 TYPE_CHECKING = False
@@ -158,7 +159,7 @@ def _attend(record: Record, *, interactive: bool, detach_keys: str, sends: bool,
 def _end(outcome: Outcome, config: ContainerConfig, client: "Client", monitor: int) -> None:
     """Do what the monitor would have done by another program; one with a restart policy is left to that."""
     record = outcome.record
-    if config.restart not in ("", "no"):
+    if RestartPolicy(config.restart).restarts:
         return
     with record:
         lifecycle.settle(record)

@@ -1,7 +1,7 @@
 """The network of an ordinary user's container: pasta(1) or slirp4netns(1), which carry its connections.
 
-A program of the host without privileges, it is started at the launch's sync on the container's network namespace, which comes with init's route socket, and ended
-with the container.  Ports are published by it.
+A program of the host without privileges, it is started at the launch's sync on the container's network namespace, which
+comes with init's route socket, and ended with the container.  Ports are published by it.
 """
 
 import _signal
