@@ -134,6 +134,11 @@ class Lan:
 
     # ---- what is left
 
+    def containers(self) -> list[str]:
+        """Ids of all containers."""
+        names = self.near("sh", "-c", "ls /var/lib/warren/containers", check=False).split()
+        return [name for name in names if name[0] != "."]
+
     def leftovers(self) -> list[str]:
         """Links, records, leases, ports and elements of containers."""
         found = [line.split()[0] for line in self.near("ip", "-br", "link").splitlines()]
