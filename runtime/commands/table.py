@@ -13,6 +13,7 @@ MODULES = {
     "processes": "attach exec logs",
     "inspecting": "inspect",
     "listing": "ps",
+    "networks": "network port",
     "system": "doctor system",
     "volumes": "volume",
 }

@@ -48,6 +48,7 @@ HOMES = {
     "click": {"cli", "commands"},
     "rich": {"commands"},
     "pyroute2": {"network"},
+    "dnslib": {"network"},
     "ctypes": {"syscalls"},
     "prctl": {"syscalls"},
     "pytest": {"pytest_plugin"},
