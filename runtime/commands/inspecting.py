@@ -6,10 +6,9 @@ from typing import Any
 
 import click
 
-from ..engine.records import find
-from ..errors import NotFoundError, StateError, UsageError
+from ..errors import NotFoundError, UsageError
 from ..jsontext import dump_json
-from .printing import FORMAT, failing_with_one, print_each
+from .printing import FORMAT, print_each
 from .quick import tell_error
 
 NAMES = click.argument("names", nargs=-1, required=True)
@@ -28,7 +27,26 @@ def look_at_image(name: str, _size: bool) -> Any:
     return look(name)
 
 
-KINDS: dict[str, Callable[[str, bool], Any]] = {"container": look_at_container, "image": look_at_image}
+def look_at_volume(name: str, _size: bool) -> Any:
+    from ..engine import volumes
+
+    try:
+        return volumes.inspect(volumes.find_volume(name))
+    except UsageError as error:
+        raise NotFoundError(str(error)) from error  # What cannot be the name of a volume is none.
+
+
+def look_at_network(name: str, _size: bool) -> Any:
+    from ..container import default_root
+    from ..network import definitions
+    from ..network.view import network_json
+
+    return network_json(definitions.load(name), default_root())
+
+
+KINDS: dict[str, Callable[[str, bool], Any]] = {
+    "container": look_at_container, "image": look_at_image, "volume": look_at_volume, "network": look_at_network,
+}  # fmt: skip
 """In the order in which a name is looked for."""
 
 
@@ -71,25 +89,3 @@ def _look(name: str, kinds: list[str], size: bool) -> Any:
             continue
     what = kinds[0] if len(kinds) == 1 else "object"
     raise NotFoundError(f"no such {what}: {name!r}")
-
-
-@click.command()
-@click.argument("container")
-@click.argument("port", default="", metavar="[PORT[/PROTOCOL]]")
-@failing_with_one()
-def port(container: str, port: str) -> None:
-    """Print where ports of a container are published on the host."""
-    from ..engine.connections import ports_of_container
-
-    record = find(container)
-    found = {key: bindings for key, bindings in ports_of_container(record).items() if bindings}
-    if port:
-        wanted = port if "/" in port else f"{port}/tcp"
-        if wanted not in found:
-            raise StateError(f"no public port {wanted!r} published for {record.name}")
-        found = {wanted: found[wanted]}
-    for key, bindings in found.items():
-        for binding in bindings or ():
-            address = binding["HostIp"] or "0.0.0.0"
-            shown = f"[{address}]" if ":" in address else address
-            click.echo(f"{'' if port else f'{key} -> '}{shown}:{binding['HostPort']}")

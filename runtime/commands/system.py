@@ -15,7 +15,9 @@ from ..quantities import format_size
 from .about import info
 from .groups import PRUNE_FILTER, prune_containers_of
 from .images import prune_images_of
+from .networks import prune_networks
 from .printing import FORMAT, confirm, print_rows, warn
+from .volumes import prune_volumes
 
 
 @click.command()
@@ -39,19 +41,24 @@ def system() -> None:
 
 
 @system.command("df")
-@click.option("-v", "--verbose", is_flag=True, help="Each image and each container by itself.")
+@click.option("-v", "--verbose", is_flag=True, help="Each image, container and volume by itself.")
 @FORMAT
 def disk_usage(verbose: bool, template: str) -> None:
-    """Print what images and containers take on disk; archives and what they are unpacked to are shared by images."""
-    from ..engine.pruning import container_usage
+    """Print what images, containers and volumes take on disk.
+
+    Archives and what they are unpacked to are shared by images.
+    """
+    from ..engine.pruning import container_usage, volume_usage
     from ..images.store import Store
 
     store = Store()
     images, size, free, partial = image_usage(store)
     containers, used, idle = container_usage()
+    volumes = volume_usage()
+    stored, unused = sum(one.size for one in volumes), sum(one.size for one in volumes if not one.active)
     warn(store.notes)
     if verbose:
-        _print_verbose(images, containers, template)
+        _print_verbose(images, containers, volumes, template)
         return
     interrupted = format_size(partial)
     running = sum(row.status == "running" for row, _ in containers)
@@ -60,6 +67,8 @@ def disk_usage(verbose: bool, template: str) -> None:
          "Size": format_size(size), "Reclaimable": _share(free, size)},
         {"Type": "Containers", "Total": len(containers), "Active": running,
          "Size": format_size(used), "Reclaimable": _share(idle, used)},
+        {"Type": "Local Volumes", "Total": len(volumes), "Active": sum(one.active for one in volumes),
+         "Size": format_size(stored), "Reclaimable": _share(unused, stored)},
         {"Type": "Interrupted pulls", "Total": "", "Active": "", "Size": interrupted, "Reclaimable": interrupted},
     ]  # fmt: skip
     columns = ("Type", "Total", "Active", "Size", "Reclaimable")
@@ -70,7 +79,7 @@ def _share(part: int, whole: int) -> str:
     return f"{format_size(part)} ({100 * part // whole if whole else 0}%)"
 
 
-def _print_verbose(images: list[Any], containers: list[Any], template: str) -> None:
+def _print_verbose(images: list[Any], containers: list[Any], volumes: list[Any], template: str) -> None:
     from ..images import reference
 
     rows = [
@@ -91,14 +100,19 @@ def _print_verbose(images: list[Any], containers: list[Any], template: str) -> N
          "Names": row.name}
         for row, size in containers
     ], "", {"ID": "CONTAINER ID", "Image": "IMAGE", "Size": "SIZE", "Status": "STATUS", "Names": "NAMES"})  # fmt: skip
+    click.echo()
+    print_rows([
+        {"Name": one.name, "Links": one.links, "Size": format_size(one.size)} for one in volumes
+    ], "", {"Name": "VOLUME NAME", "Links": "LINKS", "Size": "SIZE"})  # fmt: skip
 
 
 @system.command("prune")
 @click.option("-a", "--all", "every", is_flag=True, help="Also images with a name that no container uses.")
+@click.option("--volumes", "with_volumes", is_flag=True, help="Also anonymous volumes that no container uses.")
 @click.option("-f", "--force", is_flag=True, help="Do not ask.")
 @PRUNE_FILTER
-def prune_system(every: bool, force: bool, filter: tuple[str, ...]) -> None:
-    """Remove containers that do not run, what killed commands have left, and images as `image prune` does.
+def prune_system(every: bool, with_volumes: bool, force: bool, filter: tuple[str, ...]) -> None:
+    """Remove containers that do not run, what killed commands have left, networks, and images as `image prune` does.
 
     A filter is for containers.
     """
@@ -106,9 +120,13 @@ def prune_system(every: bool, force: bool, filter: tuple[str, ...]) -> None:
 
     filters = parse_filters(filter, OF_PRUNE)
     what = "all images that no container uses" if every else "all images without a name"
-    confirm(f"This will remove all stopped containers, leftovers of containers and {what}.", force)
+    what = f"{'anonymous volumes that no container uses, ' * with_volumes}{what}"
+    confirm(f"This will remove all stopped containers, networks that no container is on, {what}.", force)
     sweep()
     freed = prune_containers_of(filters)
+    prune_networks()
+    if with_volumes:
+        freed += prune_volumes(every=False)
     freed += prune_images_of(Store(), every)
     click.echo(f"Total reclaimed space: {format_size(freed)}")
 

@@ -13,10 +13,12 @@ MODULES = {
     "about": "info version",
     "changing": "update",
     "groups": "container",
-    "inspecting": "inspect port",
+    "inspecting": "inspect",
     "processes": "attach exec logs",
     "listing": "ps",
+    "networks": "network port",
     "system": "doctor system",
+    "volumes": "volume",
     "watching": "events stats top",
 }
 HOMES = {name: module for module, names in MODULES.items() for name in names.split()}

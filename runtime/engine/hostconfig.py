@@ -2,6 +2,7 @@
 
 from ..errors import UsageError
 from ..quantities import size
+from .connections import bindings_of, networks_of
 from .policy import RestartPolicy
 
 TYPE_CHECKING = False
@@ -36,20 +37,14 @@ def _process(config: "ContainerConfig") -> "Json":
 
 
 def _network(config: "ContainerConfig") -> "Json":
-    """The options of networks are those of ContainerConfig that have docker's names."""
-    from .connections import ports_of
-
-    told = {key: getattr(config, key, ()) for key in ("publish", "dns", "dns_option", "dns_search", "add_host")}
-    networks = getattr(config, "networks", ())
-    published = {key: bindings for key, bindings in ports_of({"publish": told["publish"]}).items() if bindings}
     return {
-        "NetworkMode": str(networks[0]).partition(":")[0] if networks else config.network,
-        "PortBindings": published,
-        "PublishAllPorts": bool(getattr(config, "publish_all", False)),
-        "Dns": list(told["dns"]),
-        "DnsOptions": list(told["dns_option"]),
-        "DnsSearch": list(told["dns_search"]),
-        "ExtraHosts": list(told["add_host"]) or None,
+        "NetworkMode": networks_of({"network": config.network, "networks": config.networks})[0],
+        "PortBindings": bindings_of(config),
+        "PublishAllPorts": config.publish_all,
+        "Dns": list(config.dns),
+        "DnsOptions": list(config.dns_option),
+        "DnsSearch": list(config.dns_search),
+        "ExtraHosts": list(config.add_host) or None,
     }
 
 

@@ -1,8 +1,9 @@
 """Removing what nobody needs, and what all that is kept of containers takes."""
 
 from ..errors import NotFoundError, StateError
-from . import lifecycle
+from . import lifecycle, volumes
 from .listing import Row, rows
+from .records import exists
 from .sizes import changed_size
 
 TYPE_CHECKING = False
@@ -26,6 +27,26 @@ def prune_containers(filters: "Filters") -> "tuple[list[str], int]":
         removed.append(row.record.id)
         freed += size
     return removed, freed
+
+
+class VolumeUsage:
+    """A volume, the bytes in it, and how many containers have it."""
+
+    __slots__ = ("links", "name", "size")
+
+    def __init__(self, name: str, size: int, links: int) -> None:
+        self.name = name
+        self.size = size
+        self.links = links
+
+    @property
+    def active(self) -> bool:
+        return bool(self.links)
+
+
+def volume_usage() -> "list[VolumeUsage]":
+    there = exists()
+    return [VolumeUsage(one.name, volumes.size_of(one), len(one.users(there))) for one in volumes.volumes()]
 
 
 def container_usage() -> "tuple[list[tuple[Row, int]], int, int]":

@@ -12,9 +12,9 @@ from . import health
 from .connections import settings_of
 from .hostconfig import host_config
 from .listing import has_health_check, labels_of
-from .mounts import mounts_of
 from .records import find
 from .relaxations import relaxations
+from .volumes import mounts_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def describe(record: "Record", *, size: bool = False) -> "Json":
         "ExecIDs": None,
         "HostConfig": host_config(config),
         "GraphDriver": _graph(record, config),
-        "Mounts": mounts_of(data["config"]),
+        "Mounts": mounts_of(record),
         "Config": _config(record, config),
         "NetworkSettings": settings_of(record),
         "enforced": record.life().get("enforced") or {},
