@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+FOREVER = 1e9
+"""Seconds; a timer's milliseconds must be a number to C."""
 FLAG, TEXT, NUMBER, SECONDS, MANY = "flag", "text", "number", "seconds", "many"
 
 
@@ -40,6 +42,8 @@ class Option:
             raise ValueError(text)
         if self.kind == NUMBER:
             return int(text)
+        if self.kind == SECONDS and not 0 < float(text) < FOREVER:
+            raise ValueError(text)
         return float(text) if self.kind == SECONDS else text
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from ..config import HOST
-from ..options import FLAG, MANY, NUMBER, SECONDS, Option
+from ..options import FLAG, FOREVER, MANY, NUMBER, SECONDS, Option
 from .printing import combine
 
 
@@ -18,7 +18,7 @@ def _click_option(option: Option) -> Any:
     names = [*option.names, option.key]
     if option.kind == FLAG:
         return click.option(*names, is_flag=True, help=option.help)
-    types: dict[str, Any] = {NUMBER: int, SECONDS: click.FloatRange(min=0, min_open=True)}
+    types: dict[str, Any] = {NUMBER: int, SECONDS: click.FloatRange(0, FOREVER, min_open=True, max_open=True)}
     kind = click.Choice(list(option.choices)) if option.choices else types.get(option.kind, str)
     return click.option(*names, type=kind, default=option.default, multiple=option.kind == MANY, help=option.help,
                         metavar=option.metavar)  # fmt: skip
