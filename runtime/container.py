@@ -765,7 +765,8 @@ class Container:
     def exec(self, process: "Json", options: "Options") -> int:
         """Run another process in the container; returns its pid, a child of this process (of the host's view).
 
-        `process` is a valid process object of the spec.  Raises StateError unless created or running.
+        With `options.monitor` it is the monitor's child.  `process` is a valid process object of the spec.  Raises
+        StateError unless created or running.
         """
         from .launch import Callers, launch
         from .steps import CONSOLE_SLOT, PIDFD_SLOT
@@ -784,9 +785,14 @@ class Container:
             child = launch(plan, fds, options, self._exec_events(record, filter))
             try:
                 callers.announce(child)
+                if options.monitor:
+                    options.monitor.let_go()
             except BaseException:
-                _send(child, 9)
-                wait(child)
+                if options.monitor:
+                    options.monitor.call_off()
+                else:
+                    _send(child, 9)
+                    wait(child)
                 raise
             return child
         finally:

@@ -10,10 +10,11 @@ from .. import __version__
 MODULES = {
     "containers": "create inspect kill pause rename restart rm run start stop unpause wait",
     "images": "commit diff history image images import load login logout pull push rmi save search tag untag",
+    "processes": "attach exec logs",
     "system": "doctor system",
 }
 HOMES = {name: module for module, names in MODULES.items() for name in names.split()}
-FUNCTIONS = {"import": "import_image"}
+FUNCTIONS = {"import": "import_image", "exec": "exec_"}
 """Where the function cannot be called as the command is."""
 
 
