@@ -41,8 +41,10 @@ def _execute(words: "list[str]") -> int:
     from runtime.commands import QUICK
 
     if words and words[0] in QUICK:
-        from runtime.commands.quick import answer
-
+        if words[0] == "ps":
+            from runtime.commands.ps import answer
+        else:
+            from runtime.commands.quick import answer
         code = answer(words)
         if code is not None:
             return code

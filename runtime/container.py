@@ -405,7 +405,7 @@ class Container:
     def is_frozen(self) -> bool:
         """Whether it is paused; asks the cgroup of its process, which is quicker than to read its record."""
         pid = self._dir.process()
-        return bool(pid) and cgroups.of_process(pid, Host.probe()).frozen()
+        return bool(pid) and cgroups.is_frozen(pid, Host.probe())
 
     def _record(self) -> "Json":
         record = self._dir.read_record()

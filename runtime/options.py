@@ -313,3 +313,14 @@ RM = _grouped("General", [
     flag("-f --force", "Also those that run; they are killed."),
     flag("-v --volumes", "With their anonymous volumes."),
 ])  # fmt: skip
+PS = [
+    flag("-a --all", "Also those that do not run."),
+    many("-f --filter", "KEY=VALUE", "Of id, name, label, status, exited, ancestor, before, since, volume, network, "
+         "health, publish, expose."),
+    text("--format", "TEMPLATE", "json, table, or a Go template."),
+    number("-n --last", "NUMBER", "The last so many that were made.", -1),
+    flag("-l --latest", "The last one that was made."),
+    flag("--no-trunc", "Print whole ids and commands."),
+    flag("-q --quiet", "Print ids only."),
+    flag("-s --size", "Print what they take on disk."),
+]  # fmt: skip

@@ -7,13 +7,10 @@ import click
 from ..config import ContainerConfig
 from ..engine import lifecycle
 from ..engine.records import find
-from ..errors import NotFoundError
 from ..jsontext import dump_json
 from ..options import KILL, ONLY_RUN, RESTART, RM, RUN, START, STOP, to_config
 from . import quick
-from .images import look_at_image
 from .options import RunCommand, click_options
-from .printing import FORMAT, print_objects
 
 NAMES = click.argument("names", nargs=-1, required=True)
 AS_WRITTEN = {"allow_interspersed_args": False, "help_option_names": ["--help"]}
@@ -110,26 +107,6 @@ def wait(names: tuple[str, ...]) -> int:
 def rename(container: str, name: str) -> None:
     """Give a container another name."""
     lifecycle.rename(find(container), name)
-
-
-@click.command()
-@FORMAT
-@NAMES
-def inspect(names: tuple[str, ...], template: str) -> None:
-    """Print what is known of containers, or else of images, as JSON; `enforced` says how each limit is held."""
-    print_objects([_inspect(name) for name in names], template)
-
-
-def _inspect(name: str) -> Any:
-    from ..engine.view import inspect as look
-
-    try:
-        return look(name)
-    except NotFoundError:
-        try:
-            return look_at_image(name)
-        except NotFoundError:
-            raise NotFoundError(f"no such container or image: {name!r}") from None
 
 
 def _print_plan(config: ContainerConfig, style: str) -> None:

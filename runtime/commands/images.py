@@ -7,12 +7,11 @@ import click
 
 from ..engine import images as engine
 from ..errors import UsageError
+from ..quantities import format_age, format_size
 from .printing import (
     FORMAT,
     combine,
     confirm,
-    format_age,
-    format_size,
     many,
     print_objects,
     print_rows,

@@ -17,7 +17,7 @@ from ..console import terminal_size
 from ..errors import NotFoundError, StateError, UnsupportedError, UsageError, WarrenError
 from ..launch import Options
 from ..monitor import Events, make_monitor
-from ..quantities import signal_number
+from ..quantities import signal_number, timestamp
 from ..state import poll_end
 from . import journal, logs
 from .health import HealthCheck, begin
@@ -113,8 +113,16 @@ def _head(config: ContainerConfig, image: "Image | None") -> "Json":
         "image_id": image.id if image else "",
         "manifest": image.manifest.digest if image else "",
         "chains": image.chains if image else [],
+        "entrypoint": _entrypoint(config, image),
         "config": wanted,
     }
+
+
+def _entrypoint(config: ContainerConfig, image: "Image | None") -> "list[str]":
+    """How argv begins because of the image; `inspect` tells the two apart."""
+    told = image.config.get("config") if image and config.entrypoint is None else None
+    found = told.get("Entrypoint") if isinstance(told, dict) else None
+    return found if isinstance(found, list) else []
 
 
 def start(record: Record, monitor: "Monitor | None" = None, *, restarting: bool = False) -> int:
@@ -419,11 +427,3 @@ def _leftovers() -> "list[str]":
 
 def resolve(names: "tuple[str, ...] | list[str]") -> "list[Record]":
     return [find(name) for name in names]
-
-
-def timestamp(nanoseconds: int) -> str:
-    """RFC 3339 with nanoseconds, UTC, as docker writes it; its zero for 0."""
-    if not nanoseconds:
-        return "0001-01-01T00:00:00Z"
-    seconds, rest = divmod(nanoseconds, 1_000_000_000)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{rest:09}Z"

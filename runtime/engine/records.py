@@ -126,7 +126,10 @@ class Record:
         state = self.state_dir
         if state.process():
             return "paused" if self.container.is_frozen() else "running"
-        life = self.life()
+        return self.idle_status(self.life())
+
+    def idle_status(self, life: "Json") -> str:
+        """The status of one that has no process, and this `life`."""
         if not life.get("starts") and not self.exit():
             return "created"
         if life.get("restart_at") and self.monitor():
@@ -134,7 +137,19 @@ class Record:
         if life.get("launching"):
             return "created"
         # Its monitor is about to write down how it has ended.
-        return "running" if state.monitor() and not self.exit() else "exited"
+        return "running" if self.state_dir.monitor() and not self.exit() else "exited"
+
+    def take_damaged(self) -> None:
+        """Let `data` tell what can be told without config.json: a damaged record hides no container (RULES 20)."""
+        self._data = {"id": self.id, "name": self._named(), "created": "", "image": "", "config": {}}
+
+    def _named(self) -> str:
+        """By the link; "" where none names it."""
+        names = f"{containers_root()}/.names"
+        try:
+            return next((name for name in posix.listdir(names) if posix.readlink(f"{names}/{name}") == self.id), "")
+        except OSError:
+            return ""
 
     def exit_code(self) -> int:
         """Of the last start that has ended; 0 before."""
