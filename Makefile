@@ -26,7 +26,7 @@ BENCH_PACKAGES := hyperfine crun runc bubblewrap busybox-static musl-tools gcc l
 TIERS = $(foreach tier,unit rootless privileged conformance vm,$(if $(wildcard tests/$(tier)/test_*.py),tests/$(tier)))
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-.PHONY: run build test test-long lint bench bench-engines bench-profile bench-cgroups bench-images validation validation-suite \
+.PHONY: run build test test-long lint bench bench-engines bench-profile bench-cgroups bench-images bench-containers validation validation-suite \
 	deps test-deps vm-deps bench-deps vm guest-kernel clean
 .NOTPARALLEL:
 
@@ -152,6 +152,10 @@ bench-cgroups: bench-deps build
 # Pull and load beside podman, skopeo and umoci; into docs/benchmarks.md too.
 bench-images: test-deps bench-deps build
 	$(BIN)/python3 -m tests.bench.images $(if $(ROUNDS),--rounds $(ROUNDS))
+
+# Commands for people beside podman's and docker's; into docs/benchmarks.md too.
+bench-containers: test-deps bench-deps build
+	$(BIN)/python3 -m tests.bench.containers $(if $(ROUNDS),--rounds $(ROUNDS))
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache

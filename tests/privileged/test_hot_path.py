@@ -81,8 +81,8 @@ def test_a_run_by_people_loads_nothing_heavy(room: Room, words: str) -> None:
 
 def test_the_life_of_a_container_loads_nothing_heavy(room: Room) -> None:
     loaded_by_warren(room, "create", "--name", "mole", "small", "sleep", "100")
-    for words in ("start mole", "pause mole", "unpause mole", "kill mole", "wait mole", "restart mole",
-                  "stop -t 0 mole", "rm -f mole"):  # fmt: skip
+    for words in ("start mole", "exec mole true", "ps -a", "pause mole", "unpause mole", "kill mole", "wait mole",
+                  "restart mole", "stop -t 0 mole", "rm -f mole"):  # fmt: skip
         assert not HEAVY & loaded_by_warren(room, *words.split()), words
 
 

@@ -273,7 +273,7 @@ def test_a_quick_command_has_the_options_of_clicks(name: str, command: tuple[lis
         (["run", "--rm=true", "host", "true"], True),
         (["run", "--help"], True),
         (["run"], True),
-        (["ps"], True),
+        (["images"], True),
     ],
 )
 def test_what_is_left_to_click(
