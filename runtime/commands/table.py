@@ -13,7 +13,9 @@ MODULES = {
     "processes": "attach exec logs",
     "inspecting": "inspect",
     "listing": "ps",
+    "networks": "network port",
     "system": "doctor system",
+    "volumes": "volume",
 }
 HOMES = {name: module for module, names in MODULES.items() for name in names.split()}
 FUNCTIONS = {"import": "import_image", "exec": "exec_"}

@@ -19,7 +19,7 @@ from ..launch import Options
 from ..monitor import Events, make_monitor
 from ..quantities import signal_number, timestamp
 from ..state import poll_end
-from . import journal, logs
+from . import journal, logs, networking
 from .health import HealthCheck, begin
 from .launching import Launch, clean_up
 from .names import new_id
@@ -73,17 +73,20 @@ def make(config: ContainerConfig, source: "Source | None") -> Record:
     """create() with the image chosen, which several containers may share; to be kept by keep()."""
     config.id = config.id or new_id()
     try:
-        if not source:
-            return make_record(config.id, config.name, _head(config, None))
-        from .images import use_image
+        if source:
+            from .images import use_image
 
-        store, image = source
-        use_image(config, store, image)
-        head = _head(config, image)
-        if store.notes:
+            use_image(config, *source)
+        if _wants_mounts(config):
+            from .volumes import resolve
+
+            config.resolved_mounts = resolve(config)
+        head = _head(config, source[1] if source else None)
+        if source and (store := source[0]).notes:
             head["notes"] = {"image": "; ".join(store.notes)}
         return make_record(config.id, config.name, head)
     except BaseException:
+        _release_volumes(config, remove=True)
         _release_image(config.id)
         raise
 
@@ -92,6 +95,18 @@ def keep(record: Record) -> None:
     """Let it outlive a crash of the machine, unless it would be removed then anyway."""
     if not record.config().auto_remove:
         record.sync()
+
+
+def _wants_mounts(config: ContainerConfig) -> bool:
+    return bool(config.volumes or config.mounts or config.tmpfs or config.volumes_from or config.image_volumes)
+
+
+def _release_volumes(config: ContainerConfig, *, remove: bool) -> None:
+    if config.resolved_mounts:
+        from ..config.mounts import Wish
+        from .volumes import release
+
+        release([Wish.from_dict(entry) for entry in config.resolved_mounts], config.id, remove=remove)
 
 
 def _check(config: ContainerConfig) -> None:
@@ -153,7 +168,8 @@ def start(record: Record, monitor: "Monitor | None" = None, *, restarting: bool 
         monitor = monitor or monitor_of(record, config)[0]
         try:
             options = Options(monitor=monitor, size=terminal_size() if config.tty else (0, 0))
-            pid = Launch(config, options, record.root).run()
+            launch = Launch(config, options, record.root, fill=not life.get("filled"), scratch=not _keeps(record))
+            pid = launch.run()
         except WarrenError as error:
             record.write_json("life.json", life)
             _note_failure(record, error)
@@ -161,7 +177,7 @@ def start(record: Record, monitor: "Monitor | None" = None, *, restarting: bool 
         finally:
             monitor.close()
         notes = {**options.enforced, **record.data.get("notes", {})}
-        life.update(enforced=notes, launching=False, restart_at=0, monitor="")
+        life.update(enforced=notes, launching=False, restart_at=0, monitor="", filled=True)
         record.write_json("life.json", life)
         journal.note(record, "start")
         return pid
@@ -206,6 +222,7 @@ def event_timer(config: ContainerConfig) -> "tuple[int, str]":
 def configured(record: Record) -> ContainerConfig:
     """Its configuration with what depends on where things are: the layers, and where changes are kept."""
     config = record.config()
+    config.name = record.name
     if record.data.get("chains"):
         from ..images.local import LocalStore
 
@@ -213,6 +230,11 @@ def configured(record: Record) -> ContainerConfig:
     if not config.keep_changes and not config.write and (config.layers or config.rootfs):
         config.keep_changes = record.path
     return config
+
+
+def _keeps(record: Record) -> bool:
+    """Whether the user insists on a directory for the changes of the root."""
+    return bool(record.data["config"].get("keep_changes"))
 
 
 def _note_failure(record: Record, error: WarrenError) -> None:
@@ -236,6 +258,7 @@ def settle(record: Record) -> None:
         pass
     record.container.delete(force=True)
     release_ids(record.root, record.id)
+    networking.release(record.id, record.root)
     if record.life().get("launching"):
         record.update_life(launching=False, error="the command that started it was killed")
 
@@ -369,9 +392,10 @@ def remove(record: Record, *, force: bool = False, volumes: bool = False) -> Non
 
 def discard(record: Record, *, volumes: bool = False) -> None:
     """Remove all that is kept of a container that has been settled.  Lock held."""
+    config: ContainerConfig | None = None
     try:
         journal.note(record, "destroy")
-        name = record.name
+        name, config = record.name, record.config()
     except StateError:
         name = ""  # What is damaged can be removed, too.
     gone = f"{containers_root()}/{_GONE}{record.id}"
@@ -379,6 +403,8 @@ def discard(record: Record, *, volumes: bool = False) -> None:
     if name:
         release_name(name, record.id)
     _release_image(record.id)
+    if config:
+        _release_volumes(config, remove=volumes)
     remove_tree(gone)
 
 

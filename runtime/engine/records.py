@@ -211,7 +211,7 @@ class Record:
             raise StateError(f"{path} is damaged", hint=f"warren rm --force {self.id[:12]}")
         return found
 
-    def _write(self, name: str, data: bytes) -> None:
+    def _write(self, name: str, data: bytes, *, sync: bool = False) -> None:
         """By rename: a reader sees all of it or what was before."""
         staged = f"{self.path}/.{name}.tmp"
         fd = posix.open(staged, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC, 0o600)
@@ -219,6 +219,8 @@ class Record:
             view = memoryview(data)
             while view:
                 view = view[posix.write(fd, view) :]
+            if sync:
+                posix.fsync(fd)
         finally:
             posix.close(fd)
         posix.rename(staged, f"{self.path}/{name}")

@@ -21,7 +21,7 @@ import time
 from contextlib import contextmanager
 from errno import EAGAIN, EEXIST, ENOENT, ENOTEMPTY
 
-from ..errors import ImageError, NotFoundError, UsageError
+from ..errors import ImageError, NotFoundError, SpecError, UsageError
 from ..jsontext import dump_json, parse_json
 from ..syscalls import syncfs
 from . import reference
@@ -120,7 +120,7 @@ class Store(LocalStore):
         try:
             for name in os.listdir(self.root + "/partial"):
                 os.unlink(f"{self.root}/partial/{name}")
-            self._collect(lambda _container: False)
+            self._collect(self._is_kept)
         finally:
             os.close(fd)
 
@@ -212,11 +212,25 @@ class Store(LocalStore):
 
     def chains_in_use(self, exists: "Callable[[str], bool]") -> "list[list[str]]":
         """What each container that there is has taken."""
-        try:
-            containers = os.listdir(self.root + "/users")
-        except FileNotFoundError:
-            return []
-        return [self._used(container) for container in containers if exists(container)]
+        return [self._used(container) for container in sorted(self._users()) if exists(container)]
+
+    def _users(self) -> "set[str]":
+        """Ids of containers that have taken layers, of those that are kept even if the note here is lost."""
+        found: set[str] = set()
+        for directory in (self.root + "/users", self._records):
+            try:
+                found |= {name for name in os.listdir(directory) if name[0] != "."}
+            except FileNotFoundError:
+                continue
+        return found
+
+    @property
+    def _records(self) -> str:
+        """Where the containers that are kept lie (engine/records.py)."""
+        return os.path.dirname(self.root) + "/containers"
+
+    def _is_kept(self, container: str) -> bool:
+        return os.path.exists(f"{self._records}/{container}/config.json")
 
     # ---- removal
 
@@ -241,7 +255,7 @@ class Store(LocalStore):
             image = self._load_whole(digest)
             blobs |= {digest, image.id, *(layer.digest for layer in image.manifest.layers)}
             chains |= set(image.chains)
-        for container in os.listdir(self.root + "/users"):
+        for container in self._users():
             if exists(container):
                 chains |= set(self._used(container))
             else:
@@ -277,9 +291,17 @@ class Store(LocalStore):
             ) from error
 
     def _used(self, container: str) -> "list[str]":
-        with open(f"{self.root}/users/{container}", "rb") as file:
-            found = parse_json(file.read(), "users of the store")
-        return list(found.get("chains") or ()) if isinstance(found, dict) else []
+        """What a container needs: by the note here and, as that may be lost or torn by a crash, by its own record."""
+        for path in (f"{self.root}/users/{container}", f"{self._records}/{container}/config.json"):
+            try:
+                with open(path, "rb") as file:
+                    told = parse_json(file.read(), path)
+            except (FileNotFoundError, NotADirectoryError, SpecError):
+                continue
+            chains = told.get("chains") if isinstance(told, dict) else None
+            if isinstance(chains, list):
+                return [str(chain) for chain in chains]
+        return []
 
 
 class Partial:
