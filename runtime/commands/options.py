@@ -14,17 +14,56 @@ def click_options(table: list[Option]) -> Callable[[Any], Any]:
     return combine(*(_click_option(option) for option in table))
 
 
+class GroupedOption(click.Option):
+    """One that stands in --help below the head of its group."""
+
+    group = ""
+
+
 def _click_option(option: Option) -> Any:
     names = [*option.names, option.key]
-    if option.kind == FLAG:
-        return click.option(*names, is_flag=True, help=option.help)
-    types: dict[str, Any] = {NUMBER: int, SECONDS: click.FloatRange(0, FOREVER, min_open=True, max_open=True)}
-    kind = click.Choice(list(option.choices)) if option.choices else types.get(option.kind, str)
-    return click.option(*names, type=kind, default=option.default, multiple=option.kind == MANY, help=option.help,
-                        metavar=option.metavar)  # fmt: skip
+    more: dict[str, Any] = {"is_flag": True}
+    if option.kind != FLAG:
+        types: dict[str, Any] = {NUMBER: int, SECONDS: _Seconds()}
+        kind = click.Choice(list(option.choices)) if option.choices else types.get(option.kind, str)
+        more = dict(type=kind, default=option.default, multiple=option.kind == MANY, metavar=option.metavar)
+
+    def apply(function: Any) -> Any:
+        decorated = click.option(*names, cls=GroupedOption, help=option.help, **more)(function)
+        params = getattr(decorated, "__click_params__", None) or decorated.params
+        params[-1].group = option.group
+        return decorated
+
+    return apply
 
 
-class RunCommand(click.Command):
+class _Seconds(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            seconds = float(value)
+        except ValueError:
+            seconds = 0
+        if not 0 < seconds < FOREVER:
+            self.fail(f"{value!r} is no number of seconds above 0", param, ctx)
+        return seconds
+
+
+class OptionsCommand(click.Command):
+    """One with many options, which --help shows by their groups."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            if isinstance(param, click.Option) and (record := param.get_help_record(ctx)):
+                groups.setdefault(getattr(param, "group", "") or "General", []).append(record)
+        for group, records in groups.items():
+            with formatter.section(group):
+                formatter.write_dl(records, col_max=32)
+
+
+class RunCommand(OptionsCommand):
     """`run`, whose options end at the source, or for `host` at a "--" behind it; --plan may stand without a value."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
