@@ -31,6 +31,8 @@ def completion(shell: str) -> None:
     found = get_completion_class(shell)
     assert found is not None
     click.echo(found(commands, {}, "warren", VARIABLE).source())
+    if shell == "bash":
+        click.echo("# A name and its tag are one word.\nCOMP_WORDBREAKS=${COMP_WORDBREAKS//:}")
 
 
 def containers() -> list[str]:
@@ -95,16 +97,13 @@ _BY_OPTION: dict[str, Names | str] = {
 def teach(command: click.Command, path: tuple[str, ...]) -> None:
     """Let the parameters of a command, the last of `path`, complete what they are."""
     for param in command.params:
-        if isinstance(param, click.Argument):
-            what = _of_argument(param, path)
-        else:
-            what = _BY_OPTION.get(param.name or "")
+        argument = isinstance(param, click.Argument)
+        what = _of_argument(param.name or "", path) if argument else _BY_OPTION.get(param.name or "")
         if what is not None and not isinstance(param.type, click.Choice):
             _set(param, what)
 
 
-def _of_argument(param: click.Argument, path: tuple[str, ...]) -> Names | str | None:
-    name = param.name or ""
+def _of_argument(name: str, path: tuple[str, ...]) -> Names | str | None:
     if (path[-1], name) in _NO_NAME:
         return None
     return _BY_ARGUMENT.get(name) or _BY_PATH.get(path[0], containers)
