@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from ..config import HOST
-from ..options import FLAG, FOREVER, MANY, NUMBER, SECONDS, Option
+from ..options import BOOLEANS, FLAG, FOREVER, MANY, NUMBER, SECONDS, Option
 from .printing import combine
 
 
@@ -75,8 +75,21 @@ class RunCommand(OptionsCommand):
             if between and between[0].startswith("-"):
                 args = [*args[:source], *between, HOST, *args[end:]]
                 source += len(between)
-        args[:source] = ["--plan=text" if word == "--plan" else word for word in args[:source]]
-        return super().parse_args(ctx, args)
+        front = ["--plan=text" if word == "--plan" else word for word in args[:source]]
+        return super().parse_args(ctx, [*self._plain_flags(front), *args[source:]])
+
+    def _plain_flags(self, args: list[str]) -> list[str]:
+        """docker's --flag=true and --flag=false: click's flags have no value."""
+        flags = {name for option in self.params if isinstance(option, click.Option) and option.is_flag
+                 for name in option.opts if name.startswith("--")}  # fmt: skip
+        found = []
+        for word in args:
+            name, equals, value = word.partition("=")
+            if equals and name in flags and value in BOOLEANS:
+                found = [other for other in found if other != name] + ([name] if BOOLEANS[value] else [])
+            else:
+                found.append(word)
+        return found
 
     def _source(self, args: list[str]) -> int:
         """Index of the first word that is neither an option nor the value of one."""
