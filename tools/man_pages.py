@@ -100,7 +100,7 @@ def options(command: click.Command) -> Iterator[str]:
 
 
 def synopsis(command: click.Command, path: tuple[str, ...]) -> Iterator[str]:
-    context = click.Context(command, info_name=" ".join(path))
+    context = context_of(command, " ".join(path))
     yield ".SH SYNOPSIS"
     yield f"\\fB{escape(' '.join(path))}\\fR {escape(' '.join(command.collect_usage_pieces(context)))}"
 
@@ -120,12 +120,16 @@ def page(command: click.Command, path: tuple[str, ...]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def context_of(command: click.Command, name: str = "") -> click.Context:
+    return click.Context(command, info_name=name, **command.context_settings)
+
+
 def children(group: click.Group) -> list[str]:
-    return group.list_commands(click.Context(group))
+    return group.list_commands(context_of(group))
 
 
 def child_of(group: click.Group, name: str) -> click.Command:
-    found = group.get_command(click.Context(group), name)
+    found = group.get_command(context_of(group), name)
     assert found is not None
     return found
 

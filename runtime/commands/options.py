@@ -75,26 +75,37 @@ class RunCommand(OptionsCommand):
             if between and between[0].startswith("-"):
                 args = [*args[:source], *between, HOST, *args[end:]]
                 source += len(between)
-        front = ["--plan=text" if word == "--plan" else word for word in args[:source]]
-        return super().parse_args(ctx, [*self._plain_flags(front), *args[source:]])
+        front, flags = self._plain_flags(args[:source])
+        rest = super().parse_args(ctx, [*front, *args[source:]])
+        ctx.params.update(flags)
+        return rest
 
-    def _plain_flags(self, args: list[str]) -> list[str]:
-        """docker's --flag=true and --flag=false: click's flags have no value."""
-        flags = {name for option in self.params if isinstance(option, click.Option) and option.is_flag
-                 for name in option.opts if name.startswith("--")}  # fmt: skip
-        found = []
-        for word in args:
+    def _plain_flags(self, args: list[str]) -> tuple[list[str], dict[str, bool]]:
+        """Without --flag=true and --flag=false, which click's flags cannot have, and what those say."""
+        keys = {name: option.name or "" for option in self.params if isinstance(option, click.Option)
+                and option.is_flag for name in option.opts}  # fmt: skip
+        valued, values = self._valued(), dict[str, bool]()
+        found: list[str] = []
+        rest = iter(args)
+        for word in rest:
             name, equals, value = word.partition("=")
-            if equals and name in flags and value in BOOLEANS:
-                found = [other for other in found if other != name] + ([name] if BOOLEANS[value] else [])
-            else:
-                found.append(word)
-        return found
+            if equals and name in keys and value in BOOLEANS:
+                values[keys[name]] = BOOLEANS[value]
+                continue
+            values.pop(keys.get(word, ""), None)
+            found.append("--plan=text" if word == "--plan" else word)
+            if word.startswith("-") and _takes_next(word, valued):
+                found += [value for value in [next(rest, None)] if value is not None]
+        return found, values
+
+    def _valued(self) -> set[str]:
+        """The options that have a value; --plan has one behind = only."""
+        return {name for option in self.params if isinstance(option, click.Option) and not option.is_flag
+                for name in option.opts} - {"--plan"}  # fmt: skip
 
     def _source(self, args: list[str]) -> int:
         """Index of the first word that is neither an option nor the value of one."""
-        valued = {name for option in self.params if isinstance(option, click.Option) and not option.is_flag
-                  for name in option.opts} - {"--plan"}  # fmt: skip
+        valued = self._valued()
         index = 0
         while index < len(args) and args[index].startswith("-") and args[index] not in ("-", "--"):
             index += 2 if _takes_next(args[index], valued) else 1

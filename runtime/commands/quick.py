@@ -67,7 +67,7 @@ def run(words: "Sequence[str]", values: "Values") -> int:
 def create(words: "Sequence[str]", values: "Values") -> int:
     from ..engine import running
 
-    print(running.create(to_config(words, values), values, _fetch(values)).id)
+    print(running.create_checked(to_config(words, values), values, _fetch(values)).id)
     return 0
 
 

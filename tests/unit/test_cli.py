@@ -242,7 +242,7 @@ def test_any_words_parse_or_are_refused(words: list[str]) -> None:
 WORDS = [
     "--rm", "-it", "-w", "-e", "--", "host", "--rootfs", "x", "-", "-v/a:/b", "--env=", "--env=A=1", "--timeout=1.5",
     "--timeout=0", "--timeout=nan", "--pull=never", "--pull=what", "--memory-swappiness=7", "-c", "5", "-c5", "-ic", "",
-    "--sig-proxy=false", "--no-such", "--rm=true", "--replicas", "2",
+    "--sig-proxy=false", "--no-such", "--rm=true", "--rm=false", "--init=1", "--replicas", "2",
 ]  # fmt: skip
 
 
@@ -270,7 +270,8 @@ def test_a_quick_command_has_the_options_of_clicks(name: str, command: tuple[lis
         (["run", "--rm", "host", "true"], False),
         (["run", "--plan", "host", "true"], True),
         (["run", "host", "--plan", "--", "true"], True),
-        (["run", "--rm=true", "host", "true"], True),
+        (["run", "--rm=true", "host", "true"], False),
+        (["run", "--rm=yes", "host", "true"], True),
         (["run", "--help"], True),
         (["run"], True),
         (["images"], True),
