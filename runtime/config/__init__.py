@@ -378,7 +378,10 @@ class _Builder:
             "root": {"path": self.root, "readonly": config.read_only},
             "mounts": [*self._kernel_mounts(), *self._source_mounts(), *self._user_mounts()],
             "linux": self._linux(uid, gid),
-            "annotations": {"org.warren.name": config.name or config.id[:12]},
+            "annotations": {
+                **dict(pair(text, "--annotation") for text in config.annotations),
+                "org.warren.name": config.name or config.id[:12],
+            },
         }
         if self.namespaces.get("uts") == "":
             spec["hostname"] = self._hostname()
