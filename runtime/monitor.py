@@ -213,6 +213,10 @@ class Client:
     def resize(self, rows: int, columns: int) -> bool:
         return self._send(struct.pack("=cHH", b"w", rows, columns))
 
+    def hang_up(self, kind: str) -> bool:
+        """The owner's: nobody reads "o" or "E" any more, so the container's writes are to fail (EPIPE)."""
+        return self._send(b"c" + kind.encode())
+
     def done(self) -> bool:
         """The owner has cleaned up after the container: no event program is run."""
         return self._send(b"d")
@@ -463,6 +467,8 @@ class Attached(Foreground):
                 return
             left = write_some(fd, rest[:_CHUNK])
             if left is None:
+                if self._owner:
+                    self._client.hang_up("E" if fd == 2 else "o")
                 self._pass_on(_SIGPIPE)
                 self._give_up()
                 return

@@ -15,6 +15,7 @@ from ..config import ContainerConfig
 from ..config.ids import release_ids
 from ..console import terminal_size
 from ..errors import NotFoundError, StateError, UnsupportedError, WarrenError
+from ..host import Host
 from ..launch import Options
 from ..monitor import Events, make_monitor
 from ..quantities import signal_number
@@ -22,7 +23,19 @@ from ..state import container_ids, poll_end
 from . import journal, logs
 from .launching import Launch, clean_up
 from .names import new_id
-from .records import Record, containers_root, find, make_record, record_ids, release_name, remove_tree, rename_record
+from .records import (
+    Record,
+    abandoned,
+    containers_root,
+    find,
+    keep,
+    make_record,
+    mark_brief,
+    record_ids,
+    release_name,
+    remove_tree,
+    rename_record,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,14 +55,17 @@ _END_SECONDS = 10.0
 _GONE = ".gone-"
 
 
-def create(config: ContainerConfig, pull: str = "missing", fetch: "Fetch | None" = None) -> Record:
+def create(
+    config: ContainerConfig, pull: str = "missing", fetch: "Fetch | None" = None, *, brief: bool = False
+) -> Record:
     """Make a container that does not run yet.  `pull` and `fetch` are take_image()'s.
 
-    Raises UsageError, ExistsError for a name that is taken, NotFoundError and ImageError; nothing is left then.
+    One that is `brief` goes when this process ends without having started it.  Raises UsageError, ExistsError for a name that is taken, NotFoundError and ImageError; nothing is left then.
     """
     sweep()
     config.id = config.id or new_id()
     image, chains = None, []
+    mark_brief(config.id)
     try:
         if config.image:
             from ..images.store import Store
@@ -61,10 +77,14 @@ def create(config: ContainerConfig, pull: str = "missing", fetch: "Fetch | None"
         head = _head(config, image, chains)
         if image and store.notes:
             head["notes"] = {"image": "; ".join(store.notes)}
-        return make_record(config.id, config.name, head)
+        record = make_record(config.id, config.name, head)
     except BaseException:
         _release_image(config.id)
+        keep(config.id)
         raise
+    if not brief:
+        keep(config.id)
+    return record
 
 
 def _head(config: ContainerConfig, image: "Image | None", chains: "list[str]") -> "Json":
@@ -90,6 +110,8 @@ def start(record: Record, monitor: "Monitor | None" = None) -> int:
         if pid := record.state_dir.process():
             return pid
         config = configured(record)
+        if config.auto_remove:
+            mark_brief(record.id)
         life = record.life()
         record.forget_exit()
         record.update_life(
@@ -102,10 +124,14 @@ def start(record: Record, monitor: "Monitor | None" = None) -> int:
             pid = Launch(config, options, record.root).run()
         except WarrenError as error:
             _note_failure(record, error)
+            if not config.auto_remove:
+                keep(record.id)
             raise
         finally:
             monitor.close()
         record.update_life(enforced={**options.enforced, **record.data.get("notes", {})})
+        if not config.auto_remove:
+            keep(record.id)
         journal.note(record, "start")
         return pid
 
@@ -150,8 +176,9 @@ def configured(record: Record) -> ContainerConfig:
         from ..images.store import Store
 
         config.layers = Store().layer_paths(record.data["chains"])
-    if not config.keep_changes and not config.write and (config.layers or config.rootfs):
-        config.keep_changes = record.path
+    has_root = bool(config.layers or config.rootfs)
+    if has_root and not config.keep_changes and not config.write and Host.probe().privileged:
+        config.keep_changes = record.path  # An ordinary user's are thrown away.
     return config
 
 
@@ -318,6 +345,7 @@ def discard(record: Record, *, volumes: bool = False) -> None:
         release_name(name, record.id)
     _release_image(record.id)
     remove_tree(gone)
+    keep(record.id)
 
 
 def _release_image(container_id: str) -> None:
@@ -333,12 +361,15 @@ def _release_image(container_id: str) -> None:
 def sweep() -> None:
     """Finish what killed commands and monitors have begun or left; cheap where there is nothing to do."""
     clean_up()
-    known = record_ids()
-    for container_id in container_ids(Record("", {}).root):
+    known, run = record_ids(), [*container_ids(Record("", {}).root)]
+    for container_id in run:
         record = Record(container_id)
         state = record.state_dir
         if container_id in known and not state.process() and not record.monitor():
             _sweep_one(record)
+    for container_id in abandoned():
+        if container_id not in run:
+            _sweep_abandoned(container_id, known)
     for name in _leftovers():
         remove_tree(f"{containers_root()}/{name}")
 
@@ -353,6 +384,23 @@ def _sweep_one(record: Record) -> None:
         settle(record)
         if record.config().auto_remove:
             discard(record, volumes=True)
+    finally:
+        record.unlock()
+
+
+def _sweep_abandoned(container_id: str, known: "list[str]") -> None:
+    """Its command was killed before it was started, or before all of it was removed."""
+    record = Record(container_id)
+    if container_id not in known:
+        _release_image(container_id)
+        keep(container_id)
+        return
+    try:
+        if record.lock(wait=False):
+            settle(record)
+            discard(record, volumes=True)
+    except NotFoundError:
+        pass  # Somebody else was quicker.
     finally:
         record.unlock()
 

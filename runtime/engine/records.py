@@ -1,6 +1,8 @@
 """What is kept of a container between commands: a directory of its own, and what it tells of the container.
 
     DATA/containers/.names/NAME   a symbolic link to the id: whoever makes it has the name
+    DATA/containers/.brief/ID     a symbolic link to "PID START" of who makes or starts it: once neither that process nor
+                                  the container runs it is to go (what is being made, and all of --rm)
     DATA/containers/ID/           0700; an flock on it serialises the commands on one container
         config.json     what was asked for, the image's part included; written once (fsync, rename)
         life.json       how often it was started, and what the kernel does not remember
@@ -20,7 +22,7 @@ from ..container import Container, default_data, default_root
 from ..errors import ExistsError, NotFoundError, SpecError, StateError, UsageError
 from ..jsontext import dump_json, parse_json
 from ..monitor import Exit, read_exit
-from ..state import StateDir, make_root, read_file, unlock
+from ..state import StateDir, make_root, read_file, start_time, unlock
 from .names import check_name, new_name
 
 TYPE_CHECKING = False
@@ -245,6 +247,39 @@ def _is_stale(path: str) -> bool:
         return not posix.access(f"{containers_root()}/{posix.readlink(path)}", posix.F_OK)
     except OSError:
         return False
+
+
+def mark_brief(container_id: str) -> None:
+    """It is to go with this process, unless it runs, until keep() is told of it."""
+    make_root(containers_root() + "/.brief")
+    _unlink(_brief(container_id))
+    pid = posix.getpid()
+    posix.symlink(f"{pid} {start_time(pid)}", _brief(container_id))
+
+
+def keep(container_id: str) -> None:
+    _unlink(_brief(container_id))
+
+
+def abandoned() -> "list[str]":
+    """Ids of those that were to go, and whose process has ended.  They may run."""
+    try:
+        names = posix.listdir(containers_root() + "/.brief")
+    except FileNotFoundError:
+        return []
+    return [name for name in names if not _is_held(name)]
+
+
+def _is_held(container_id: str) -> bool:
+    try:
+        pid, _, started = posix.readlink(_brief(container_id)).partition(" ")
+        return bool(started) and start_time(int(pid)) == started
+    except (OSError, ValueError):
+        return False
+
+
+def _brief(container_id: str) -> str:
+    return f"{containers_root()}/.brief/{container_id}"
 
 
 def record_ids() -> "list[str]":

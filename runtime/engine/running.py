@@ -41,14 +41,14 @@ def plan(config: ContainerConfig) -> LaunchPlan:
     return Launch(config, Options()).plan()
 
 
-def create(config: ContainerConfig, values: "Values", fetch: "Fetch | None" = None) -> Record:
-    """A container of the options of `create`: --replace and --cidfile too."""
+def create(config: ContainerConfig, values: "Values", fetch: "Fetch | None" = None, *, brief: bool = False) -> Record:
+    """A container of the options of `create`: --replace and --cidfile too.  `brief` is lifecycle.create()'s."""
     cidfile = values["cidfile"]
     if cidfile and posix.access(cidfile, posix.F_OK):
         raise ExistsError(f"--cidfile {cidfile} exists", hint="remove it first")
     if values["replace"]:
         _replace(config.name)
-    record = lifecycle.create(config, values["pull"], fetch)
+    record = lifecycle.create(config, values["pull"], fetch, brief=brief)
     if cidfile:
         try:
             _write_new(cidfile, record.id)
@@ -80,7 +80,7 @@ def run_detached(config: ContainerConfig, values: "Values", fetch: "Fetch | None
     if values["attach"]:
         raise UsageError("--attach and --detach exclude each other")
     for one in _replicas(config, values["replicas"]):
-        record = create(one, values, fetch)
+        record = create(one, values, fetch, brief=True)
         _start(record)
         yield record.id
 
@@ -129,7 +129,7 @@ def run_attached(config: ContainerConfig, values: "Values", fetch: "Fetch | None
     streams = values["attach"]
     outputs = _outputs(streams)
     _need_terminal(config)
-    record = create(config, values, fetch)
+    record = create(config, values, fetch, brief=True)
     config = record.config()
     config.interactive = config.interactive and (not streams or "stdin" in streams)
     return _attend(record, config, sends=values["sig_proxy"] == "true", outputs=outputs, start=_start)

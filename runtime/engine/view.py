@@ -44,6 +44,7 @@ def describe(record: "Record") -> "Json":
         "Image": data.get("image_id"),
         "RestartCount": int(life.get("restarts") or 0),
         "LogPath": record.path + "/log",
+        "LogLost": ended.lost if ended else 0,
         "enforced": life.get("enforced") or {},
     }
 
