@@ -205,6 +205,18 @@ def settle(record: Record) -> None:
     release_ids(record.root, record.id)
 
 
+def end_orphan(record: Record) -> None:
+    """Settle a run whose monitor was killed.  Lock held.
+
+    The kernel has killed its process with the monitor, unless that has changed its user since: then we do (prctl(2),
+    PR_SET_PDEATHSIG).
+    """
+    if record.state_dir.process() and not record.monitor():
+        record.container.delete(force=True)
+        release_ids(record.root, record.id)
+    settle(record)
+
+
 def finish(record: Record) -> None:
     """Settle a run that its own command has waited for, and remove what was to go with it; idempotent."""
     try:
@@ -364,8 +376,7 @@ def sweep() -> None:
     known, run = record_ids(), [*container_ids(Record("", {}).root)]
     for container_id in run:
         record = Record(container_id)
-        state = record.state_dir
-        if container_id in known and not state.process() and not record.monitor():
+        if container_id in known and not record.monitor():
             _sweep_one(record)
     for container_id in abandoned():
         if container_id not in run:
@@ -381,7 +392,7 @@ def _sweep_one(record: Record) -> None:
     except NotFoundError:
         return
     try:
-        settle(record)
+        end_orphan(record)
         if record.config().auto_remove:
             discard(record, volumes=True)
     finally:

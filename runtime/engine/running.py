@@ -159,7 +159,7 @@ def attach(record: Record, *, stdin: bool, sends: bool, detach_keys: str) -> Out
             code = attached.follow()
             outcome.detached = attached.detached
             if not outcome.detached:
-                outcome.code = _exit_code(record) if code is None else code
+                outcome.code = _orphans_code(record) if code is None else code
         finally:
             client.close()
     return outcome
@@ -222,19 +222,21 @@ def _attend(
             outcome.detached = attached.detached
             attached.restore_mode()
             if not outcome.detached:
-                outcome.code = record.exit_code() if code is None else code
+                outcome.code = _orphans_code(record) if code is None else code
                 _end(outcome, config, client, monitor.pid)
         finally:
             client.close()
     return outcome
 
 
-def _exit_code(record: Record) -> int:
-    """Of one whose monitor was killed; it may have been removed since."""
+def _orphans_code(record: Record) -> int:
+    """The monitor has gone without a word."""
     try:
-        return record.exit_code()
+        with record:
+            lifecycle.end_orphan(record)
+        return lifecycle.wait(record)
     except NotFoundError:
-        return _KILLED
+        return _KILLED  # It has been removed since.
 
 
 def _end(outcome: Outcome, config: ContainerConfig, client: "Client", monitor: int) -> None:

@@ -168,7 +168,7 @@ def test_a_read_only_store_is_an_error_of_one_line() -> None:
         made = warren("create", "--name", "made", "host", "--", "true").ok().out.strip()
         subprocess.run([*prefix, "mount", "-o", "remount,ro", "/var/lib/warren"], check=True)
         warren("run", "host", "--", "true").fails(125, "ead-only file system")
-        warren("start", "made").fails(1, "ead-only file system")
+        warren("start", "made").fails(125, "ead-only file system")
         subprocess.run([*prefix, "mount", "-o", "remount,rw", "/var/lib/warren"], check=True)
         assert not subprocess.run([*prefix, "ls", "/run/warren"], capture_output=True, text=True, check=True).stdout
         assert warren("start", "-a", "made").ok().code == 0

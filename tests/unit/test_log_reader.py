@@ -46,7 +46,9 @@ def text(entries: list[Entry]) -> str:
 
 
 def test_json_lines_and_streams(record: Record) -> None:
-    content = json_line(1, "one\n") + json_line(2, "zwei ä \x01\n", "stderr") + json_line(3, "par") + json_line(4, "t\n")
+    content = (
+        json_line(1, "one\n") + json_line(2, "zwei ä \x01\n", "stderr") + json_line(3, "par") + json_line(4, "t\n")
+    )
     Path(record.path, "log").write_text(content)
     found = read(record)
     assert [entry.data.decode() for entry in found] == ["one\n", "zwei ä \x01\n", "par", "t\n"]
@@ -71,7 +73,9 @@ def test_rotated_files_come_in_their_order(record: Record) -> None:
     assert text(read(record)) == "1\n2\n3\n"
 
 
-@pytest.mark.parametrize("damage", ["", "{", "null\n", "[]\n", '{"log": 1}\n', "\x00" * 5000 + "\n", "[" * 100000 + "\n"])
+@pytest.mark.parametrize(
+    "damage", ["", "{", "null\n", "[]\n", '{"log": 1}\n', "\x00" * 5000 + "\n", "[" * 100000 + "\n"]
+)
 def test_a_damaged_entry_hides_no_other(record: Record, damage: str) -> None:
     Path(record.path, "log").write_text(json_line(1, "one\n") + damage + "\n" + json_line(2, "two\n"))
     assert text(read(record)) == "one\ntwo\n"
