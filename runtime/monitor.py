@@ -425,6 +425,8 @@ class Attached(Foreground):
         if data:
             self._mid_line = data[-1:] != b"\n"
             data, self.detached = self._keys.feed(data)
+            if self.detached:
+                write_some(0, b"\r\n")  # What our user sees next is not on the container's line.
             self._waiting += [data[at : at + MAX_DATA] for at in range(0, len(data), MAX_DATA)]
         elif data == b"":
             self._input = False

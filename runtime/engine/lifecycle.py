@@ -60,7 +60,8 @@ def create(
 ) -> Record:
     """Make a container that does not run yet.  `pull` and `fetch` are take_image()'s.
 
-    One that is `brief` goes when this process ends without having started it.  Raises UsageError, ExistsError for a name that is taken, NotFoundError and ImageError; nothing is left then.
+    One that is `brief` goes when this process ends without having started it.  Raises UsageError, ExistsError for a
+    name that is taken, NotFoundError and ImageError; nothing is left then.
     """
     sweep()
     config.id = config.id or new_id()

@@ -1,8 +1,8 @@
 """What is kept of a container between commands: a directory of its own, and what it tells of the container.
 
     DATA/containers/.names/NAME   a symbolic link to the id: whoever makes it has the name
-    DATA/containers/.brief/ID     a symbolic link to "PID START" of who makes or starts it: once neither that process nor
-                                  the container runs it is to go (what is being made, and all of --rm)
+    DATA/containers/.brief/ID     a symbolic link to "PID START" of who makes or starts it: once neither that process
+                                  nor the container runs it is to go (what is being made, and all of --rm)
     DATA/containers/ID/           0700; an flock on it serialises the commands on one container
         config.json     what was asked for, the image's part included; written once (fsync, rename)
         life.json       how often it was started, and what the kernel does not remember

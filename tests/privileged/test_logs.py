@@ -1,4 +1,4 @@
-"""`warren logs`: what containers have said, while they go on saying it, and what becomes of it when something breaks."""
+"""`warren logs`: what containers have said and are saying, and what becomes of it when something breaks."""
 
 import json
 import os
@@ -155,7 +155,7 @@ def test_a_full_disk_stops_no_container_and_the_loss_is_told() -> None:
 
 
 def test_a_disk_that_stays_full_keeps_the_exit_code() -> None:
-    with own_store("512k") as (warren, prefix):
+    with own_store("512k") as (warren, _):
         warren("run", "-d", "--name", "full", "host", "--", "sh", "-c", "yes | head -c 2000000; exit 5").ok()
         assert warren("wait", "full").ok().out == "5\n"
         assert warren("inspect", "-f", "{{.State.ExitCode}} {{.State.Status}}", "full").ok().out == "5 exited\n"
