@@ -89,6 +89,8 @@ class LaunchError(WarrenError):
         self.number = number
         self.step = step
         self.errno = errno
+        self.source = ""
+        """The path on the host of the mount that the step is about, where it is about one."""
 
 
 class CommandNotFoundError(LaunchError):

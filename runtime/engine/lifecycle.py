@@ -14,39 +14,41 @@ import time
 from ..config import ContainerConfig
 from ..config.ids import release_ids
 from ..console import terminal_size
-from ..errors import NotFoundError, StateError, UnsupportedError, WarrenError
-from ..host import Host
+from ..errors import NotFoundError, StateError, UnsupportedError, UsageError, WarrenError
 from ..launch import Options
 from ..monitor import Events, make_monitor
-from ..quantities import signal_number
-from ..state import container_ids, poll_end
-from . import journal, logs
+from ..quantities import signal_number, timestamp
+from ..state import poll_end
+from . import journal, logs, networking
+from .health import HealthCheck, begin
 from .launching import Launch, clean_up
 from .names import new_id
+from .policy import RestartPolicy
 from .records import (
     Record,
     abandoned,
     containers_root,
     find,
-    keep,
     make_record,
     mark_brief,
     record_ids,
     release_name,
-    remove_tree,
     rename_record,
+    unmark_brief,
 )
+from .trees import remove_tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from ..images.store import Image
+    from ..images.local import Image, LocalStore
     from ..launch import Monitor
     from ..monitor import Client
     from .images import Fetch
 
     Json = dict[str, Any]
+    Source = tuple[LocalStore, Image]
 
 SIGKILL, SIGTERM = 9, 15
 STOP_SECONDS = 10
@@ -55,40 +57,86 @@ _END_SECONDS = 10.0
 _GONE = ".gone-"
 
 
-def create(
-    config: ContainerConfig, pull: str = "missing", fetch: "Fetch | None" = None, *, brief: bool = False
-) -> Record:
-    """Make a container that does not run yet.  `pull` and `fetch` are take_image()'s.
+def create(config: ContainerConfig, pull: str = "missing", fetch: "Fetch | None" = None, platform: str = "") -> Record:
+    """Make a container that does not run yet.  `pull`, `fetch` and `platform` are choose_image()'s.
 
-    One that is `brief` goes when this process ends without having started it.  Raises UsageError, ExistsError for a
-    name that is taken, NotFoundError and ImageError; nothing is left then.
+    Raises UsageError, ExistsError for a name that is taken, NotFoundError and ImageError; nothing is left then.
     """
     sweep()
-    config.id = config.id or new_id()
-    image, chains = None, []
-    mark_brief(config.id)
-    try:
-        if config.image:
-            from ..images.store import Store
-            from .images import take_image
-
-            store = Store()
-            image = take_image(config, store, pull, fetch)
-            chains = image.chains
-        head = _head(config, image, chains)
-        if image and store.notes:
-            head["notes"] = {"image": "; ".join(store.notes)}
-        record = make_record(config.id, config.name, head)
-    except BaseException:
-        _release_image(config.id)
-        keep(config.id)
-        raise
-    if not brief:
-        keep(config.id)
+    record = make(config, choose(config, pull, fetch, platform))
+    keep(record)
+    unmark_brief(record.id)
     return record
 
 
-def _head(config: ContainerConfig, image: "Image | None", chains: "list[str]") -> "Json":
+def choose(config: ContainerConfig, pull: str, fetch: "Fetch | None", platform: str) -> "Source | None":
+    """The image that the configuration names, and its store; None for the host and directories."""
+    _check(config)
+    if not config.image:
+        return None
+    from ..images.local import LocalStore
+    from .images import choose_image
+
+    store = LocalStore()
+    return store, choose_image(config.image, store, pull, fetch, platform)
+
+
+def make(config: ContainerConfig, source: "Source | None") -> Record:
+    """create() with the image chosen, which several containers may share; to be kept by keep().
+
+    It goes with this process until it has been started, or unmark_brief() is told that it may wait for that.
+    """
+    config.id = config.id or new_id()
+    mark_brief(config.id)
+    try:
+        if source:
+            from .images import use_image
+
+            use_image(config, *source)
+        if _wants_mounts(config):
+            from .volumes import resolve
+
+            config.resolved_mounts = resolve(config)
+        head = _head(config, source[1] if source else None)
+        if source and (store := source[0]).notes:
+            head["notes"] = {"image": "; ".join(store.notes)}
+        return make_record(config.id, config.name, head)
+    except BaseException:
+        _release_volumes(config, remove=True)
+        _release_image(config.id)
+        unmark_brief(config.id)
+        raise
+
+
+def keep(record: Record) -> None:
+    """Let it outlive a crash of the machine, unless it would be removed then anyway."""
+    if not record.config().auto_remove:
+        record.sync()
+
+
+def _wants_mounts(config: ContainerConfig) -> bool:
+    return bool(config.volumes or config.mounts or config.tmpfs or config.volumes_from or config.image_volumes)
+
+
+def _release_volumes(config: ContainerConfig, *, remove: bool) -> None:
+    if config.resolved_mounts:
+        from ..config.mounts import Wish
+        from .volumes import release
+
+        release([Wish.from_dict(entry) for entry in config.resolved_mounts], config.id, remove=remove)
+
+
+def _check(config: ContainerConfig) -> None:
+    """What a launch would find too late, or never; UsageError."""
+    if RestartPolicy(config.restart).restarts and config.auto_remove:
+        raise UsageError("--restart and --rm exclude each other")
+    if config.stop_signal:
+        signal_number(config.stop_signal)
+    logs.log_of("", config)
+    HealthCheck(config)
+
+
+def _head(config: ContainerConfig, image: "Image | None") -> "Json":
     wanted = config.to_dict()
     wanted.pop("layers", None)  # They are found by the chain: a store may be moved.
     return {
@@ -96,13 +144,23 @@ def _head(config: ContainerConfig, image: "Image | None", chains: "list[str]") -
         "image": config.image,
         "image_id": image.id if image else "",
         "manifest": image.manifest.digest if image else "",
-        "chains": chains,
+        "chains": image.chains if image else [],
+        "entrypoint": _entrypoint(config, image),
         "config": wanted,
     }
 
 
-def start(record: Record, monitor: "Monitor | None" = None) -> int:
+def _entrypoint(config: ContainerConfig, image: "Image | None") -> "list[str]":
+    """How argv begins because of the image; `inspect` tells the two apart."""
+    told = image.config.get("config") if image and config.entrypoint is None else None
+    found = told.get("Entrypoint") if isinstance(told, dict) else None
+    return found if isinstance(found, list) else []
+
+
+def start(record: Record, monitor: "Monitor | None" = None, *, restarting: bool = False) -> int:
     """Start it; its pid.  A container that runs is left alone.  `monitor` is by default one without an owner.
+
+    `restarting` is for restart policies: 0 unless the restart is still wanted.
 
     Raises what a launch raises; the container is there then, with the error and its exit code.
     """
@@ -110,29 +168,40 @@ def start(record: Record, monitor: "Monitor | None" = None) -> int:
         settle(record)
         if pid := record.state_dir.process():
             return pid
+        life = record.life()
+        if restarting and not life.get("restart_at"):
+            return 0
         config = configured(record)
         if config.auto_remove:
             mark_brief(record.id)
-        life = record.life()
         record.forget_exit()
-        record.update_life(
-            starts=int(life.get("starts") or 0) + 1, started=time.time_ns(), stopped=False, restart_at=0,
-            oom_killed=False, timed_out=False, error="", enforced={},
+        restarts = {"restarts": int(life.get("restarts") or 0) + 1} if restarting else {"restarts": 0, "delay": 0}
+        life.update(
+            starts=int(life.get("starts") or 0) + 1, started=time.time_ns(), stopped=False, launching=True,
+            oom_killed=False, timed_out=False, error="", enforced={}, **restarts,
         )  # fmt: skip
+        if not config.auto_remove:  # One that goes anyway if we are killed now needs no word of it.
+            record.write_json("life.json", life)
+        if check := HealthCheck(config):
+            begin(record, check)
         monitor = monitor or monitor_of(record, config)[0]
         try:
             options = Options(monitor=monitor, size=terminal_size() if config.tty else (0, 0))
-            pid = Launch(config, options, record.root).run()
+            launch = Launch(config, options, record.root, fill=not life.get("filled"), scratch=not _keeps(record))
+            pid = launch.run()
         except WarrenError as error:
+            record.write_json("life.json", life)
             _note_failure(record, error)
             if not config.auto_remove:
-                keep(record.id)
+                unmark_brief(record.id)
             raise
         finally:
             monitor.close()
-        record.update_life(enforced={**options.enforced, **record.data.get("notes", {})})
+        notes = {**options.enforced, **record.data.get("notes", {})}
+        life.update(enforced=notes, launching=False, restart_at=0, monitor="", filled=True)
+        record.write_json("life.json", life)
         if not config.auto_remove:
-            keep(record.id)
+            unmark_brief(record.id)
         journal.note(record, "start")
         return pid
 
@@ -167,27 +236,35 @@ def _environment() -> "list[str]":
 
 def event_timer(config: ContainerConfig) -> "tuple[int, str]":
     """When event.py is wanted for the first time, in milliseconds; (0, "") if only at the end."""
-    return (max(1, int(config.timeout * 1000)), "timer") if config.timeout else (0, "")
+    check = HealthCheck(config)
+    times = [int((config.timeout or 0) * 1000), check.interval // 1_000_000 if check else 0]
+    first = min((one for one in times if one > 0), default=1 if config.timeout else 0)
+    return (first, "timer") if first else (0, "")
 
 
 def configured(record: Record) -> ContainerConfig:
     """Its configuration with what depends on where things are: the layers, and where changes are kept."""
     config = record.config()
+    config.name = record.name
     if record.data.get("chains"):
-        from ..images.store import Store
+        from ..images.local import LocalStore
 
-        config.layers = Store().layer_paths(record.data["chains"])
-    has_root = bool(config.layers or config.rootfs)
-    if has_root and not config.keep_changes and not config.write and Host.probe().privileged:
-        config.keep_changes = record.path  # An ordinary user's are thrown away.
+        config.layers = LocalStore().layer_paths(record.data["chains"])
+    if not config.keep_changes and not config.write and (config.layers or config.rootfs):
+        config.keep_changes = record.path
     return config
+
+
+def _keeps(record: Record) -> bool:
+    """Whether the user insists on a directory for the changes of the root."""
+    return bool(record.data["config"].get("keep_changes"))
 
 
 def _note_failure(record: Record, error: WarrenError) -> None:
     """A launch that failed is an end, with the code that the command line ends with."""
     now = time.time_ns()
     record.write_exit(error.exit_code, now, now)
-    record.update_life(error=str(error))
+    record.update_life(error=str(error), launching=False, restart_at=0)
     journal.note(record, "die", exitCode=str(error.exit_code))
 
 
@@ -204,6 +281,9 @@ def settle(record: Record) -> None:
         pass
     record.container.delete(force=True)
     release_ids(record.root, record.id)
+    networking.release(record.id, record.root)
+    if record.life().get("launching"):
+        record.update_life(launching=False, error="the command that started it was killed")
 
 
 def end_orphan(record: Record) -> None:
@@ -215,6 +295,7 @@ def end_orphan(record: Record) -> None:
     if record.state_dir.process() and not record.monitor():
         record.container.delete(force=True)
         release_ids(record.root, record.id)
+        networking.release(record.id, record.root)
     settle(record)
 
 
@@ -347,9 +428,10 @@ def remove(record: Record, *, force: bool = False, volumes: bool = False) -> Non
 
 def discard(record: Record, *, volumes: bool = False) -> None:
     """Remove all that is kept of a container that has been settled.  Lock held."""
+    config: ContainerConfig | None = None
     try:
         journal.note(record, "destroy")
-        name = record.name
+        name, config = record.name, record.config()
     except StateError:
         name = ""  # What is damaged can be removed, too.
     gone = f"{containers_root()}/{_GONE}{record.id}"
@@ -357,12 +439,14 @@ def discard(record: Record, *, volumes: bool = False) -> None:
     if name:
         release_name(name, record.id)
     _release_image(record.id)
+    if config:
+        _release_volumes(config, remove=volumes)
     remove_tree(gone)
-    keep(record.id)
+    unmark_brief(record.id)
 
 
 def _release_image(container_id: str) -> None:
-    from ..images.store import default_store
+    from ..images.local import default_store
 
     path = f"{default_store()}/users/{container_id}"
     try:
@@ -373,15 +457,14 @@ def _release_image(container_id: str) -> None:
 
 def sweep() -> None:
     """Finish what killed commands and monitors have begun or left; cheap where there is nothing to do."""
-    clean_up()
-    known, run = record_ids(), [*container_ids(Record("", {}).root)]
-    for container_id in run:
+    left = clean_up()
+    known = set(record_ids()) if left else set()
+    for container_id in left:
         record = Record(container_id)
         if container_id in known and not record.monitor():
             _sweep_one(record)
-    for container_id in abandoned():
-        if container_id not in run:
-            _sweep_abandoned(container_id, known)
+    for container_id in abandoned(Record("", {}).root):
+        _sweep_abandoned(Record(container_id))
     for name in _leftovers():
         remove_tree(f"{containers_root()}/{name}")
 
@@ -400,19 +483,15 @@ def _sweep_one(record: Record) -> None:
         record.unlock()
 
 
-def _sweep_abandoned(container_id: str, known: "list[str]") -> None:
+def _sweep_abandoned(record: Record) -> None:
     """Its command was killed before it was started, or before all of it was removed."""
-    record = Record(container_id)
-    if container_id not in known:
-        _release_image(container_id)
-        keep(container_id)
-        return
     try:
         if record.lock(wait=False):
             settle(record)
             discard(record, volumes=True)
     except NotFoundError:
-        pass  # Somebody else was quicker.
+        _release_image(record.id)
+        unmark_brief(record.id)
     finally:
         record.unlock()
 
@@ -426,11 +505,3 @@ def _leftovers() -> "list[str]":
 
 def resolve(names: "tuple[str, ...] | list[str]") -> "list[Record]":
     return [find(name) for name in names]
-
-
-def timestamp(nanoseconds: int) -> str:
-    """RFC 3339 with nanoseconds, UTC, as docker writes it; its zero for 0."""
-    if not nanoseconds:
-        return "0001-01-01T00:00:00Z"
-    seconds, rest = divmod(nanoseconds, 1_000_000_000)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{rest:09}Z"

@@ -14,9 +14,8 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from ..errors import StateError, UsageError
-from ..quantities import duration, is_number
+from ..quantities import duration, is_number, timestamp
 from ..syscalls import watch_directory
-from .lifecycle import timestamp
 from .logs import NAME
 from .records import Record
 

@@ -4,7 +4,8 @@
     DATA/containers/.brief/ID     a symbolic link to "PID START" of who makes or starts it: once neither that process
                                   nor the container runs it is to go (what is being made, and all of --rm)
     DATA/containers/ID/           0700; an flock on it serialises the commands on one container
-        config.json     what was asked for, the image's part included; written once (fsync, rename)
+        config.json     what was asked for, the image's part included; written once (rename, fsync)
+        health.json     what health checks have found
         life.json       how often it was started, and what the kernel does not remember
         exit            "CODE STARTED FINISHED LOST", by the monitor when the process has ended
         log, log.1 ...  its output
@@ -22,8 +23,9 @@ from ..container import Container, default_data, default_root
 from ..errors import ExistsError, NotFoundError, SpecError, StateError, UsageError
 from ..jsontext import dump_json, parse_json
 from ..monitor import Exit, read_exit
-from ..state import StateDir, make_root, read_file, start_time, unlock
+from ..state import StateDir, living, make_root, read_file, start_time, unlock
 from .names import check_name, new_name
+from .trees import remove_tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,18 +68,37 @@ class Record:
 
     def write(self, data: "Json") -> None:
         self._data = data
-        self._write("config.json", dump_json(data).encode("utf-8", "surrogateescape"))
+        self.write_json("config.json", data)
+
+    def sync(self) -> None:
+        """Bring it to disk: it is to outlive a crash of the machine."""
+        fd = posix.open(self.path + "/config.json", posix.O_RDONLY | posix.O_CLOEXEC)
+        try:
+            posix.fsync(fd)
+        finally:
+            posix.close(fd)
 
     # ---- its life
 
     def life(self) -> "Json":
-        try:
-            return self._read("life.json")
-        except NotFoundError:
-            return {}
+        return self.read_optional("life.json")
 
     def update_life(self, **changes: object) -> None:
-        self._write("life.json", dump_json({**self.life(), **changes}).encode("utf-8", "surrogateescape"))
+        self.write_json("life.json", {**self.life(), **changes})
+
+    def read_optional(self, name: str) -> "Json":
+        """A file beside config.json; empty when it is not there, or was lost in a crash (it is not synced)."""
+        try:
+            return self._read(name)
+        except NotFoundError:
+            return {}
+        except StateError:
+            if posix.stat(f"{self.path}/{name}").st_size:
+                raise
+            return {}
+
+    def write_json(self, name: str, value: "Json") -> None:
+        self._write(name, dump_json(value).encode("utf-8", "surrogateescape"))
 
     def exit(self) -> "Exit | None":
         """None until it has ended; the one of its last start."""
@@ -100,27 +121,45 @@ class Record:
 
     def monitor(self) -> int:
         """Pid of its monitor while that lives, else 0."""
-        return self.state_dir.monitor()
+        return self.state_dir.monitor() or living(str(self.life().get("monitor") or ""))
 
     def status(self) -> str:
-        """docker's: created, running, paused, restarting, exited or dead (being removed)."""
+        """docker's: created, running, paused, restarting or exited."""
         state = self.state_dir
         if state.process():
             return "paused" if self.container.is_frozen() else "running"
-        if self.life().get("removing"):
-            return "dead"
-        if not self.life().get("starts"):
+        return self.idle_status(self.life())
+
+    def idle_status(self, life: "Json") -> str:
+        """The status of one that has no process, and this `life`."""
+        if not life.get("starts") and not self.exit():
             return "created"
-        if self.monitor() and self.life().get("restart_at"):
+        if life.get("restart_at") and self.monitor():
             return "restarting"
-        return "exited"
+        if life.get("launching"):
+            return "created"
+        # Its monitor is about to write down how it has ended.
+        return "running" if self.state_dir.monitor() and not self.exit() else "exited"
+
+    def take_damaged(self) -> None:
+        """Let `data` tell what can be told without config.json: a damaged record hides no container (RULES 20)."""
+        self._data = {"id": self.id, "name": self._named(), "created": "", "image": "", "config": {}}
+
+    def _named(self) -> str:
+        """By the link; "" where none names it."""
+        names = f"{containers_root()}/.names"
+        try:
+            return next((name for name in posix.listdir(names) if posix.readlink(f"{names}/{name}") == self.id), "")
+        except OSError:
+            return ""
 
     def exit_code(self) -> int:
         """Of the last start that has ended; 0 before."""
-        found = self.exit()
+        found, life = self.exit(), self.life()
         if found:
             return found.code
-        return _UNKNOWN_EXIT if self.life().get("starts") and not self.state_dir.process() else 0
+        ended = life.get("starts") and not life.get("launching") and not self.state_dir.process()
+        return _UNKNOWN_EXIT if ended else 0
 
     def running_pid(self) -> int:
         """Its process; StateError when there is none."""
@@ -174,7 +213,7 @@ class Record:
             raise StateError(f"{path} is damaged", hint=f"warren rm --force {self.id[:12]}")
         return found
 
-    def _write(self, name: str, data: bytes) -> None:
+    def _write(self, name: str, data: bytes, *, sync: bool = False) -> None:
         """By rename: a reader sees all of it or what was before."""
         staged = f"{self.path}/.{name}.tmp"
         fd = posix.open(staged, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC, 0o600)
@@ -182,6 +221,8 @@ class Record:
             view = memoryview(data)
             while view:
                 view = view[posix.write(fd, view) :]
+            if sync:
+                posix.fsync(fd)
         finally:
             posix.close(fd)
         posix.rename(staged, f"{self.path}/{name}")
@@ -238,6 +279,7 @@ def rename_record(record: Record, name: str) -> None:
     old = record.name
     claim_name(name, record.id)
     record.write({**record.data, "name": name})
+    record.sync()
     release_name(old, record.id)
 
 
@@ -250,24 +292,28 @@ def _is_stale(path: str) -> bool:
 
 
 def mark_brief(container_id: str) -> None:
-    """It is to go with this process, unless it runs, until keep() is told of it."""
+    """It is to go with this process, unless it runs, until unmark_brief() is told of it."""
     make_root(containers_root() + "/.brief")
-    _unlink(_brief(container_id))
     pid = posix.getpid()
-    posix.symlink(f"{pid} {start_time(pid)}", _brief(container_id))
+    target = f"{pid} {start_time(pid)}"
+    try:
+        posix.symlink(target, _brief(container_id))
+    except FileExistsError:
+        _unlink(_brief(container_id))
+        posix.symlink(target, _brief(container_id))
 
 
-def keep(container_id: str) -> None:
+def unmark_brief(container_id: str) -> None:
     _unlink(_brief(container_id))
 
 
-def abandoned() -> "list[str]":
-    """Ids of those that were to go, and whose process has ended.  They may run."""
+def abandoned(root: str) -> "list[str]":
+    """Ids of those that were to go, whose process has ended and that have no state below `root`."""
     try:
         names = posix.listdir(containers_root() + "/.brief")
     except FileNotFoundError:
         return []
-    return [name for name in names if not _is_held(name)]
+    return [name for name in names if not posix.access(f"{root}/{name}", posix.F_OK) and not _is_held(name)]
 
 
 def _is_held(container_id: str) -> bool:
@@ -334,18 +380,6 @@ def exists() -> "Callable[[str], bool]":
     from ..state import container_ids
 
     return {*record_ids(), *container_ids(default_root())}.__contains__
-
-
-def remove_tree(path: str) -> None:
-    """rm -rf, whatever the container has made there; nothing is followed."""
-    from shutil import rmtree
-
-    rmtree(path, ignore_errors=False, onerror=_forgive)
-
-
-def _forgive(_function: object, _path: str, info: "Any") -> None:
-    if not isinstance(info[1], FileNotFoundError):
-        raise info[1]
 
 
 def _unlink(path: str) -> None:

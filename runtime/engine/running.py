@@ -19,7 +19,9 @@ from ..syscalls import wait
 from . import lifecycle
 from .launching import Launch
 from .names import new_id
-from .records import Record, find
+from .parallel import in_parallel
+from .policy import RestartPolicy
+from .records import Record, find, unmark_brief
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,14 +43,24 @@ def plan(config: ContainerConfig) -> LaunchPlan:
     return Launch(config, Options()).plan()
 
 
-def create(config: ContainerConfig, values: "Values", fetch: "Fetch | None" = None, *, brief: bool = False) -> Record:
-    """A container of the options of `create`: --replace and --cidfile too.  `brief` is lifecycle.create()'s."""
+def create(config: ContainerConfig, values: "Values", fetch: "Fetch | None" = None) -> Record:
+    """A container of the options of `create`: --replace and --cidfile too."""
+    record = _create(config, values, fetch)
+    unmark_brief(record.id)
+    return record
+
+
+def _create(config: ContainerConfig, values: "Values", fetch: "Fetch | None") -> Record:
+    """One that is to be started, and goes if that does not happen."""
     cidfile = values["cidfile"]
     if cidfile and posix.access(cidfile, posix.F_OK):
         raise ExistsError(f"--cidfile {cidfile} exists", hint="remove it first")
+    lifecycle.sweep()
+    source = lifecycle.choose(config, values["pull"], fetch, values["platform"])
     if values["replace"]:
         _replace(config.name)
-    record = lifecycle.create(config, values["pull"], fetch, brief=brief)
+    record = lifecycle.make(config, source)
+    lifecycle.keep(record)
     if cidfile:
         try:
             _write_new(cidfile, record.id)
@@ -76,25 +88,47 @@ def _write_new(path: str, content: str) -> None:
 
 
 def run_detached(config: ContainerConfig, values: "Values", fetch: "Fetch | None" = None) -> "Iterator[str]":
-    """Start it, or --replicas of it, and leave; the ids."""
+    """Start it, or --replicas of it, and leave; the ids, each as soon as it runs."""
     if values["attach"]:
         raise UsageError("--attach and --detach exclude each other")
-    for one in _replicas(config, values["replicas"]):
-        record = create(one, values, fetch, brief=True)
-        _start(record)
-        yield record.id
-
-
-def _replicas(config: ContainerConfig, count: int) -> "Iterator[ContainerConfig]":
-    if not count:
-        yield config
+    if values["replicas"]:
+        yield from _run_replicas(config, values, fetch)
         return
+    record = _create(config, values, fetch)
+    _start(record)
+    yield record.id
+
+
+def _run_replicas(config: ContainerConfig, values: "Values", fetch: "Fetch | None") -> "Iterator[str]":
+    """What is the same for all is done once; the first error ends it, and says how many run."""
+    count = values["replicas"]
     if count < 1:
         raise UsageError(f"--replicas {count} is none")
-    for number in range(1, count + 1):
-        one = ContainerConfig.from_dict(config.to_dict())
+    if values["cidfile"]:
+        raise UsageError("--cidfile and --replicas exclude each other", hint="the ids are printed")
+    lifecycle.sweep()
+    source = lifecycle.choose(config, values["pull"], fetch, values["platform"])
+    wanted, started = config.to_dict(), []
+
+    def run(number: int) -> Record:
+        one = ContainerConfig.from_dict(wanted)
         one.name = f"{config.name}-{number}" if config.name else ""
-        yield one
+        if values["replace"]:
+            _replace(one.name)
+        record = lifecycle.make(one, source)
+        _start(record)
+        return record
+
+    try:
+        for record in in_parallel(run, count):
+            started.append(record)
+            yield record.id
+    except WarrenError as error:
+        error.message = f"{len(started)} of {count} replicas run: {error.message}"
+        raise
+    finally:
+        for record in started:
+            lifecycle.keep(record)
 
 
 def _start(record: Record, monitor: "Monitor | None" = None) -> int:
@@ -129,7 +163,7 @@ def run_attached(config: ContainerConfig, values: "Values", fetch: "Fetch | None
     streams = values["attach"]
     outputs = _outputs(streams)
     _need_terminal(config)
-    record = create(config, values, fetch, brief=True)
+    record = _create(config, values, fetch)
     config = record.config()
     config.interactive = config.interactive and (not streams or "stdin" in streams)
     return _attend(record, config, sends=values["sig_proxy"] == "true", outputs=outputs, start=_start)
@@ -242,7 +276,7 @@ def _orphans_code(record: Record) -> int:
 def _end(outcome: Outcome, config: ContainerConfig, client: "Client", monitor: int) -> None:
     """Do what the monitor would have done by another program; one with a restart policy is left to that."""
     record = outcome.record
-    if config.restart not in ("", "no"):
+    if RestartPolicy(config.restart).restarts:
         return
     with record:
         lifecycle.settle(record)

@@ -57,8 +57,8 @@ class Screen:
         self._until(lambda: text in [line.strip() for line in self.lines()], timeout, f"no line {text!r}")
 
     def sees_prompt(self, prompt: str = PROMPT, timeout: float = 20) -> None:
-        """Wait until the last line is a prompt with nothing behind it."""
-        self._until(lambda: (self.lines() or [""])[-1].strip() == prompt.strip(), timeout, f"no prompt {prompt!r}")
+        """Wait until the last line is a prompt with nothing behind it; before it may be what the shell left."""
+        self._until(lambda: "".join(self.lines()[-1:]).rstrip().endswith(prompt.rstrip()), timeout, f"no {prompt!r}")
 
     def _until(self, condition: Callable[[], bool], timeout: float, what: str) -> None:
         deadline = time.monotonic() + timeout
