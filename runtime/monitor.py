@@ -213,6 +213,10 @@ class Client:
     def resize(self, rows: int, columns: int) -> bool:
         return self._send(struct.pack("=cHH", b"w", rows, columns))
 
+    def hang_up(self, kind: str) -> bool:
+        """The owner's: nobody reads "o" or "E" any more, so the container's writes are to fail (EPIPE)."""
+        return self._send(b"c" + kind.encode())
+
     def done(self) -> bool:
         """The owner has cleaned up after the container: no event program is run."""
         return self._send(b"d")
@@ -421,6 +425,8 @@ class Attached(Foreground):
         if data:
             self._mid_line = data[-1:] != b"\n"
             data, self.detached = self._keys.feed(data)
+            if self.detached:
+                write_some(0, b"\r\n")  # What our user sees next is not on the container's line.
             self._waiting += [data[at : at + MAX_DATA] for at in range(0, len(data), MAX_DATA)]
         elif data == b"":
             self._input = False
@@ -463,6 +469,8 @@ class Attached(Foreground):
                 return
             left = write_some(fd, rest[:_CHUNK])
             if left is None:
+                if self._owner:
+                    self._client.hang_up("E" if fd == 2 else "o")
                 self._pass_on(_SIGPIPE)
                 self._give_up()
                 return
