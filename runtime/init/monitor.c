@@ -11,7 +11,8 @@
  *     i data   input                              o data   output, or the terminal's
  *     e        end of the input                   E data   error output
  *     w u16 u16   rows and columns                x u32    exit code; the last one
- *     d        done: the owner has cleaned up, and no program needs to be run for the end */
+ *     d        done: the owner has cleaned up, and no program needs to be run for the end
+ *     c o|E    the owner reads this stream no more: whoever writes to it gets EPIPE */
 
 #define _GNU_SOURCE
 #include <poll.h>
@@ -179,6 +180,15 @@ static void deliver_to_all(struct monitor *m)
     for (int i = 0; i < MAX_CLIENTS; i++)
         if (m->clients[i].fd >= 0)
             deliver(m, &m->clients[i]);
+}
+
+void hang_up(struct monitor *m, char kind)
+{
+    for (struct stream *stream = m->streams; stream < m->streams + STREAMS && !m->terminal; stream++)
+        if (stream->kind == kind && stream->fd >= 0) {
+            close_fd(&stream->fd);
+            log_end(&m->log, stream);
+        }
 }
 
 /* Reads what is there now, and passes it on. */
