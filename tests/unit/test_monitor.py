@@ -250,10 +250,14 @@ def test_the_exit_file_is_all_that_is_left(start: Start, directory: Path) -> Non
 
 
 def test_started_is_when_the_program_is_executed(start: Start, directory: Path) -> None:
-    monitored = start(f"date +%s%N >{directory}/began; sleep 0.3")
+    """As soon as the monitor has noticed: not when it is let go, nor at the end."""
+    monitored = start(f"date +%s%N >{directory}/began; sleep 0.6", let_go=False)
+    monitored.executed()
+    time.sleep(0.4)
+    monitored.monitor.let_go()
     end = monitored.finish()
-    assert end.started <= int((directory / "began").read_text()) < end.finished
-    assert end.finished - end.started >= 250_000_000
+    assert end.finished - end.started > 300_000_000
+    assert end.started < int((directory / "began").read_text()) + 300_000_000
 
 
 def test_a_monitor_that_is_not_let_go_holds_the_pid(start: Start, directory: Path) -> None:
