@@ -16,9 +16,10 @@ import fcntl
 import posix
 from errno import ENOENT
 
-from ..config import ContainerConfig
+from ..config import ContainerConfig, wants_userns
 from ..container import Container, default_data, default_root
 from ..errors import ExistsError, NotFoundError, SpecError, StateError, UsageError
+from ..host import Host
 from ..jsontext import dump_json, parse_json
 from ..monitor import Exit, read_exit
 from ..state import StateDir, living, make_root, read_file, unlock
@@ -137,6 +138,17 @@ class Record:
         if not pid:
             raise StateError(f"container {self.name!r} is not running", hint=f"warren start {self.name}")
         return pid
+
+    @property
+    def upper(self) -> str:
+        """The directory of what it has changed of its root; it is there from the first start on."""
+        return str(self.data["config"].get("keep_changes") or self.path) + "/upper"
+
+    def marks_for_users(self) -> bool:
+        """Whether overlayfs's marks in it are those of user namespaces (userxattr); by the last launch, if any."""
+        host = Host.probe()
+        off = "user_namespace" in (self.life().get("enforced") or {})
+        return not host.privileged or (wants_userns(self.config(), host) and not off)
 
     # ---- existence, lock
 
@@ -315,15 +327,25 @@ def exists() -> "Callable[[str], bool]":
 
 
 def remove_tree(path: str) -> None:
-    """rm -rf, whatever the container has made there; nothing is followed."""
+    """rm -rf, whatever the container has made there; nothing is followed.
+
+    An ordinary user's containers make files that are not his own: what he may not remove, a helper does.
+    """
     from shutil import rmtree
 
-    rmtree(path, ignore_errors=False, onerror=_forgive)
+    denied: list[OSError] = []
 
+    def note(_function: object, _path: str, info: "Any") -> None:
+        if isinstance(info[1], PermissionError) and posix.geteuid():
+            denied.append(info[1])
+        elif not isinstance(info[1], FileNotFoundError):
+            raise info[1]
 
-def _forgive(_function: object, _path: str, info: "Any") -> None:
-    if not isinstance(info[1], FileNotFoundError):
-        raise info[1]
+    rmtree(path, ignore_errors=False, onerror=note)
+    if denied:
+        from .helper import on_files
+
+        on_files({"task": "remove", "paths": [path]}).finish()
 
 
 def _unlink(path: str) -> None:

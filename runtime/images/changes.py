@@ -21,7 +21,7 @@ from .stream import Layer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import IO, Any
 
     from .reference import Reference
@@ -95,14 +95,16 @@ def commit(
     instructions: "Sequence[str]" = (),
     author: str = "",
     message: str = "",
+    write: "Callable[[Any], None] | None" = None,
 ) -> "Image":
     """A new image: `base` with one more layer of what `upper` has, and with Dockerfile instructions applied.
 
-    Raises UsageError for an instruction that is none, OSError for a full disk.
+    `write` writes the layer's tar to a file instead of write_layer().  Raises UsageError for an instruction that is
+    none, OSError for a full disk.
     """
     config = {**base.config, "config": _instructed(base.config.get("config"), instructions)}
     with store.adding():
-        layer, diff = _store_layer(store, upper)
+        layer, diff = _store_layer(store, upper, write)
         return _add(store, config, [*base.manifest.layers, layer], [*base.diffs, diff], names, "warren commit",
                     author, message)  # fmt: skip
 
@@ -163,14 +165,20 @@ def _add(
     return adopt(store, manifest.make_manifest(raw, layers), raw, names)
 
 
-def _store_layer(store: "Store", directory: str) -> "tuple[manifest.Descriptor, str]":
+def _store_layer(
+    store: "Store", directory: str, write: "Callable[[Any], None] | None" = None
+) -> "tuple[manifest.Descriptor, str]":
     """A directory as a layer, compressed with gzip while it is written; its descriptor, and the digest of the tar."""
     from isal import igzip
 
     plain = hashlib.sha256()
     gzip: Any = igzip.GzipFile
     with store.new_blob() as blob, gzip(fileobj=blob, mode="wb", mtime=0) as compressed:
-        write_layer(directory, _Hashed(compressed, plain), store.owner)
+        hashed = _Hashed(compressed, plain)
+        if write:
+            write(hashed)
+        else:
+            write_layer(directory, hashed, store.owner)
     return manifest.Descriptor(manifest.OCI_LAYER + "+gzip", blob.digest, blob.size), f"sha256:{plain.hexdigest()}"
 
 
