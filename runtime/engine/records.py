@@ -338,14 +338,24 @@ def remove_tree(path: str) -> None:
     def note(_function: object, _path: str, info: "Any") -> None:
         if isinstance(info[1], PermissionError) and posix.geteuid():
             denied.append(info[1])
-        elif not isinstance(info[1], FileNotFoundError):
+        elif not isinstance(info[1], FileNotFoundError) and not denied:
             raise info[1]
 
+    if posix.geteuid():
+        _open_work(path)
     rmtree(path, ignore_errors=False, onerror=note)
     if denied:
         from .helper import on_files
 
         on_files({"task": "remove", "paths": [path]}).finish()
+
+
+def _open_work(path: str) -> None:
+    """Overlayfs makes a directory of mode 0 in `work`, which is the user's own all the same."""
+    try:
+        posix.chmod(f"{path}/work/work", 0o700)
+    except OSError:
+        pass
 
 
 def _unlink(path: str) -> None:
