@@ -14,7 +14,7 @@ A status is computed from these and the state directory (state.py), never stored
 
 import fcntl
 import posix
-from errno import ENOENT
+from errno import EEXIST, ENOENT, ENOTEMPTY
 
 from ..config import ContainerConfig, wants_userns
 from ..container import Container, default_data, default_root
@@ -327,35 +327,92 @@ def exists() -> "Callable[[str], bool]":
 
 
 def remove_tree(path: str) -> None:
-    """rm -rf, whatever the container has made there; nothing is followed.
+    """rm -rf, whatever the container has made there: nothing is followed, and no depth or mode is too much.
 
     An ordinary user's containers make files that are not his own: what he may not remove, a helper does.
     """
-    from shutil import rmtree
-
-    denied: list[OSError] = []
-
-    def note(_function: object, _path: str, info: "Any") -> None:
-        if isinstance(info[1], PermissionError) and posix.geteuid():
-            denied.append(info[1])
-        elif not isinstance(info[1], FileNotFoundError) and not denied:
-            raise info[1]
-
-    if posix.geteuid():
-        _open_work(path)
-    rmtree(path, ignore_errors=False, onerror=note)
-    if denied:
+    try:
+        _Removal(path).run()
+    except FileNotFoundError:
+        pass
+    except PermissionError:
+        if not posix.geteuid():
+            raise
         from .helper import on_files
 
         on_files({"task": "remove", "paths": [path]}).finish()
 
 
-def _open_work(path: str) -> None:
-    """Overlayfs makes a directory of mode 0 in `work`, which is the user's own all the same."""
-    try:
-        posix.chmod(f"{path}/work/work", 0o700)
-    except OSError:
-        pass
+class _Removal:
+    """Empties directories one by one; those in them are moved up first, so that neither the stack nor the number of
+    open descriptors grows with the depth that a container has chosen."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._top = -1
+        self._moved = 0
+
+    def run(self) -> None:
+        self._top = self._open(self._path, None)
+        try:
+            waiting = self._empty(self._top)
+            while waiting:
+                name = waiting.pop()
+                directory = self._open(name, self._top)
+                try:
+                    waiting += self._empty(directory)
+                finally:
+                    posix.close(directory)
+                posix.rmdir(name, dir_fd=self._top)
+        finally:
+            posix.close(self._top)
+        posix.rmdir(self._path)
+
+    def _open(self, path: str, above: "int | None") -> int:
+        flags = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC
+        try:
+            return posix.open(path, flags, dir_fd=above)
+        except PermissionError:
+            # Overlayfs's own work directory has mode 0, too.  A link has no mode, and is no directory.
+            posix.chmod(path, 0o700, dir_fd=above)
+            return posix.open(path, flags, dir_fd=above)
+
+    def _empty(self, directory: int) -> "list[str]":
+        """Unlink what is in a directory; the directories that were, and what they are called at the top now."""
+        found = []
+        for name in posix.listdir(directory):
+            try:
+                posix.unlink(name, dir_fd=directory)
+            except FileNotFoundError:
+                continue
+            except IsADirectoryError:
+                found.append(self._move_up(directory, name))
+        return found
+
+    def _move_up(self, directory: int, name: str) -> str:
+        if directory == self._top:
+            return name
+        while True:
+            self._moved += 1
+            moved = f".warren-{self._moved}"
+            try:
+                posix.rename(name, moved, src_dir_fd=directory, dst_dir_fd=self._top)
+                return moved
+            except PermissionError:
+                if self._made_writable(directory, name):
+                    continue
+                raise
+            except OSError as error:
+                if error.errno not in (EEXIST, ENOTEMPTY):
+                    raise
+
+    def _made_writable(self, directory: int, name: str) -> bool:
+        """Moving a directory changes its "..", for which it must be writable."""
+        mode = posix.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
+        if mode & 0o700 == 0o700:
+            return False
+        posix.chmod(name, 0o700, dir_fd=directory)
+        return True
 
 
 def _unlink(path: str) -> None:

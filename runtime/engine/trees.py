@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import IO, Any
 
-MAX_DEPTH = 1024
+MAX_DEPTH = 512
+"""Of directories in each other: one descriptor each."""
 _MAX_LINKS = 40
 _SPECIAL = stat.S_ISUID | stat.S_ISGID
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 ADDED, CHANGED, DELETED = "A", "C", "D"
 _PIECE = 1 << 20
+_MAX_DEPTH = 256
+"""What is unpacked (unpack.Limits); and os.fwalk() calls itself."""
 _LISTS = {"CMD": "Cmd", "ENTRYPOINT": "Entrypoint"}
 _WORDS = {"USER": "User", "WORKDIR": "WorkingDir", "STOPSIGNAL": "StopSignal"}
 _KEYS = {"EXPOSE": "ExposedPorts", "VOLUME": "Volumes"}
@@ -202,6 +204,8 @@ def _walk(root: str) -> "Iterator[tuple[bytes, int, bytes, os.stat_result]]":
     for above, directories, files, fd in os.fwalk(os.fsencode(root), follow_symlinks=False):
         directories.sort()
         inside = os.path.relpath(above, os.fsencode(root))
+        if inside.count(b"/") >= _MAX_DEPTH:
+            raise ImageError(f"the container has more than {_MAX_DEPTH} directories in each other: no layer can")
         for name in sorted([*directories, *files]):
             try:
                 status = os.stat(name, dir_fd=fd, follow_symlinks=False)
