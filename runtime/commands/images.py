@@ -161,53 +161,10 @@ def _untag(names: tuple[str, ...]) -> Any:
     return store
 
 
-@click.command()
-@FORMAT
-@click.argument("directory")
-def diff(directory: str, template: str) -> None:
-    """List what a container has changed of its image: A added, C changed, D deleted.
-
-    DIRECTORY is what `warren run --keep-changes DIRECTORY IMAGE` was given.
-    """
-    from ..images.changes import changes, read_base
-    from ..images.store import Store
-
-    store = Store()
-    lower = store.layer_paths(store.load(read_base(directory)).chains)
-    found = changes(f"{directory}/upper", lower)
-    if template:
-        print_rows([{"Kind": kind, "Path": path} for kind, path in found], template, {"Kind": "KIND", "Path": "PATH"})
-        return
-    for kind, path in found:
-        click.echo(f"{kind} {printable(path)}")
-
-
 CHANGE_OPTIONS = combine(
     many("-c", "--change", metavar="INSTRUCTION", help='As in a Dockerfile: "CMD top", "ENV A=b".'),
     click.option("-m", "--message", default="", help="What has been done."),
 )
-
-
-@click.command()
-@CHANGE_OPTIONS
-@click.option("-a", "--author", default="", help="Who has done it.")
-@click.argument("directory")
-@click.argument("name", default="")
-def commit(directory: str, name: str, author: str, message: str, change: tuple[str, ...]) -> None:
-    """Make an image of a container's image and what it has changed.
-
-    DIRECTORY is what `warren run --keep-changes DIRECTORY IMAGE` was given.
-    """
-    from ..images import reference
-    from ..images.changes import commit as make
-    from ..images.changes import read_base
-    from ..images.store import Store
-
-    store = Store()
-    names = [reference.parse(name)] if name else []
-    base = store.load(read_base(directory))
-    made = make(store, base, f"{directory}/upper", names, instructions=change, author=author, message=message)
-    click.echo(made.id)
 
 
 @click.command("import")
