@@ -93,14 +93,19 @@ def _above(fd: int, lowest: int) -> int:
     return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, lowest)
 
 
-def stop(leases: "Leases", name: str) -> None:
-    """End it, if it runs.  The lock is held."""
-    running = leases.resolver(name)
+def forget(leases: "Leases", name: str) -> None:
+    """Lead nobody there any more.  The lock is held."""
     leases.forget_resolver(name)
     try:
         rules.discard(elements(load(name)))
     except (OSError, WarrenError):
         pass  # The network is gone, or the table.
+
+
+def stop(leases: "Leases", name: str) -> None:
+    """End it, if it runs.  The lock is held."""
+    running = leases.resolver(name)
+    forget(leases, name)
     if not running or start_time(running[0]) != running[1]:
         return
     try:
