@@ -9,7 +9,7 @@ import fcntl
 import posix
 import sys
 from _struct import pack, unpack
-from errno import EACCES, EAGAIN, EBADMSG, EINTR, EINVAL, EISDIR, ENOENT, ENOEXEC, ENOTDIR, EPERM
+from errno import EACCES, EAGAIN, EBADMSG, EINTR, EINVAL, EISDIR, ENOENT, ENOEXEC, ENOSPC, ENOTDIR, EPERM, EROFS
 
 from .errors import CommandNotExecutableError, CommandNotFoundError, LaunchError, WarrenError, WorkingDirectoryError
 from .steps import (
@@ -346,7 +346,15 @@ def failure(plan: LaunchPlan, number: int, errno: int, detail: str) -> LaunchErr
             return CommandNotExecutableError(number, step, errno, str(program), detail)
     if step is not None and step.op == "chdir" and errno == ENOENT:
         return WorkingDirectoryError(number, step, errno, str(step.args[0]))
-    return LaunchError(number, step, errno, detail, hint=_hint(step.op if step else "", errno))
+    error = LaunchError(number, step, errno, detail, hint=_hint(step.op if step else "", errno))
+    error.source = _source(plan, step)
+    return error
+
+
+def _source(plan: LaunchPlan, step: "Step | None") -> str:
+    """The path of the mount in the slot that a step is about; "" for other steps."""
+    slot = step.fields().get("slot") if step else None
+    return next((str(one.args[1]) for one in plan.steps if one.op == "open_tree" and one.args[0] == slot), "")
 
 
 def _hint(op: str, errno: int) -> str:
@@ -358,6 +366,10 @@ def _hint(op: str, errno: int) -> str:
         return "bpf(2) is not permitted here"
     if errno == ENOENT and op == "open_tree":
         return "the source of a mount does not exist"
+    if op == "monitor_log":
+        return "can the log be written there?"
+    if op == "monitor" and errno in (ENOSPC, EROFS):
+        return "is there room where containers are kept?"
     if errno == EACCES and op == "oom_score_adj":
         return "lowering it needs CAP_SYS_RESOURCE"
     if op in ("scheduler", "io_priority") and errno == EPERM:

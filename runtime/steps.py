@@ -211,6 +211,8 @@ VOCABULARY = {
         "hold directory listener owner console flags",
         "leave a monitor behind{console:console_of}{flags:input}{directory:exit}{listener:attach}",
     ),
+    "fill": Op(64, "fs", "slot path", "copy what {path} holds into #{slot} if that is empty"),
+    "own": Op(65, "fii", "slot uid gid", "give #{slot} and all in it to {uid}:{gid}"),
 }
 
 

@@ -180,10 +180,17 @@ static void rotate(struct log *log)
     open_log(log);
 }
 
+/* Cuts off what was written last. */
+static void take_back(struct log *log, size_t size)
+{
+    struct stat st;
+    if (size && fstat(log->fd, &st) == 0 && st.st_size >= (off_t)size)
+        (void)!ftruncate(log->fd, st.st_size - size);
+}
+
 /* All of it, or nothing and false: an entry that is cut off would spoil the next one. */
 static bool write_whole(struct log *log, const char *data, size_t size)
 {
-    struct stat st;
     size_t done = 0;
     if (log->fd < 0 && open_log(log) < 0) {
         log->error = errno;
@@ -193,8 +200,7 @@ static bool write_whole(struct log *log, const char *data, size_t size)
         ssize_t written = write(log->fd, data + done, size - done);
         if (written <= 0) {
             log->error = written < 0 ? errno : ENOSPC;
-            if (done && fstat(log->fd, &st) == 0 && st.st_size >= (off_t)done)
-                (void)!ftruncate(log->fd, st.st_size - done);
+            take_back(log, done);
             return false;
         }
         done += written;
@@ -219,29 +225,34 @@ static const char *reason(int error, struct digits *digits)
     return number_text(digits, error);
 }
 
-/* Tells of what has been lost, if anything; false if that cannot be written either. */
-static bool report_loss(struct log *log)
+/* Tells of what has been lost, if anything: the length of the entry, -1 if that cannot be written either. */
+static ssize_t report_loss(struct log *log)
 {
     char text[128], entry[2 * sizeof text + FRAME];
     struct digits bytes, error;
     if (!log->unreported)
-        return true;
+        return 0;
     char *end = put(put(text, "warren: "), number_text(&bytes, log->unreported));
     end = put(put(end, " bytes of output were lost: "), reason(log->error, &error));
     end = put_entry(log, entry, "stderr", text, end - text, true);
-    if (!write_whole(log, entry, end - entry))
-        return false;
-    log->unreported = 0;
-    return true;
+    return write_whole(log, entry, end - entry) ? end - entry : -1;
 }
 
+/* What was lost is told together with what is not lost any more, or the last room would be filled with such news. */
 void log_flush(struct log *log)
 {
     if (!log->used)
         return;
-    if (!report_loss(log) || !write_whole(log, out, log->used)) {
+    ssize_t report = report_loss(log);
+    if (report >= 0 && write_whole(log, out, log->used)) {
+        log->unreported = 0;
+    } else {
         log->lost += log->raw;
         log->unreported += log->raw;
+        if (report > 0) {
+            take_back(log, report);
+            log->size -= report;
+        }
     }
     log->used = log->raw = 0;
 }

@@ -75,7 +75,9 @@
     X(60, memory_policy, "ib")       \
     X(61, monitor_log, "sfsii")      \
     X(62, monitor_events, "llis")    \
-    X(63, monitor, "fffffi")
+    X(63, monitor, "fffffi")         \
+    X(64, fill, "fs")                \
+    X(65, own, "fii")
 
 #define DETAIL_SIZE 320
 
@@ -194,6 +196,10 @@ int private_proc(struct run *run);
 
 /* Copies what is in one directory into another, with owners, modes and links; -1 with errno. */
 int copy_tree(int from, int to);
+/* The same into an empty directory, which becomes like the other one; 0 at once for one that is not empty. */
+int fill_tree(int from, int to);
+/* Gives a file, or a directory and all in it, to an owner; -1 with errno. */
+int own_tree(int root, uid_t uid, gid_t gid);
 
 /* ---- steps_overlay.c ---- */
 
