@@ -254,4 +254,3 @@ def docker_json(ports: "Iterable[dict[str, object]]", *, v6: bool) -> "dict[str,
         entry = found.setdefault(f"{one['container_port']}/{one['protocol']}", [])
         entry += [{"HostIp": host, "HostPort": str(one["host_port"])} for host in hosts]
     return found
-
