@@ -200,7 +200,7 @@ def _spawn(argv: "list[str]", log: str, extra: int = -1) -> int:
         targets = [(moved[0], 0), (moved[1], 1), (moved[1], 2), *((fd, 3) for fd in moved[2:])]
         actions = [(posix.POSIX_SPAWN_DUP2, fd, target) for fd, target in targets]
         environment = {"PATH": ":".join(_PATHS)}
-        return posix.posix_spawn(argv[0], argv, environment, file_actions=actions, setsid=True)
+        return posix.posix_spawn(argv[0], argv, environment, file_actions=actions, setsid=True, setsigmask=[])
     finally:
         for fd in (output, null, *moved):
             posix.close(fd)

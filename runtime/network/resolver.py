@@ -292,6 +292,7 @@ class Server:
         self._free = threading.Semaphore(_WORKERS)
 
     def run(self) -> None:
+        self.leases.adopt_resolver(self.network)
         poll = select.poll()
         for fd in self.sockets:
             poll.register(fd, select.POLLIN)
