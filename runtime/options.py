@@ -122,25 +122,6 @@ def to_config(words: "Sequence[str]", values: "dict[str, Any]") -> ContainerConf
     return ContainerConfig(command, image=image, id="", **known)
 
 
-_MODES = ("none", "host", "private", "pasta", "slirp4netns")
-_FOR_NETWORKS = ("publish", "publish_all", "egress", "network_alias", "ip", "ip6", "mac_address")
-"""Options without a meaning on the host's network, or without one."""
-
-
-def _networks(words: "Sequence[str]", values: "dict[str, Any]") -> "tuple[str, list[str]]":
-    """The mode, and with bridge the names of networks; "" where nothing is said: networking.py has the default."""
-    modes = [word for word in words if word in _MODES or word.startswith(("container:", "ns:"))]
-    if not modes:
-        return ("bridge", list(words)) if words else ("", [])
-    if len(words) > 1:
-        raise UsageError(f"--network {modes[0]}: there can be no other network beside it")
-    if modes[0] not in ("private", "pasta", "slirp4netns"):
-        for key in _FOR_NETWORKS:
-            if values[key]:
-                raise UsageError(f"--{key.replace('_', '-')}: not with --network {modes[0]}")
-    return modes[0], []
-
-
 def to_request(words: "Sequence[str]", values: "dict[str, Any]") -> "tuple[str, Request]":
     """The container and the process in it that the options and words of `exec` describe; UsageError."""
     from .engine.processes import Request
@@ -158,6 +139,25 @@ def to_request(words: "Sequence[str]", values: "dict[str, Any]") -> "tuple[str, 
 def _environment(files: "Sequence[str]", entries: "Sequence[str]") -> "list[str]":
     """NAME=VALUE of --env-file and, on top, --env."""
     return [*(entry for path in files for entry in _env_file(path)), *_env(entries)]
+
+
+_MODES = ("none", "host", "private", "pasta", "slirp4netns")
+_FOR_NETWORKS = ("publish", "publish_all", "egress", "network_alias", "ip", "ip6", "mac_address")
+"""Options without a meaning on the host's network, or without one."""
+
+
+def _networks(words: "Sequence[str]", values: "dict[str, Any]") -> "tuple[str, list[str]]":
+    """The mode, and with bridge the names of networks; "" where nothing is said: networking.py has the default."""
+    modes = [word for word in words if word in _MODES or word.startswith(("container:", "ns:"))]
+    if not modes:
+        return ("bridge", list(words)) if words else ("", [])
+    if len(words) > 1:
+        raise UsageError(f"--network {modes[0]}: there can be no other network beside it")
+    if modes[0] not in ("private", "pasta", "slirp4netns"):
+        for key in _FOR_NETWORKS:
+            if values[key]:
+                raise UsageError(f"--{key.replace('_', '-')}: not with --network {modes[0]}")
+    return modes[0], []
 
 
 def _command(words: "list[str]", rootfs: str) -> "tuple[str, list[str]]":

@@ -10,10 +10,10 @@ from .. import __version__
 MODULES = {
     "containers": "create kill pause rename restart rm run start stop unpause wait",
     "images": "commit diff history image images import load login logout pull push rmi save search tag untag",
-    "networks": "network port",
     "processes": "attach exec logs",
     "inspecting": "inspect",
     "listing": "ps",
+    "networks": "network port",
     "system": "doctor system",
     "volumes": "volume",
 }

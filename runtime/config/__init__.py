@@ -650,8 +650,8 @@ class _Builder:
         self._check_wishes(wishes)
         uid, gid, _, _ = self._user()
         found = [mounts.entry(wish, self.idmap, (uid, gid)) for wish in wishes]
-        # What the user mounts there comes first.
         places = [normal(str(mount["destination"])) for mount in found]
+        # What the user mounts there comes first.
         found += [mount_entry(to, "bind", source, ["bind"]) for source, to in config.files if to not in places]
         if self.userns:
             # mknod(2) makes no devices in a user namespace: the host's node is bound.

@@ -91,8 +91,8 @@ def settings_of(record: "Record") -> "Json":
         real = networking.settings(record.id, record.root)
         for name, endpoint in real["Networks"].items():
             real["Networks"][name] = {**_endpoint(), **endpoint}
+        real["Networks"] = real["Networks"] or found["Networks"]
         found.update(real, Ports=ports_of_record(record))
-        found["Networks"] = real["Networks"] or found["Networks"]
     return found
 
 

@@ -384,9 +384,9 @@ def drop(leases: Leases, container_id: str) -> None:
         leases.forget(container_id)
         return
     if record.get("mode"):
-        from . import private
+        from . import programs
 
-        private.stop(f"{leases.path}/files/{container_id}")
+        programs.stop(f"{leases.path}/files/{container_id}")
     try:
         rules.discard(bridges.of_container(container_id, record))
     except (OSError, WarrenError):

@@ -4,11 +4,9 @@ A program of the host without privileges, it is started at the launch's sync on 
 comes with init's route socket, and ended with the container.  Ports are published by it.
 """
 
-import _signal
 import _socket
 import fcntl
 import posix
-import time
 
 from ..errors import UnsupportedError, UsageError, WarrenError
 from ..spec import Link
@@ -29,7 +27,6 @@ if TYPE_CHECKING:
 _TUN = "/dev/net/tun"
 _SIOCGSKNS = 0x894C
 _NS_GET_USERNS = 0xB701
-_SECONDS = 5.0
 _PATHS = ("/usr/bin", "/usr/local/bin", "/bin", "/usr/sbin")
 _SLIRP_ADDRESS, _SLIRP_DNS = "10.0.2.100", "10.0.2.3"
 
@@ -217,28 +214,3 @@ def _read(path: str) -> str:
 def _last_line(path: str) -> str:
     lines = [line for line in _read(path).splitlines() if line.strip() and "syslog" not in line]
     return lines[-1].strip()[:200] if lines else "it failed and does not say why"
-
-
-def stop(directory: str) -> None:
-    """End the program of a container that is gone; idempotent."""
-    try:
-        number, _, started = posix.readlink(f"{directory}/program").partition(" ")
-    except OSError:
-        number = _read(f"{directory}/pid").strip()
-        started = start_time(int(number)) if number.isdecimal() else ""
-    if not number.isdecimal() or start_time(int(number)) != started or not started:
-        return
-    try:
-        fd = posix.pidfd_open(int(number))
-        if start_time(int(number)) == started:
-            _signal.pidfd_send_signal(fd, _signal.SIGKILL)
-        posix.close(fd)
-    except OSError:
-        return
-    deadline = time.monotonic() + _SECONDS
-    while start_time(int(number)) and time.monotonic() < deadline:
-        time.sleep(0.001)
-    try:
-        posix.waitpid(int(number), 0)
-    except ChildProcessError:
-        pass
