@@ -9,8 +9,18 @@ from ..state import read_file, start_time
 _SECONDS = 5.0
 
 
+def api_socket(directory: str) -> str:
+    """Of slirp4netns; beside the container's directory, since AF_UNIX allows for 107 bytes."""
+    place, _, container_id = directory.rpartition("/")
+    return f"{place}/{container_id[:12]}.api"
+
+
 def stop(directory: str) -> None:
     """End the program of a container that is gone; idempotent."""
+    try:
+        posix.unlink(api_socket(directory))
+    except FileNotFoundError:
+        pass
     try:
         number, _, started = posix.readlink(f"{directory}/program").partition(" ")
     except OSError:
