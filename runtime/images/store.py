@@ -25,6 +25,7 @@ from ..errors import ImageError, NotFoundError, SpecError, UsageError
 from ..jsontext import dump_json, parse_json
 from ..syscalls import syncfs
 from . import reference
+from .holes import MIN_HOLE, is_zero
 from .manifest import Manifest, chain_ids, diff_ids, digest_of, document, parse_manifest
 from .overlay import Owner, is_opaque
 
@@ -509,6 +510,9 @@ class NewBlob:
     def write(self, data: "bytes | memoryview") -> int:
         self._hash.update(data)
         self.size += len(data)
+        if len(data) >= MIN_HOLE and is_zero(data):
+            self._file.seek(len(data), os.SEEK_CUR)
+            return len(data)
         return self._file.write(data)
 
     def flush(self) -> None:
@@ -519,6 +523,7 @@ class NewBlob:
 
     def __exit__(self, kind: object, *_: object) -> None:
         try:
+            self._file.truncate(self.size)  # It may end with a hole.
             self._file.close()
             if kind is None:
                 os.rename(self._path, self._store.blob_path(self.digest))
