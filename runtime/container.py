@@ -35,8 +35,10 @@ if TYPE_CHECKING:
     Json = dict[str, object]
 
 DEFAULT_ROOT = "/run/warren"
+DEFAULT_DATA = "/var/lib/warren"
 OCI_VERSION = "1.3.0"
 _KILL_SECONDS = 10.0
+_SIGKILL = 9
 _CGROUP = ("unified", "legacy", "made", "best_effort", "unit", "slice")
 _CONTAINERS = ("apparmorProfile", "selinuxLabel", "scheduler", "ioPriority", "execCPUAffinity")
 """What a process of `exec` has from the container where its own object does not say (runc, newInitConfig)."""
@@ -58,6 +60,17 @@ def default_root() -> str:
     if not state.startswith("/"):
         raise StateError("no place for state: neither XDG_RUNTIME_DIR nor HOME is set", hint="use --root")
     return state + "/warren"
+
+
+def default_data() -> str:
+    """Where what lasts is kept: /var/lib/warren for root, below the XDG data directory for ordinary users."""
+    if posix.geteuid() == 0:
+        return DEFAULT_DATA
+    env = posix.environ
+    home = env.get(b"XDG_DATA_HOME", b"") or (env.get(b"HOME", b"") + b"/.local/share")
+    if not home.startswith(b"/"):
+        raise StateError("no place for data: neither XDG_DATA_HOME nor HOME is set")
+    return home.decode("utf-8", "surrogateescape") + "/warren"
 
 
 class Container:
@@ -92,16 +105,27 @@ class Container:
 
         Raises SpecError, UnsupportedError, ExistsError, LaunchError, HookError; whatever is raised, nothing is left.
         """
-        return self._create(bundle, options, detached=True)
+        pid = self._create(bundle, options, detached=True)
+        if options.monitor:
+            options.monitor.let_go()
+        return pid
 
     def run(self, bundle: "Bundle", options: "Options") -> int:
-        """Create and start in one; the container's init is a child of this process, to be waited for."""
+        """Create and start in one; the container's init is a child of this process, to be waited for.
+
+        With `options.monitor` it is the monitor's child, which waits; and the monitor is a child of this process.
+        """
         pid = self._create(bundle, options, detached=False)
         try:
             self._poststart(bundle.spec.config, pid)
-        except HookError:
+            if options.monitor:
+                options.monitor.let_go()
+        except (HookError, LaunchError):
             self.delete(force=True)
-            wait(pid)
+            if options.monitor:
+                options.monitor.call_off()
+            else:
+                wait(pid)
             raise
         return pid
 
@@ -155,10 +179,12 @@ class Container:
         self._dir.make()
         ours = Cgroup("", {})  # A cgroup that others are in is not to be destroyed.
         try:
+            if options.monitor:
+                options.monitor.listen(self._dir.path)
             cgroup.check_empty()
             ours = cgroup
             cgroup.made = cgroup.missing_parents()
-            self._dir.write_record(self._head(spec, cgroup, options), bundle.raw)
+            self._dir.write_record(self._head(spec, cgroup, options), bundle.raw, sync=not options.monitor)
             if group := self._resctrl(spec.config):
                 group.create()
             if not cgroup.unit:
@@ -175,11 +201,15 @@ class Container:
             callers.announce(pid)
             return pid
         except BaseException:
+            if options.monitor:
+                options.monitor.call_off()
             self._destroy(ours, spec.config)
             self._poststop(spec.bundle, spec.config)
             raise
         finally:
             callers.close()
+            if options.monitor:
+                options.monitor.stop_listening()
             self._dir.unlock()
 
     def _warn_of_relative(self, config: "Json") -> None:
@@ -202,6 +232,7 @@ class Container:
             "cgroup": {name: getattr(cgroup, name) for name in _CGROUP},
             "enforced": options.enforced,
             "keyring": self._keyring(options),
+            "front": len(options.monitor.steps) if options.monitor else 0,
             "lives_with": f"{posix.getpid()} {start_time(posix.getpid())}" if options.ephemeral else "",
         }
 
@@ -227,7 +258,7 @@ class Container:
         now = {**options.enforced, **cgroup.enforced(spec.config, Host.probe())}
         if now != options.enforced:
             options.enforced.update(now)
-            self._dir.write_record(self._head(spec, cgroup, options), raw)
+            self._dir.write_record(self._head(spec, cgroup, options), raw, sync=not options.monitor)
 
     def _descriptors(self, console: int, detached: bool) -> "dict[int, int]":
         from .steps import CONSOLE_SLOT, FIFO_SLOT, REPORT_SLOT
@@ -252,6 +283,8 @@ class Container:
             nonlocal pid
             if kind == PID:
                 pid = value
+                if options.monitor:
+                    self._dir.record_monitor(options.monitor.pid)
                 self._dir.record_pid(pid)
             elif kind == SYNC and name == "seccomp" and filter:
                 self._hand_over(filter, pid, value, "creating", spec)
@@ -263,6 +296,8 @@ class Container:
                 from .namespaces import netdevices
 
                 netdevices.move(spec.config["linux"]["netDevices"], pid, value)
+            elif kind == SYNC and name.startswith("links ") and options.connect:
+                options.connect(pid, value)
             elif kind == SYNC:
                 return self._runtime_hooks(name, spec, pid)
             else:
@@ -312,6 +347,7 @@ class Container:
         from .spec import Spec
 
         number, errno, text = fail_text(data)
+        number -= int(str(record.get("front") or 0))  # The plan below has no monitor.
         spec = Spec(record["config"], str(record["bundle"]))  # type: ignore[arg-type]
         # As at create, so that the step's number means the same.
         group = self._resctrl(spec.config)
@@ -332,11 +368,12 @@ class Container:
             detached=detached,
             no_pivot=options.no_pivot,
             preserve_fds=options.preserve_fds,
-            pdeathsig=options.pdeathsig,
+            pdeathsig=options.pdeathsig or (_SIGKILL if options.monitor else 0),
             init=options.init,
             size=options.size,
             seccomp=filter,
             keyring=self._keyring(options),
+            monitor=options.monitor.steps if options.monitor else (),
             resctrl=group.tasks() if group else [],
         )
 
@@ -366,6 +403,11 @@ class Container:
 
     def _status(self, record: "Json") -> str:
         return self._dir.status(_cgroup_of(record).frozen())
+
+    def is_frozen(self) -> bool:
+        """Whether it is paused; asks the cgroup of its process, which is quicker than to read its record."""
+        pid = self._dir.process()
+        return bool(pid) and cgroups.is_frozen(pid, Host.probe())
 
     def _record(self) -> "Json":
         record = self._dir.read_record()
@@ -725,7 +767,8 @@ class Container:
     def exec(self, process: "Json", options: "Options") -> int:
         """Run another process in the container; returns its pid, a child of this process (of the host's view).
 
-        `process` is a valid process object of the spec.  Raises StateError unless created or running.
+        With `options.monitor` it is the monitor's child.  `process` is a valid process object of the spec.  Raises
+        StateError unless created or running.
         """
         from .launch import Callers, launch
         from .steps import CONSOLE_SLOT, PIDFD_SLOT
@@ -744,9 +787,14 @@ class Container:
             child = launch(plan, fds, options, self._exec_events(record, filter))
             try:
                 callers.announce(child)
+                if options.monitor:
+                    options.monitor.let_go()
             except BaseException:
-                _send(child, 9)
-                wait(child)
+                if options.monitor:
+                    options.monitor.call_off()
+                else:
+                    _send(child, 9)
+                    wait(child)
                 raise
             return child
         finally:
@@ -819,12 +867,21 @@ def list_containers(root: str) -> "list[Json]":
     return found
 
 
-def sweep(root: str) -> None:
-    """Remove what killed Warren processes left: containers that were to live with a process that is gone."""
+def sweep(root: str) -> "list[str]":
+    """Remove what killed Warren processes left: containers that were to live with a process that is gone.
+
+    Returns the ids of the others that have no monitor (any more).
+    """
+    left = []
     for container_id in container_ids(root):
+        if StateDir(root, container_id).monitor():
+            continue
         container = Container(container_id, root)
         if container.abandoned():
             container.delete(force=True)
+        else:
+            left.append(container_id)
+    return left
 
 
 def _filter(config: "Json", *, cached: bool = True) -> "Program | None":

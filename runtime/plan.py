@@ -19,10 +19,13 @@ from .steps import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .cgroups import Cgroup
     from .host import Host
     from .seccomp import Program
     from .spec import Spec
+    from .steps import Step
 
     Json = dict[str, object]
 
@@ -40,7 +43,7 @@ class Wiring:
     """What a plan must know of how its launch is wired, beyond the spec."""
 
     __slots__ = (
-        "detached", "init", "keyring", "no_pivot", "pdeathsig", "preserve_fds", "resctrl", "seccomp", "size",
+        "detached", "init", "keyring", "monitor", "no_pivot", "pdeathsig", "preserve_fds", "resctrl", "seccomp", "size",
     )  # fmt: skip
 
     def __init__(
@@ -55,6 +58,7 @@ class Wiring:
         seccomp: "Program | None" = None,
         keyring: str = "",
         resctrl: "list[str] | None" = None,
+        monitor: "Sequence[Step]" = (),
     ) -> None:
         self.detached = detached  # create: wait for start between set-up and the user's program
         self.no_pivot = no_pivot
@@ -64,6 +68,7 @@ class Wiring:
         self.size = size
         self.seccomp = seccomp  # linux.seccomp, compiled
         self.resctrl = resctrl or []  # tasks files of the container's class of Intel RDT
+        self.monitor = monitor  # the steps that leave one behind
         self.keyring = keyring  # name of the container's session keyring; "" leaves it the caller's
 
 
@@ -78,6 +83,10 @@ def create_plan(spec: "Spec", host: "Host", cgroup: "Cgroup", wiring: Wiring) ->
     process = _process(spec, wiring)
     mounts = mount.load(spec)
     nodes = devices.Devices(spec, mounts)
+
+    # The monitor is forked while nothing of the container is there: it stays out of its cgroup and namespaces.
+    plan.lead(wiring.monitor)
+    _give_streams(plan, spec, host, process, wiring)
 
     # Outside: everything that needs the host's paths and privileges.
     if cgroup.unit:
@@ -102,6 +111,7 @@ def create_plan(spec: "Spec", host: "Host", cgroup: "Cgroup", wiring: Wiring) ->
     if wiring.keyring:
         plan.add("keyring", wiring.keyring, _KEY_USR_SEARCH)
     network.take_devices(plan, spec)
+    network.take_links(plan, spec)
     plan.add("propagation", mount.SLAVE)
     if not host.privileged:
         root = _clone_sources(plan, spec, host, mounts, nodes)
@@ -115,6 +125,7 @@ def create_plan(spec: "Spec", host: "Host", cgroup: "Cgroup", wiring: Wiring) ->
     plan.add("chroot" if wiring.no_pivot else "pivot_root")
     uts.set_names(plan, spec)
     network.raise_loopback(plan, spec)
+    network.quiet_links(plan, spec)
     for key, value in ((spec.config.get("linux") or {}).get("sysctl") or {}).items():
         plan.add("sysctl", _sysctl_path(key), value)
     rootfs.finish(plan, root, spec)
@@ -139,6 +150,8 @@ def exec_plan(spec: "Spec", host: "Host", cgroup: "Cgroup", process: "Json", typ
     at once through a pidfd of the container's init (setns(2)), so that no pid can be mistaken.
     """
     plan = LaunchPlan()
+    plan.lead(wiring.monitor)
+    _give_streams(plan, spec, host, process, wiring)
     if cgroup.unit and not (host.privileged and host.initial_userns):
         plan.add("sync", "cgroup")
     _adjust_oom_score(plan, process)
@@ -161,6 +174,18 @@ def exec_plan(spec: "Spec", host: "Host", cgroup: "Cgroup", process: "Json", typ
     _become_user(plan, spec, host, process, wiring, MUST_EXIST)
     _execute(plan, process, wiring)
     return plan
+
+
+def _give_streams(plan: LaunchPlan, spec: "Spec", host: "Host", process: "Json", wiring: Wiring) -> None:
+    """Make the monitor's pipes the user's own: who opens /dev/stderr needs that, and inside nobody could give them.
+
+    An inode whose owner the user namespace does not map is out of its root's reach (user_namespaces(7)).
+    """
+    mappings = (spec.config.get("linux") or {}).get("uidMappings")
+    if wiring.monitor and mappings and host.privileged and not process.get("terminal"):
+        owner = user.host_id(mappings, _ids(process)[0])
+        if owner >= 0:
+            plan.add("own_stdio", owner, 0)
 
 
 def _adjust_oom_score(plan: LaunchPlan, process: "Json") -> None:

@@ -3,6 +3,8 @@
     ROOT/ID/            0700; an flock on it serialises the commands on one container
         state.json      the intent record: everything that a later command needs, written before the first resource
         pid             a symbolic link to "PID STARTTIME BOOTID", made once, as soon as the process exists
+        monitor         the same of its monitor, if it has one; made before `pid`
+        attach          the monitor's socket for those who want to attach
         fifo            `create` only: init holds it open until it executes the user's program
         report          where init writes what fails after `create` has returned
 
@@ -19,13 +21,12 @@ from .jsontext import dump_json, parse_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     Json = dict[str, object]
 
 _ID = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 MAX_ID = 1024
 _STAGED = "/state.json.tmp"
+_boot_id = ""
 _DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC | posix.O_NOFOLLOW
 
 
@@ -121,12 +122,15 @@ class StateDir:
 
     # ---- the record
 
-    def write_record(self, head: "Json", config: bytes) -> None:
-        """Write the intent record: `head` and, verbatim, the bytes of config.json (fsync, rename)."""
-        self.stage_record(head, config)
+    def write_record(self, head: "Json", config: bytes, *, sync: bool = True) -> None:
+        """Write the intent record: `head` and, verbatim, the bytes of config.json (fsync, rename).
+
+        Without `sync` a crash of the machine may lose it; but what it tells of does not survive that either.
+        """
+        self.stage_record(head, config, sync=sync)
         self.commit_record()
 
-    def stage_record(self, head: "Json", config: bytes) -> None:
+    def stage_record(self, head: "Json", config: bytes, *, sync: bool = True) -> None:
         """Write it where nobody looks until commit_record(): everything that may fail."""
         data = dump_json(head)[:-1].encode("utf-8", "surrogateescape") + b',"config":' + config + b"}"
         fd = posix.open(self.path + _STAGED, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC, 0o600)
@@ -134,7 +138,8 @@ class StateDir:
             view = memoryview(data)
             while view:
                 view = view[posix.write(fd, view) :]
-            posix.fsync(fd)
+            if sync:
+                posix.fsync(fd)
         finally:
             posix.close(fd)
 
@@ -155,17 +160,27 @@ class StateDir:
 
     def record_pid(self, pid: int) -> None:
         """Note our child `pid`, which may have ended already: then as a process that is no more."""
-        posix.symlink(f"{pid} {start_time(pid, ended=True)} {boot_id()}", self.path + "/pid")
+        self._record("pid", pid)
+
+    def record_monitor(self, pid: int) -> None:
+        self._record("monitor", pid)
 
     def process(self) -> int:
         """Pid of the container's init while it lives, 0 otherwise; never another process that got its number."""
+        return self._identify("pid")
+
+    def monitor(self) -> int:
+        """Pid of the container's monitor while it lives, 0 otherwise."""
+        return self._identify("monitor")
+
+    def _record(self, name: str, pid: int) -> None:
+        posix.symlink(identify(pid), f"{self.path}/{name}")
+
+    def _identify(self, name: str) -> int:
         try:
-            pid, started, boot = posix.readlink(self.path + "/pid").split(" ")
-        except (OSError, ValueError):
+            return living(posix.readlink(f"{self.path}/{name}"))
+        except OSError:
             return 0
-        if boot != boot_id() or start_time(int(pid)) != started:
-            return 0
-        return int(pid)
 
     # ---- start
 
@@ -235,16 +250,15 @@ def unlock(fd: int) -> None:
     posix.close(fd)
 
 
-def container_ids(root: str) -> "Iterator[str]":
+def container_ids(root: str) -> "list[str]":
     try:
-        names = posix.listdir(root)
+        with posix.scandir(root) as entries:
+            found = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
     except OSError as error:
         if error.errno == ENOENT:
-            return
+            return []
         raise
-    for name in sorted(names):
-        if name[0] != "." and _ID.issuperset(name) and StateDir(root, name).exists():
-            yield name
+    return sorted(name for name in found if name[0] != "." and _ID.issuperset(name))
 
 
 def start_time(pid: int, *, ended: bool = False) -> str:
@@ -260,8 +274,25 @@ def start_time(pid: int, *, ended: bool = False) -> str:
     return "" if fields[0] in (b"Z", b"X") and not ended else fields[19].decode()
 
 
+def identify(pid: int) -> str:
+    """What no other process will ever be called: pid, start time and boot."""
+    return f"{pid} {start_time(pid, ended=True)} {boot_id()}"
+
+
+def living(identity: str) -> int:
+    """Pid of the process that identify() has named, while it lives; 0 otherwise."""
+    try:
+        pid, started, boot = identity.split(" ")
+        return int(pid) if boot == boot_id() and start_time(int(pid)) == started else 0
+    except ValueError:
+        return 0
+
+
 def boot_id() -> str:
-    return read_file("/proc/sys/kernel/random/boot_id").decode().strip()
+    """Read once: the kernel takes 0.1 ms to tell."""
+    global _boot_id
+    _boot_id = _boot_id or read_file("/proc/sys/kernel/random/boot_id").decode().strip()
+    return _boot_id
 
 
 def poll_end(fd: int, timeout: "float | None") -> bool:
@@ -275,7 +306,8 @@ def read_file(path: str) -> bytes:
     fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NOFOLLOW | posix.O_NONBLOCK)
     try:
         parts = []
-        while part := posix.read(fd, 1 << 20):
+        # Small enough for malloc(3) not to ask the kernel for it each time.
+        while part := posix.read(fd, 1 << 16):
             parts.append(part)
         return b"".join(parts)
     finally:

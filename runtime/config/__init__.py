@@ -17,7 +17,7 @@ from ..quantities import size
 from ..seccomp import default_profile
 from ..seccomp.docker import plain
 from ..spec import SPEC_VERSION, Layers, Spec, validate
-from . import limits
+from . import limits, mounts
 from .accounts import Accounts
 from .ids import RANGE
 from .sources import (
@@ -38,12 +38,9 @@ from .words import (
     device,
     device_node,
     mount_entry,
-    mount_option,
     pair,
     rlimits,
     security_options,
-    tmpfs,
-    volume,
 )
 
 TYPE_CHECKING = False
@@ -54,6 +51,8 @@ if TYPE_CHECKING:
     Json = dict[str, Any]
 
 HOST = "host"
+OWN_NETWORK = ("none", "bridge", "pasta", "slirp4netns")
+"""Modes of a network namespace of the container's own; what is in it is the engine's business."""
 _SAFE = ["nosuid", "noexec", "nodev"]
 
 
@@ -66,23 +65,33 @@ class ContainerConfig:
     argv        the command and its arguments
     env         NAME=VALUE entries, later ones win
     user        NAME|UID[:NAME|GID] as the root file system's /etc/passwd and /etc/group know them
-    volumes     SRC:DST[:OPTIONS]; mounts: type=bind|tmpfs,src=,dst=,...; tmpfs: DST[:OPTIONS]
+    volumes     [SRC:]DST[:OPTIONS]; mounts: type=bind|volume|tmpfs,src=,dst=,...; tmpfs: DST[:OPTIONS]
+    resolved_mounts  what the engine has made of these, the image's volumes and those of other containers
     userns      "" (the default for the caller), host, private
-    pid, ipc, uts, network  "" or private, host, ns:PATH
+    pid, ipc, uts  "" or private, host, ns:PATH
+    network     none, host, ns:PATH; bridge with names of `networks`; private: of an ordinary user's own; "" the default
+    publish ... add_host   docker's options of networks
+    files       (source, target): what the engine binds over the image's: /etc/hosts and the like
     timeout     seconds, None for ever
     memory ... device_cgroup_rule   limits as docker writes them ("512m", "1.5"); pids_limit None is the default, 1024
     cgroupns    "" or private, host
+    labels ... detach_keys  what the engine does with the container: docker's options; the image_* are its image's part
     best_effort note limits that this host cannot hold, instead of refusing them
     """
 
     __slots__ = (
-        "argv", "best_effort", "blkio_weight", "blkio_weight_device", "cap_add", "cap_drop", "cgroup_parent",
-        "cgroupns", "cpu_period", "cpu_quota", "cpu_shares", "cpus", "cpuset_cpus", "cpuset_mems", "device_cgroup_rule",
-        "device_read_bps", "device_read_iops", "device_write_bps", "device_write_iops", "devices", "entrypoint", "env",
-        "hide", "hostname", "id", "image", "init", "interactive", "ipc", "keep_changes", "layers", "memory",
-        "memory_reservation", "memory_swap", "memory_swappiness", "mounts", "name", "network", "oom_kill_disable",
-        "pid", "pids_limit", "privileged", "read_only", "rootfs", "security_opt", "shm_size", "sysctl", "timeout",
-        "tmpfs", "tty", "ulimits", "user", "userns", "uts", "volumes", "workdir", "write",
+        "add_host", "annotations", "argv", "auto_remove", "best_effort", "blkio_weight", "blkio_weight_device",
+        "cap_add", "cap_drop", "cgroup_parent", "cgroupns", "cpu_period", "cpu_quota", "cpu_shares", "cpus",
+        "cpuset_cpus", "cpuset_mems", "detach_keys", "device_cgroup_rule", "device_read_bps", "device_read_iops",
+        "device_write_bps", "device_write_iops", "devices", "dns", "dns_option", "dns_search", "egress", "entrypoint",
+        "env", "exposed_ports", "files", "health_cmd", "health_interval", "health_retries", "health_start_period",
+        "health_timeout", "hide", "hostname", "id", "image", "image_health", "image_volumes", "init", "interactive",
+        "ip", "ip6", "ipc", "keep_changes", "labels", "layers", "log_driver", "log_opts", "mac_address", "memory",
+        "memory_reservation", "memory_swap", "memory_swappiness", "mounts", "name", "network", "network_alias",
+        "networks", "no_healthcheck", "oom_kill_disable", "pid", "pids_limit", "privileged", "publish", "publish_all",
+        "read_only", "resolved_mounts", "restart", "rootfs", "security_opt", "shm_size", "stdin_once", "stop_signal",
+        "stop_timeout", "sysctl", "timeout", "tmpfs", "tty", "ulimits", "user", "userns", "uts", "volumes",
+        "volumes_from", "workdir", "write",
     )  # fmt: skip
 
     def __init__(
@@ -116,6 +125,19 @@ class ContainerConfig:
         ipc: str = "",
         uts: str = "",
         network: str = "none",
+        networks: "Sequence[str]" = (),
+        publish: "Sequence[str]" = (),
+        egress: "Sequence[str]" = (),
+        network_alias: "Sequence[str]" = (),
+        dns: "Sequence[str]" = (),
+        dns_search: "Sequence[str]" = (),
+        dns_option: "Sequence[str]" = (),
+        add_host: "Sequence[str]" = (),
+        publish_all: bool = False,
+        ip: str = "",
+        ip6: str = "",
+        mac_address: str = "",
+        files: "Sequence[tuple[str, str]]" = (),
         userns: str = "",
         init: bool = False,
         privileged: bool = False,
@@ -145,6 +167,27 @@ class ContainerConfig:
         cgroup_parent: str = "",
         cgroupns: str = "",
         best_effort: bool = False,
+        labels: "Sequence[str]" = (),
+        annotations: "Sequence[str]" = (),
+        auto_remove: bool = False,
+        restart: str = "",
+        stop_signal: str = "",
+        stop_timeout: "int | None" = None,
+        log_driver: str = "",
+        log_opts: "Sequence[str]" = (),
+        volumes_from: "Sequence[str]" = (),
+        stdin_once: bool = False,
+        health_cmd: "str | None" = None,
+        health_interval: str = "",
+        health_timeout: str = "",
+        health_start_period: str = "",
+        health_retries: int = 0,
+        no_healthcheck: bool = False,
+        image_health: "Json | None" = None,
+        image_volumes: "Sequence[str]" = (),
+        exposed_ports: "Sequence[str]" = (),
+        detach_keys: str = "",
+        resolved_mounts: "Sequence[Json]" = (),
     ) -> None:
         for key, value in locals().items():
             if key in self.__slots__:
@@ -179,6 +222,19 @@ class ContainerConfig:
         ipc: str
         uts: str
         network: str
+        networks: Sequence[str]
+        publish: Sequence[str]
+        egress: Sequence[str]
+        network_alias: Sequence[str]
+        dns: Sequence[str]
+        dns_search: Sequence[str]
+        dns_option: Sequence[str]
+        add_host: Sequence[str]
+        publish_all: bool
+        ip: str
+        ip6: str
+        mac_address: str
+        files: Sequence[tuple[str, str]]
         userns: str
         init: bool
         privileged: bool
@@ -208,6 +264,43 @@ class ContainerConfig:
         cgroup_parent: str
         cgroupns: str
         best_effort: bool
+        labels: Sequence[str]
+        annotations: Sequence[str]
+        auto_remove: bool
+        restart: str
+        stop_signal: str
+        stop_timeout: int | None
+        log_driver: str
+        log_opts: Sequence[str]
+        volumes_from: Sequence[str]
+        stdin_once: bool
+        health_cmd: str | None
+        health_interval: str
+        health_timeout: str
+        health_start_period: str
+        health_retries: int
+        no_healthcheck: bool
+        image_health: Json | None
+        image_volumes: Sequence[str]
+        exposed_ports: Sequence[str]
+        detach_keys: str
+        resolved_mounts: Sequence[Json]
+
+    def to_dict(self) -> "Json":
+        """What differs from the defaults, as JSON has it."""
+        plain = ContainerConfig([], id="")
+        values = {key: getattr(self, key) for key in self.__slots__}
+        return {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in values.items()
+            if value != getattr(plain, key) and not (isinstance(value, (list, tuple)) and not value)
+        }
+
+    @classmethod
+    def from_dict(cls, values: "Json") -> "ContainerConfig":
+        """The configuration that to_dict() has told; what later versions have added is left out."""
+        known = {key: value for key, value in values.items() if key in cls.__slots__}
+        return cls(known.pop("argv", []), id=known.pop("id", ""), **known)
 
 
 def make_spec(config: ContainerConfig, host: Host, first_id: int, enforced: "dict[str, str]") -> Spec:
@@ -379,14 +472,12 @@ class _Builder:
         if config.cgroupns != "host":
             found["cgroup"] = ""
         for kind, word in (("pid", config.pid), ("ipc", config.ipc), ("uts", config.uts), ("network", config.network)):
-            if word in ("", "private") or (kind == "network" and word == "none"):
+            if word in ("", "private") or (kind == "network" and word in OWN_NETWORK):
                 found[kind] = ""
             elif word.startswith("ns:/"):
                 found[kind] = word[3:]
             elif word.startswith("container:"):
                 raise UnsupportedError(f"--{kind} {word} is not resolved", hint="use ns:PATH")
-            elif kind == "network" and word != "host":
-                raise UnsupportedError(f"--network {word}: there are no networks yet", hint="none or host")
             elif word != "host":
                 raise UsageError(f"--{kind} {word!r} is unknown", hint="host, private or ns:PATH")
         if self.userns:
@@ -491,11 +582,12 @@ class _Builder:
                 raise UsageError("--keep-changes and --write exclude each other")
             return None
         keep = absolute_path(config.keep_changes) if config.keep_changes else ""
-        if keep and not self.host.privileged:
-            raise UnsupportedError("--keep-changes needs root", hint="mount a directory with -v instead")
         if keep:
             need_directory(keep, "--keep-changes")
         if self.on_host and not self.host.privileged:
+            if keep:
+                hint = "use an image or --rootfs, or mount a directory with -v"
+                raise UnsupportedError("--keep-changes of the host's root needs root", hint=hint)
             return Layers([])
         return Layers(list(config.layers) or [self.root], keep, bool(self.idmap))
 
@@ -554,20 +646,31 @@ class _Builder:
 
     def _user_mounts(self) -> "list[Json]":
         config = self.config
-        mounts = [volume(text, self.idmap) for text in config.volumes]
-        mounts += [mount_option(text, self.idmap) for text in config.mounts]
-        mounts += [tmpfs(text) for text in config.tmpfs]
-        places = [normal(str(mount["destination"])) for mount in mounts]
-        if twice := next((place for place in places if places.count(place) > 1), ""):
-            raise UsageError(f"more than one mount on {twice}")
+        wishes = mounts.resolved(config)
+        self._check_wishes(wishes)
+        uid, gid, _, _ = self._user()
+        found = [mounts.entry(wish, self.idmap, (uid, gid)) for wish in wishes]
+        places = [normal(str(mount["destination"])) for mount in found]
+        # What the user mounts there comes first.
+        found += [mount_entry(to, "bind", source, ["bind"]) for source, to in config.files if to not in places]
         if self.userns:
             # mknod(2) makes no devices in a user namespace: the host's node is bound.
             devices = [device(text) for text in config.devices]
-            mounts += [mount_entry(node["path"], "bind", source, ["bind"]) for source, node, _ in devices]
+            found += [mount_entry(node["path"], "bind", source, ["bind"]) for source, node, _ in devices]
         if self.userns and config.privileged:
             usable = [path for path in host_devices() if posix.access(path, posix.R_OK | posix.W_OK)]
-            mounts += [mount_entry(path, "bind", path, ["bind"]) for path in usable]
-        return mounts
+            found += [mount_entry(path, "bind", path, ["bind"]) for path in usable]
+        return found
+
+    def _check_wishes(self, wishes: "list[mounts.Wish]") -> None:
+        """What is asked of mounts and this host or user cannot do."""
+        for wish in wishes:
+            if "idmap" in wish.options and not self.idmap:
+                reason = "only root can" if not self.host.privileged else "the container has no user namespace"
+                raise UnsupportedError(f"idmap of {wish.target}: {reason}", hint="leave the option idmap out")
+        if any({"z", "Z"} & set(wish.options) for wish in wishes):
+            # Nothing of a container is confined by SELinux here: there is no label that would let it in or keep it out.
+            self.enforced["selinux_relabel"] = "not done: no container is confined by SELinux here"
 
 
 def raw_config(spec: Spec) -> bytes:

@@ -12,6 +12,8 @@
  *     inside     steps_process.c: after the step `clone`; becomes the user's program
  *     reaper     steps_wait.c: process 1 of a container that wants one
  *     hook       steps_hook.c: becomes a hook
+ *     monitor    monitor.c: the container's parent when nobody of Warren is left
+ *     event      monitor_events.c: becomes the program that a monitor runs
  */
 
 #define _GNU_SOURCE
@@ -36,8 +38,8 @@ static const struct word words[] = {WORDS(ENTRY)};
 WORDS(CHECK)
 #undef CHECK
 
-/* Big and mostly untouched; in .bss it costs only the pages that are used. */
-static struct run the_run;
+/* Big and mostly untouched; in .bss it costs only the pages that are used.  A monitor gives it back. */
+static struct run the_run __attribute__((aligned(4096)));
 
 const struct word *word_by_number(unsigned number)
 {
@@ -205,7 +207,7 @@ int main(int argc, char **argv)
         return 0;
     }
     struct run *run = &the_run;
-    run->sync = run->report = run->root = run->old_root = run->scratch = run->empty = run->proc = -1;
+    run->sync = run->report = run->told = run->root = run->old_root = run->scratch = run->empty = run->proc = -1;
     int fd = argc == 2 ? parse_fd(argv[1]) : -1;
     reset_signals();
     signal(SIGPIPE, SIG_IGN);

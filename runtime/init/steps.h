@@ -72,7 +72,12 @@
     X(57, remount, "sliii")          \
     X(58, timestamps, "f")           \
     X(59, netlink, "s")              \
-    X(60, memory_policy, "ib")
+    X(60, memory_policy, "ib")       \
+    X(61, monitor_log, "sfsii")      \
+    X(62, monitor_events, "llis")    \
+    X(63, monitor, "fffffi")         \
+    X(64, fill, "fs")                \
+    X(65, own, "fii")
 
 #define DETAIL_SIZE 320
 
@@ -93,6 +98,8 @@ struct run {
     int empty;                /* the read-only tmpfs that hides directories, once it is attached */
     int proc;                 /* a private procfs for `sysctl` and `exec_label` */
     int death_signal;         /* PR_SET_PDEATHSIG, which changes of credentials clear; 0 none */
+    int told;                 /* where the monitor learns the container's pid, and that its program runs */
+    pid_t outside;            /* with a monitor: ourselves, until `clone`, since Python did not start us; 0 otherwise */
     pid_t helper;             /* the helper of `userns`, until reap_helper(); 0 none */
     int64_t preserved;        /* descriptors from 3 on that the `exec` step leaves to the user's program */
     int used_slots;           /* slots from this one on have never been used */
@@ -133,6 +140,8 @@ void report_failure(struct run *run);
  * runtime a container is not to be. */
 void tell(struct run *run, uint32_t kind, int64_t value, const char *text);
 char *wait_for_ok(struct run *run);
+/* Sends a SYNC with a duplicate of a descriptor. */
+void sync_with_fd(struct run *run, const char *name, int fd);
 /* Sends a SYNC by write(2), which is the one call that SCMP_ACT_NOTIFY never holds back. */
 void sync_by_write(struct run *run, const char *name, int64_t value);
 
@@ -187,6 +196,10 @@ int private_proc(struct run *run);
 
 /* Copies what is in one directory into another, with owners, modes and links; -1 with errno. */
 int copy_tree(int from, int to);
+/* The same into an empty directory, which becomes like the other one; 0 at once for one that is not empty. */
+int fill_tree(int from, int to);
+/* Gives a file, or a directory and all in it, to an owner; -1 with errno. */
+int own_tree(int root, uid_t uid, gid_t gid);
 
 /* ---- steps_overlay.c ---- */
 
@@ -200,6 +213,13 @@ int set_layer_option(struct run *run, int fs, const char *option);
 int write_own(struct run *run, const char *name, const char *text);
 /* Waits for the helper of `userns`, which has been told to end. */
 void reap_helper(struct run *run);
+
+/* ---- monitor.c ---- */
+
+/* Tells the monitor of the container's process, if there is a monitor; ends if there is none any more. */
+void tell_monitor(struct run *run, pid_t child);
+/* Fails if there was a monitor and it is gone. */
+int check_monitor(struct run *run);
 
 /* ---- steps_seccomp.c ---- */
 
