@@ -215,6 +215,10 @@ class Store(LocalStore):
         """What each container that there is has taken."""
         return [self._used(container) for container in sorted(self._users()) if exists(container)]
 
+    def users_of(self, image: Image, exists: "Callable[[str], bool]") -> "list[str]":
+        """Containers that there are and that have taken exactly its layers."""
+        return [one for one in sorted(self._users()) if exists(one) and self._used(one) == image.chains]
+
     def _users(self) -> "set[str]":
         """Ids of containers that have taken layers, of those that are kept even if the note here is lost."""
         found: set[str] = set()
