@@ -9,7 +9,8 @@ from .. import __version__
 
 MODULES = {
     "containers": "create kill pause rename restart rm run start stop unpause wait",
-    "images": "commit diff history image images import load login logout pull push rmi save search tag untag",
+    "copy": "commit cp diff export",
+    "images": "history image images import load login logout pull push rmi save search tag untag",
     "about": "info version",
     "changing": "update",
     "groups": "container",
