@@ -160,7 +160,7 @@ def volume(text: str) -> Wish:
 def _words(text: str, whole: str) -> "list[str]":
     words = [word for word in text.split(",") if word]
     for word in words:
-        if word.startswith("idmap=") or word.startswith(("upperdir=", "workdir=")):
+        if word.startswith(("idmap=", "upperdir=", "workdir=")):
             raise UnsupportedError(f"--volume {whole!r}: {word.partition('=')[0]} takes no value here")
         if word not in _PLAIN and word not in _OURS and word.removeprefix("r") not in _PROPAGATIONS:
             raise UsageError(f"--volume {whole!r}: unknown option {word!r}")

@@ -67,7 +67,13 @@ def copy_out(record: Record, source: str, target: str, *, archive: bool = False,
 
 
 def _write_out(
-    reader: "tar.Reader", first: "tar.Entry", entries: "Iterator[tar.Entry]", asked: Source, target: str, *, archive: bool
+    reader: "tar.Reader",
+    first: "tar.Entry",
+    entries: "Iterator[tar.Entry]",
+    asked: Source,
+    target: str,
+    *,
+    archive: bool,
 ) -> "list[str]":
     directory = first.type == tar.DIRECTORY
     if asked.slash and not directory:
@@ -201,7 +207,8 @@ class Changes:
         with on_files({"task": "changes", "upper": self.upper, "lower": lower}) as helper:
             said = helper.stream.read()
             helper.finish()
-        return [(str(kind), str(path)) for kind, path in parse_json(said, "changes")]  # type: ignore[union-attr]
+        found: Any = parse_json(said, "changes")
+        return [(str(kind), str(path)) for kind, path in found]
 
     def _chains(self) -> "list[str]":
         if self.record:

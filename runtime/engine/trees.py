@@ -406,7 +406,9 @@ class Unpacker:
             try:
                 os.mkdir(parts[depth - 1], 0o755, dir_fd=above)
                 if self._owner:
-                    os.chown(parts[depth - 1], *self._tree.ids.outside(*self._owner), dir_fd=above, follow_symlinks=False)
+                    os.chown(
+                        parts[depth - 1], *self._tree.ids.outside(*self._owner), dir_fd=above, follow_symlinks=False
+                    )
             except FileExistsError:
                 pass
             finally:
@@ -442,10 +444,8 @@ class Unpacker:
         return True
 
     def _write(self, entry: "tar.Entry", parent: int, name: bytes, data: "Iterator[memoryview]") -> None:
-        if self._make_way(parent, name):
-            fd = os.open(name, _NEW, 0o600, dir_fd=parent)
-        else:
-            fd = _open_file(parent, name)
+        free = self._make_way(parent, name)
+        fd = os.open(name, _NEW, 0o600, dir_fd=parent) if free else _open_file(parent, name)
         try:
             if entry.segments is None:
                 for piece in data:

@@ -1,6 +1,6 @@
 """Volumes: directories that outlive the containers that they are mounted in.
 
-    DATA/volumes/           0700: what containers make in them (programs that are set-user-ID root, say) is not for others
+    DATA/volumes/           0700: what containers make in them (set-user-ID programs of root's) is not for others
         NAME/               made elsewhere and renamed, so whoever makes it has the name; an flock on it serialises
             volume.json     created, labels, options, whether it was made for one container
             _data/          what is mounted; the ids on disk are the containers' own

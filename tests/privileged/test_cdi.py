@@ -85,7 +85,12 @@ def test_all_of_a_kind(warren: Shell, userns: list[str]) -> None:
 def test_mounts_and_hooks(warren: Shell, userns: list[str], directory: Path) -> None:
     (directory / "library").write_text("of the host\n")
     directory.chmod(0o755)
-    hook = {"hookName": "createRuntime", "path": "/bin/sh", "args": ["sh", "-c", f"cat > {directory}/ran"], "env": ["A=b"]}
+    hook = {
+        "hookName": "createRuntime",
+        "path": "/bin/sh",
+        "args": ["sh", "-c", f"cat > {directory}/ran"],
+        "env": ["A=b"],
+    }
     warren.spec({
         "cdiVersion": "0.5.0", "kind": "vendor.com/lib",
         "containerEdits": {"hooks": [hook], "mounts": [
@@ -93,7 +98,9 @@ def test_mounts_and_hooks(warren: Shell, userns: list[str], directory: Path) -> 
         ]},
         "devices": [{"name": "x", "containerEdits": {}}],
     })  # fmt: skip
-    out = warren.run(*userns, "--device", "vendor.com/lib=x", "cat /usr/lib/library; ! touch /usr/lib/library 2>/dev/null")
+    out = warren.run(
+        *userns, "--device", "vendor.com/lib=x", "cat /usr/lib/library; ! touch /usr/lib/library 2>/dev/null"
+    )
     assert out.ok().line == "of the host"
     assert json.loads((directory / "ran").read_text())["pid"] > 0
 
@@ -122,7 +129,9 @@ def test_a_later_directory_wins_and_conflicts_are_errors(warren: Shell) -> None:
     assert warren.run("--device", "vendor.com/thing=zero", "echo $NAME").ok().line == "late"
     assert warren.run("--device", "vendor.com/thing=one", "echo $NAME").ok().line == "one"
     warren.spec(other, RUN, "second.json")
-    done = warren.run("--device", "vendor.com/thing=zero", "true").exits(125, "defined by", "second.json", "vendor.json")
+    done = warren.run("--device", "vendor.com/thing=zero", "true").exits(
+        125, "defined by", "second.json", "vendor.json"
+    )
     assert len(done.err.splitlines()) == 1
     warren.run("--device", "vendor.com/thing=one", "true").ok()
 
@@ -166,9 +175,13 @@ def test_edits_that_cannot_be_had(warren: Shell, edits: dict[str, object], said:
 
 
 def test_names(warren: Shell) -> None:
-    warren.run("--device", "vendor.com/thing=zero", "true").exits(125, "no such CDI device in /etc/cdi and /var/run/cdi")
+    warren.run("--device", "vendor.com/thing=zero", "true").exits(
+        125, "no such CDI device in /etc/cdi and /var/run/cdi"
+    )
     warren.spec(SPEC)
-    warren.run("--device", "vendor.com/thing=two", "true").exits(125, "there are vendor.com/thing=one, vendor.com/thing=zero")
+    warren.run("--device", "vendor.com/thing=two", "true").exits(
+        125, "there are vendor.com/thing=one, vendor.com/thing=zero"
+    )
     warren.run("--device", "novendor=x", "true").exits(125, "no kind of CDI devices")
     warren.run("--device", "/dev/null:/dev/other", "ls /dev/other").ok()
 
@@ -176,11 +189,36 @@ def test_names(warren: Shell) -> None:
 def test_as_podman_does(warren: Shell, session_directory: Path) -> None:
     """podman of Debian knows the versions up to 0.5.0."""
     require("podman")
-    spec = {**SPEC, "cdiVersion": "0.5.0", "devices": [{"name": "n", "containerEdits": {"deviceNodes": [NULL], "env": ["NAME=n"]}}]}
+    spec = {
+        **SPEC,
+        "cdiVersion": "0.5.0",
+        "devices": [{"name": "n", "containerEdits": {"deviceNodes": [NULL], "env": ["NAME=n"]}}],
+    }
     warren.spec(spec)
-    podman = ["podman", "--root", "/run/p", "--runroot", "/run/r", "--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--runtime", "runc"]
+    podman = [
+        "podman",
+        "--root",
+        "/run/p",
+        "--runroot",
+        "/run/r",
+        "--storage-driver",
+        "vfs",
+        "--cgroup-manager",
+        "cgroupfs",
+        "--runtime",
+        "runc",
+    ]
     warren.room(*podman, "load", "--input", session_directory / "cdi.tar").ok()
-    options = ["--network", "none", "--security-opt", "seccomp=unconfined", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"]
+    options = [
+        "--network",
+        "none",
+        "--security-opt",
+        "seccomp=unconfined",
+        "--ulimit",
+        "nofile=1024:1024",
+        "--ulimit",
+        "nproc=1024:1024",
+    ]
     script = "stat -c '%n %t:%T' /dev/cdi0; echo $NAME $COMMON"
     words = ["run", "--rm", "--device", "vendor.com/thing=n"]
     theirs = warren.room(*podman, *words, *options, IMAGE, "sh", "-c", script).ok().out

@@ -186,7 +186,9 @@ def test_the_host_side_follows_no_link_of_the_container(warren: Shell, name: str
     with tarfile.open(directory / "evil.tar", "w") as tar:
         for entry in ("e", "e/up"):
             info = tarfile.TarInfo(entry)
-            info.type, info.linkname = (tarfile.DIRTYPE, "") if entry == "e" else (tarfile.SYMTYPE, str(directory / "victim"))
+            info.type, info.linkname = (
+                (tarfile.DIRTYPE, "") if entry == "e" else (tarfile.SYMTYPE, str(directory / "victim"))
+            )
             info.mode = 0o755
             tar.addfile(info)
     warren.bytes("cp", "-", f"{name}:/", input=(directory / "evil.tar").read_bytes())
@@ -200,7 +202,12 @@ def test_the_host_side_follows_no_link_of_the_container(warren: Shell, name: str
 
 def test_links_out_of_the_root_stay_in_it(warren: Shell, name: str, directory: Path) -> None:
     with tarfile.open(directory / "evil.tar", "w") as tar:
-        for entry, target in (("a", "/etc/shadow"), ("b", "../../../../../../etc"), ("c", "/proc/self/root"), ("d", "/proc/1/root/etc")):
+        for entry, target in (
+            ("a", "/etc/shadow"),
+            ("b", "../../../../../../etc"),
+            ("c", "/proc/self/root"),
+            ("d", "/proc/1/root/etc"),
+        ):
             info = tarfile.TarInfo(f"tree/{entry}")
             info.type, info.linkname = tarfile.SYMTYPE, target
             tar.addfile(info)
@@ -332,7 +339,17 @@ def test_a_commit_pauses_a_container_that_runs(warren: Shell) -> None:
 def test_as_podman_does(warren: Shell, directory: Path) -> None:
     """The same copies with podman, on the same image: the same files on both sides."""
     require("podman")
-    podman = ["podman", "--root", "/run/p", "--runroot", "/run/r", "--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"]
+    podman = [
+        "podman",
+        "--root",
+        "/run/p",
+        "--runroot",
+        "/run/r",
+        "--storage-driver",
+        "vfs",
+        "--cgroup-manager",
+        "cgroupfs",
+    ]
     warren("save", "-o", directory / "base.tar", "base").ok()
     warren.room(*podman, "load", "--input", directory / "base.tar").ok()
     warren.room(*podman, "create", "--network", "none", "--name", "theirs", "base", "true").ok()

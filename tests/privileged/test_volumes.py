@@ -276,7 +276,9 @@ def test_what_a_killed_command_left_is_removed(warren: Shell) -> None:
 
 def test_a_file_system_that_cannot_be_idmapped_is_named(warren: Shell) -> None:
     """An overlay is one; without a name for the user namespace Warren does without, and says so."""
-    warren.host("mkdir -p /run/m /run/u /run/w; mount -t overlay o -o lowerdir=/etc,upperdir=/run/u,workdir=/run/w /run/m")
+    warren.host(
+        "mkdir -p /run/m /run/u /run/w; mount -t overlay o -o lowerdir=/etc,upperdir=/run/u,workdir=/run/w /run/m"
+    )
     words = ("-v", "/run/m:/m", "base", "true")
     said = ("/run/m cannot be idmapped", "file system overlay")
     try:
@@ -304,7 +306,9 @@ def test_changes_of_the_root_outlive_stops_and_ranges_of_ids(warren: Shell) -> N
     # Another range: the first one is taken by somebody else when it starts again.
     number = next(int(line.split()[1]) for line in [found[0][-1].strip()])
     lease = f"/run/warren/.ids/{(number - 0x70000000) >> 16}"
-    warren.host(f'mkdir -p /run/warren/.ids; ln -s "someone $$ $(cut -d\\  -f22 /proc/1/stat)" {lease}; ln -sf "x 1 $(cut -d\\  -f22 /proc/1/stat)" {lease}')
+    warren.host(
+        f'mkdir -p /run/warren/.ids; ln -s "someone $$ $(cut -d\\  -f22 /proc/1/stat)" {lease}; ln -sf "x 1 $(cut -d\\  -f22 /proc/1/stat)" {lease}'
+    )
     again = warren("start", "--attach", "wrn-root").ok().out.splitlines()
     assert again[:2] == ["3", "77"]
     assert again[-1].split()[1] != str(number)
@@ -323,7 +327,9 @@ def test_layers_of_a_kept_container_survive_a_crash_of_the_machine(warren: Shell
     warren("rmi", "crashed").ok()
     identity = warren("inspect", "-f", "{{.Id}}", "wrn-crash").ok().line
     for damage in (": >", "rm"):
-        warren.host(f"{damage} /var/lib/warren/images/users/{identity}; touch /var/lib/warren/images/pending/other-boot.1")
+        warren.host(
+            f"{damage} /var/lib/warren/images/users/{identity}; touch /var/lib/warren/images/pending/other-boot.1"
+        )
         with tarfile.open(warren.room.directory / "another.tar", "w") as tar:
             info = tarfile.TarInfo(f"by-{damage[0]}")
             tar.addfile(info, BytesIO())
