@@ -2,6 +2,7 @@
 
     WarrenError                      exit code 125 unless its class says otherwise
     +-- UsageError                   the caller's words are off
+    |   +-- NoTerminalError          standard input is to be a terminal and is none; 1, as with docker
     +-- SpecError                    config.json (or a process.json) is malformed or contradicts itself
     +-- UnsupportedError             well-formed, but this host or this version cannot do it; never ignored
     +-- PlanError                    the plan cannot be expressed
@@ -55,6 +56,10 @@ class WarrenError(Exception):
 
 class UsageError(WarrenError):
     pass
+
+
+class NoTerminalError(UsageError):
+    exit_code = 1
 
 
 class SpecError(WarrenError):

@@ -213,6 +213,10 @@ class Client:
     def resize(self, rows: int, columns: int) -> bool:
         return self._send(struct.pack("=cHH", b"w", rows, columns))
 
+    def hang_up(self, kind: str) -> bool:
+        """The owner's: nobody reads "o" or "E" any more, so the container's writes are to fail (EPIPE)."""
+        return self._send(b"c" + kind.encode())
+
     def done(self) -> bool:
         """The owner has cleaned up after the container: no event program is run."""
         return self._send(b"d")
@@ -300,7 +304,7 @@ class Attached(Foreground):
     """Our streams and terminal, connected to a container over its monitor.
 
     `send` passes a signal on; None: the signals that would end us detach us instead (--sig-proxy=false).  An `owner`
-    takes the container with it when its terminal or its output is closed; others detach.
+    takes the container with it when its terminal or its output is closed; others detach.  Only `outputs` are shown.
     """
 
     def __init__(
@@ -312,9 +316,11 @@ class Attached(Foreground):
         send: "Callable[[int], object] | None" = None,
         detach_keys: bytes = b"\x10\x11",
         owner: bool = False,
+        outputs: "tuple[int, ...]" = (1, 2),
     ) -> None:
         super().__init__()
         self.detached = False
+        self._outputs = outputs
         self._client = client
         self._tty = terminal
         self._send = send
@@ -419,6 +425,8 @@ class Attached(Foreground):
         if data:
             self._mid_line = data[-1:] != b"\n"
             data, self.detached = self._keys.feed(data)
+            if self.detached:
+                write_some(0, b"\r\n")  # What our user sees next is not on the container's line.
             self._waiting += [data[at : at + MAX_DATA] for at in range(0, len(data), MAX_DATA)]
         elif data == b"":
             self._input = False
@@ -447,7 +455,7 @@ class Attached(Foreground):
             if message[0] in ("x", ""):
                 return message
             fd = 2 if message[0] == "E" else 1
-            if not self._kill_at:
+            if not self._kill_at and fd in self._outputs:
                 self._rest[fd] = message[1]
                 self._write_rest(fd)
         return None
@@ -461,6 +469,8 @@ class Attached(Foreground):
                 return
             left = write_some(fd, rest[:_CHUNK])
             if left is None:
+                if self._owner:
+                    self._client.hang_up("E" if fd == 2 else "o")
                 self._pass_on(_SIGPIPE)
                 self._give_up()
                 return

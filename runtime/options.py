@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    from .engine.processes import Request
+
+FOREVER = 1e9
+"""Seconds; a timer's milliseconds must be a number to C."""
+BOOLEANS = {"true": True, "1": True, "t": True, "false": False, "0": False, "f": False}
+"""What may stand behind the = of a flag, as in docker's --init=true."""
 FLAG, TEXT, NUMBER, SECONDS, MANY = "flag", "text", "number", "seconds", "many"
 
 
@@ -40,11 +46,9 @@ class Option:
             raise ValueError(text)
         if self.kind == NUMBER:
             return int(text)
+        if self.kind == SECONDS and not 0 < float(text) < FOREVER:
+            raise ValueError(text)
         return float(text) if self.kind == SECONDS else text
-
-
-class _UnsureError(Exception):
-    pass
 
 
 def flag(names: str, help: str) -> Option:
@@ -78,7 +82,7 @@ def parse(options: "Sequence[Option]", words: "Sequence[str]") -> "tuple[dict[st
                 _take(known[name], values, rest, value if equals else None)
             else:
                 _take_letters(word[1:], known, values, rest)
-    except (KeyError, ValueError, IndexError, _UnsureError):
+    except (KeyError, ValueError, IndexError):
         return None
     return values, rest[1:] if rest[:1] == ["--"] else rest
 
@@ -96,9 +100,7 @@ def _take_letters(letters: str, known: "dict[str, Option]", values: "dict[str, A
 
 def _take(option: Option, values: "dict[str, Any]", rest: "list[str]", value: "str | None") -> None:
     if option.kind == FLAG:
-        if value is not None:
-            raise _UnsureError
-        values[option.key] = True
+        values[option.key] = BOOLEANS[value or ""] if value is not None else True
         return
     found = option.value(rest.pop(0) if value is None else value)
     values[option.key] = (*values[option.key], found) if option.kind == MANY else found
@@ -108,14 +110,58 @@ def to_config(words: "Sequence[str]", values: "dict[str, Any]") -> ContainerConf
     """The configuration that options and words describe; UsageError."""
     values = dict(values)
     env_files, label_files = values.pop("env_file"), values.pop("label_file")
-    values["env"] = [*(entry for path in env_files for entry in _env_file(path)), *_env(values["env"])]
+    values["env"] = _environment(env_files, values["env"])
     values["labels"] = [*(line for path in label_files for line in _lines(path, "--label-file")), *values.pop("label")]
     for name in ("volume", "mount", "ulimit", "device", "annotation", "log_opt"):
         values[name + "s"] = values.pop(name)
     values["auto_remove"] = values.pop("rm")
+    values["exposed_ports"] = values.pop("expose")
+    values["network"], values["networks"] = _networks(values["network"], values)
     image, command = _command(list(words), values["rootfs"])
+    if values["platform"] and not image:
+        raise UsageError("--platform is for images", hint="this host runs its own programs only")
+    if bad := next((label for label in values["labels"] if not label.partition("=")[0].strip()), ""):
+        raise UsageError(f"--label {bad!r} has no key", hint="KEY=VALUE")
     known = {key: value for key, value in values.items() if key in ContainerConfig.__slots__}
     return ContainerConfig(command, image=image, id="", **known)
+
+
+def to_request(words: "Sequence[str]", values: "dict[str, Any]") -> "tuple[str, Request]":
+    """The container and the process in it that the options and words of `exec` describe; UsageError."""
+    from .engine.processes import Request
+
+    if not words:
+        raise UsageError("no container is given", hint="warren exec CONTAINER COMMAND...")
+    name, argv = words[0], list(words[1:])
+    argv = argv[1:] if argv[:1] == ["--"] else argv
+    if not argv:
+        raise UsageError("no command is given", hint="warren exec CONTAINER COMMAND...")
+    known = {key: values[key] for key in Request.__slots__ if key in values and key != "env"}
+    return name, Request(argv, env=_environment(values["env_file"], values["env"]), **known)
+
+
+def _environment(files: "Sequence[str]", entries: "Sequence[str]") -> "list[str]":
+    """NAME=VALUE of --env-file and, on top, --env."""
+    return [*(entry for path in files for entry in _env_file(path)), *_env(entries)]
+
+
+_MODES = ("none", "host", "private", "pasta", "slirp4netns")
+_FOR_NETWORKS = ("publish", "publish_all", "egress", "network_alias", "ip", "ip6", "mac_address")
+"""Options without a meaning on the host's network, or without one."""
+
+
+def _networks(words: "Sequence[str]", values: "dict[str, Any]") -> "tuple[str, list[str]]":
+    """The mode, and with bridge the names of networks; "" where nothing is said: networking.py has the default."""
+    modes = [word for word in words if word in _MODES or word.startswith(("container:", "ns:"))]
+    if not modes:
+        return ("bridge", list(words)) if words else ("", [])
+    if len(words) > 1:
+        raise UsageError(f"--network {modes[0]}: there can be no other network beside it")
+    if modes[0] not in ("private", "pasta", "slirp4netns"):
+        for key in _FOR_NETWORKS:
+            if values[key]:
+                raise UsageError(f"--{key.replace('_', '-')}: not with --network {modes[0]}")
+    return modes[0], []
 
 
 def _command(words: "list[str]", rootfs: str) -> "tuple[str, list[str]]":
@@ -220,7 +266,20 @@ RUN = [
         text("--userns", "NS", "host or private (the default)."),
         text("--cgroupns", "NS", "host or private (the default).")]),
     *_grouped("Network", [
-        text("--network --net", "NET", "none, host, container:NAME or ns:PATH.", "none")]),
+        many("--network --net", "NET[:ip=,mac=,alias=]",
+             "bridge (the default), none, host, private, container:NAME, ns:PATH, or names of networks."),
+        many("-p --publish", "[[IP:]PORT:]PORT[/PROTOCOL]", "Give a port of the container at the host's."),
+        flag("-P --publish-all", "Give every port that the image exposes at a random one."),
+        many("--expose", "PORT[/PROTOCOL]", "A port for --publish-all."),
+        many("--egress", "RULE,...", "All it may reach: none, or NAME[:PORT], ADDRESS[/BITS][:PORT], *.NAME."),
+        many("--network-alias --net-alias", "NAME", "A further name on its networks."),
+        text("--ip", "ADDRESS", "Its IPv4 address."),
+        text("--ip6", "ADDRESS", "Its IPv6 address."),
+        text("--mac-address", "MAC", "Its hardware address."),
+        many("--dns", "ADDRESS", "Ask this name server."),
+        many("--dns-search", "DOMAIN", "Complete names with it; . for none."),
+        many("--dns-option --dns-opt", "OPTION", "An option of resolv.conf."),
+        many("--add-host", "NAME:ADDRESS", "Add a line to /etc/hosts; host-gateway is the host's address.")]),
     *_grouped("Health", [
         text("--health-cmd", "COMMAND", "What tells whether it is well.", None),
         text("--health-interval", "DURATION", "Between two checks (30s)."),
@@ -270,3 +329,49 @@ EXEC = _grouped("General", [
     flag("--privileged", "All capabilities that the container can have."),
     text("--detach-keys", "KEYS", "What leaves the process alone (ctrl-p,ctrl-q)."),
 ])  # fmt: skip
+START = _grouped("General", [
+    flag("-a --attach", "Show its output, pass signals on, end with its exit code."),
+    flag("-i --interactive", "Give it this command's standard input."),
+    text("--detach-keys", "KEYS", "What leaves the container alone (ctrl-p,ctrl-q)."),
+])  # fmt: skip
+RESTART = _grouped("General", [
+    number("-t --time --timeout", "SECONDS", "Until it is killed (10); -1 for never."),
+])  # fmt: skip
+STOP = [*RESTART, *_grouped("General", [
+    text("-s --signal", "SIGNAL", "Instead of the container's stop signal."),
+])]  # fmt: skip
+KILL = _grouped("General", [
+    text("-s --signal", "SIGNAL", "By name or number (KILL).", "KILL"),
+])  # fmt: skip
+RM = _grouped("General", [
+    flag("-f --force", "Also those that run; they are killed."),
+    flag("-v --volumes", "With their anonymous volumes."),
+])  # fmt: skip
+PS = [
+    flag("-a --all", "Also those that do not run."),
+    many("-f --filter", "KEY=VALUE", "Of id, name, label, status, exited, ancestor, before, since, volume, network, "
+         "health, publish, expose."),
+    text("--format", "TEMPLATE", "json, table, or a Go template."),
+    number("-n --last", "NUMBER", "The last so many that were made.", -1),
+    flag("-l --latest", "The last one that was made."),
+    flag("--no-trunc", "Print whole ids and commands."),
+    flag("-q --quiet", "Print ids only."),
+    flag("-s --size", "Print what they take on disk."),
+]  # fmt: skip
+
+
+def _given(option: Option) -> Option:
+    """The same for `update`: None where it is not given."""
+    return Option(option.kind, " ".join(option.names), option.metavar, option.help)
+
+
+UPDATE = [
+    _given(option)
+    for option in RUN
+    if option.key in (
+        "memory", "memory_swap", "memory_reservation", "cpus", "cpu_shares", "cpu_quota", "cpu_period", "cpuset_cpus",
+        "cpuset_mems", "pids_limit", "blkio_weight", "restart",
+    )
+]  # fmt: skip
+for _option in UPDATE:
+    _option.default = None

@@ -28,6 +28,8 @@ The conversation over the sync socket (SOCK_SEQPACKET), one struct a message: ki
     init, inside
         SYNC  text=name                --->   does what the name says (runs the runtime's hooks)
                                        <---   OK  text=state of the container, the input of later `hook` steps
+        SYNC  text=netDevices, and a   --->   moves or makes interfaces of the container's network namespace
+              socket in there          <---   OK
         SYNC  text=seccomp value=fd    --->   takes init's descriptor fd, and sends it to the agent of SCMP_ACT_NOTIFY
                                        <---   OK
         READY                          --->   `create` returns; init waits for a byte from the fifo

@@ -7,12 +7,11 @@ import click
 
 from ..engine import images as engine
 from ..errors import UsageError
+from ..quantities import format_age, format_size
 from .printing import (
     FORMAT,
     combine,
     confirm,
-    format_age,
-    format_size,
     many,
     print_objects,
     print_rows,
@@ -50,12 +49,13 @@ def pull(name: str, platform: str, quiet: bool, verify_key: str) -> None:
     click.echo(image.id)
 
 
-def fetch_image(name: str, store: Any) -> Any:
+def fetch_image(name: str, store: Any, *, platform: str, quiet: bool) -> Any:
     """What `run` pulls with."""
+    from ..images.manifest import parse_platform
     from ..images.pull import pull
 
-    with show_progress(quiet=False) as progress:
-        return pull(name, store, progress=progress)
+    with show_progress(quiet) as progress:
+        return pull(name, store, platform=parse_platform(platform) if platform else None, progress=progress)
 
 
 @click.command()
@@ -237,14 +237,15 @@ def prune_images(every: bool, force: bool) -> None:
 
     what = "all images that no container uses" if every else "all images without a name"
     confirm(f"This will remove {what}.", force)
-    prune_images_of(Store(), every)
+    click.echo(f"Total reclaimed space: {format_size(prune_images_of(Store(), every))}")
 
 
-def prune_images_of(store: Any, every: bool) -> None:
+def prune_images_of(store: Any, every: bool) -> int:
+    """Remove and print; bytes that are free then."""
     for name in engine.unused_names(store, every=every):
         store.untag(name)
         click.echo(f"Untagged: {name}")
-    click.echo(f"Total reclaimed space: {format_size(engine.collect_images(store))}")
+    return engine.collect_images(store)
 
 
 @click.command()

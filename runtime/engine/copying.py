@@ -12,7 +12,7 @@ from ..jsontext import parse_json
 from . import journal, lifecycle
 from .helper import on_container, on_files
 from .records import Record, find
-from .trees import STAND_IN, Source, Tree, Unpacker, pack, place
+from .streams import STAND_IN, Source, Tree, Unpacker, pack, place
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

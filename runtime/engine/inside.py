@@ -16,7 +16,7 @@ from _struct import calcsize, unpack
 from ..errors import UsageError, WarrenError
 from ..images import tar
 from ..jsontext import dump_json, parse_json
-from .trees import Ids, Source, Tree, Unpacker, pack, place
+from .streams import Ids, Source, Tree, Unpacker, pack, place
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _changes(request: "Json") -> None:
 
 
 def _remove(request: "Json") -> None:
-    from .records import remove_tree
+    from .trees import remove_tree
 
     for path in request["paths"]:
         remove_tree(path)

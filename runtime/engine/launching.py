@@ -10,6 +10,7 @@ from ..errors import LaunchError, UnsupportedError
 from ..host import Host
 from ..launch import Options
 from ..spec import Bundle
+from . import networking
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Launch:
         Raises what Container.run() raises; nothing is left then.
         """
         self._join_containers()
+        networking.settle_mode(self.config, self.options)
         places = self._places()
         try:
             return self._try()
@@ -98,6 +100,7 @@ class Launch:
         The range of ids shown is the first one, since a real one is only taken by a launch.
         """
         self._join_containers()
+        networking.settle_mode(self.config, self.options)
         if any(wish.type == mounts.VOLUME for wish in mounts.resolved(self.config)):
             from .volumes import planned
 
@@ -107,13 +110,16 @@ class Launch:
 
     def release(self) -> None:
         release_ids(self.root, self.config.id)
+        networking.release(self.config.id, self.root)
 
     def _run(self) -> int:
         host, config = Host.probe(), self.config
         try:
             leased = wants_userns(config, host) and host.privileged
             first = lease_ids(self.root, config.id) if leased else 0
+            attachment = networking.attach(config, self.options, self.root, first)
             spec = make_spec(config, host, first, self.options.enforced)
+            networking.name_links(spec, attachment)
             mounts.make_sources(mounts.resolved(config))
             return self.container.run(Bundle("/", spec, raw_config(spec)), self.options)
         except BaseException:
@@ -140,11 +146,12 @@ class Launch:
             self.options.enforced["user_namespace"] = f"off: the container joins a namespace (--{options})"
 
 
-def clean_up(root: str = "") -> None:
-    """Remove what killed Warren processes left behind; below `root`, by default the user's own."""
+def clean_up(root: str = "") -> "list[str]":
+    """Remove what killed Warren processes left, below `root`, the user's own by default; as container.sweep()."""
     root = root or default_root()
-    sweep(root)
+    left = sweep(root)
     reclaim_ids(root)
+    return left
 
 
 def _pid_of(name: str) -> int:

@@ -1,8 +1,10 @@
 """What is kept of a container between commands: a directory of its own, and what it tells of the container.
 
     DATA/containers/.names/NAME   a symbolic link to the id: whoever makes it has the name
+    DATA/containers/.brief/ID     a symbolic link to "PID START" of who makes or starts it: once neither that process
+                                  nor the container runs it is to go (what is being made, and all of --rm)
     DATA/containers/ID/           0700; an flock on it serialises the commands on one container
-        config.json     what was asked for, the image's part included; written once (fsync, rename)
+        config.json     what was asked for, the image's part included; written once (rename, fsync)
         health.json     what health checks have found
         life.json       how often it was started, and what the kernel does not remember
         exit            "CODE STARTED FINISHED LOST", by the monitor when the process has ended
@@ -14,7 +16,7 @@ A status is computed from these and the state directory (state.py), never stored
 
 import fcntl
 import posix
-from errno import EEXIST, ENOENT, ENOTEMPTY
+from errno import ENOENT
 
 from ..config import ContainerConfig, wants_userns
 from ..container import Container, default_data, default_root
@@ -22,8 +24,9 @@ from ..errors import ExistsError, NotFoundError, SpecError, StateError, UsageErr
 from ..host import Host
 from ..jsontext import dump_json, parse_json
 from ..monitor import Exit, read_exit
-from ..state import StateDir, living, make_root, read_file, unlock
+from ..state import StateDir, living, make_root, read_file, start_time, unlock
 from .names import check_name, new_name
+from .trees import remove_tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,6 +71,14 @@ class Record:
         self._data = data
         self.write_json("config.json", data)
 
+    def sync(self) -> None:
+        """Bring it to disk: it is to outlive a crash of the machine."""
+        fd = posix.open(self.path + "/config.json", posix.O_RDONLY | posix.O_CLOEXEC)
+        try:
+            posix.fsync(fd)
+        finally:
+            posix.close(fd)
+
     # ---- its life
 
     def life(self) -> "Json":
@@ -77,10 +88,14 @@ class Record:
         self.write_json("life.json", {**self.life(), **changes})
 
     def read_optional(self, name: str) -> "Json":
-        """A file beside config.json; empty when it is not there."""
+        """A file beside config.json; empty when it is not there, or was lost in a crash (it is not synced)."""
         try:
             return self._read(name)
         except NotFoundError:
+            return {}
+        except StateError:
+            if posix.stat(f"{self.path}/{name}").st_size:
+                raise
             return {}
 
     def write_json(self, name: str, value: "Json") -> None:
@@ -114,15 +129,30 @@ class Record:
         state = self.state_dir
         if state.process():
             return "paused" if self.container.is_frozen() else "running"
-        life = self.life()
-        if not life.get("starts"):
+        return self.idle_status(self.life())
+
+    def idle_status(self, life: "Json") -> str:
+        """The status of one that has no process, and this `life`."""
+        if not life.get("starts") and not self.exit():
             return "created"
         if life.get("restart_at") and self.monitor():
             return "restarting"
         if life.get("launching"):
             return "created"
         # Its monitor is about to write down how it has ended.
-        return "running" if state.monitor() and not self.exit() else "exited"
+        return "running" if self.state_dir.monitor() and not self.exit() else "exited"
+
+    def take_damaged(self) -> None:
+        """Let `data` tell what can be told without config.json: a damaged record hides no container (RULES 20)."""
+        self._data = {"id": self.id, "name": self._named(), "created": "", "image": "", "config": {}}
+
+    def _named(self) -> str:
+        """By the link; "" where none names it."""
+        names = f"{containers_root()}/.names"
+        try:
+            return next((name for name in posix.listdir(names) if posix.readlink(f"{names}/{name}") == self.id), "")
+        except OSError:
+            return ""
 
     def exit_code(self) -> int:
         """Of the last start that has ended; 0 before."""
@@ -261,6 +291,7 @@ def rename_record(record: Record, name: str) -> None:
     old = record.name
     claim_name(name, record.id)
     record.write({**record.data, "name": name})
+    record.sync()
     release_name(old, record.id)
 
 
@@ -270,6 +301,43 @@ def _is_stale(path: str) -> bool:
         return not posix.access(f"{containers_root()}/{posix.readlink(path)}", posix.F_OK)
     except OSError:
         return False
+
+
+def mark_brief(container_id: str) -> None:
+    """It is to go with this process, unless it runs, until unmark_brief() is told of it."""
+    make_root(containers_root() + "/.brief")
+    pid = posix.getpid()
+    target = f"{pid} {start_time(pid)}"
+    try:
+        posix.symlink(target, _brief(container_id))
+    except FileExistsError:
+        _unlink(_brief(container_id))
+        posix.symlink(target, _brief(container_id))
+
+
+def unmark_brief(container_id: str) -> None:
+    _unlink(_brief(container_id))
+
+
+def abandoned(root: str) -> "list[str]":
+    """Ids of those that were to go, whose process has ended and that have no state below `root`."""
+    try:
+        names = posix.listdir(containers_root() + "/.brief")
+    except FileNotFoundError:
+        return []
+    return [name for name in names if not posix.access(f"{root}/{name}", posix.F_OK) and not _is_held(name)]
+
+
+def _is_held(container_id: str) -> bool:
+    try:
+        pid, _, started = posix.readlink(_brief(container_id)).partition(" ")
+        return bool(started) and start_time(int(pid)) == started
+    except (OSError, ValueError):
+        return False
+
+
+def _brief(container_id: str) -> str:
+    return f"{containers_root()}/.brief/{container_id}"
 
 
 def record_ids() -> "list[str]":
@@ -324,95 +392,6 @@ def exists() -> "Callable[[str], bool]":
     from ..state import container_ids
 
     return {*record_ids(), *container_ids(default_root())}.__contains__
-
-
-def remove_tree(path: str) -> None:
-    """rm -rf, whatever the container has made there: nothing is followed, and no depth or mode is too much.
-
-    An ordinary user's containers make files that are not his own: what he may not remove, a helper does.
-    """
-    try:
-        _Removal(path).run()
-    except FileNotFoundError:
-        pass
-    except PermissionError:
-        if not posix.geteuid():
-            raise
-        from .helper import on_files
-
-        on_files({"task": "remove", "paths": [path]}).finish()
-
-
-class _Removal:
-    """Empties directories one by one; those in them are moved up first, so that neither the stack nor the number of
-    open descriptors grows with the depth that a container has chosen."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._top = -1
-        self._moved = 0
-
-    def run(self) -> None:
-        self._top = self._open(self._path, None)
-        try:
-            waiting = self._empty(self._top)
-            while waiting:
-                name = waiting.pop()
-                directory = self._open(name, self._top)
-                try:
-                    waiting += self._empty(directory)
-                finally:
-                    posix.close(directory)
-                posix.rmdir(name, dir_fd=self._top)
-        finally:
-            posix.close(self._top)
-        posix.rmdir(self._path)
-
-    def _open(self, path: str, above: "int | None") -> int:
-        flags = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC
-        try:
-            return posix.open(path, flags, dir_fd=above)
-        except PermissionError:
-            # Overlayfs's own work directory has mode 0, too.  A link has no mode, and is no directory.
-            posix.chmod(path, 0o700, dir_fd=above)
-            return posix.open(path, flags, dir_fd=above)
-
-    def _empty(self, directory: int) -> "list[str]":
-        """Unlink what is in a directory; the directories that were, and what they are called at the top now."""
-        found = []
-        for name in posix.listdir(directory):
-            try:
-                posix.unlink(name, dir_fd=directory)
-            except FileNotFoundError:
-                continue
-            except IsADirectoryError:
-                found.append(self._move_up(directory, name))
-        return found
-
-    def _move_up(self, directory: int, name: str) -> str:
-        if directory == self._top:
-            return name
-        while True:
-            self._moved += 1
-            moved = f".warren-{self._moved}"
-            try:
-                posix.rename(name, moved, src_dir_fd=directory, dst_dir_fd=self._top)
-                return moved
-            except PermissionError:
-                if self._made_writable(directory, name):
-                    continue
-                raise
-            except OSError as error:
-                if error.errno not in (EEXIST, ENOTEMPTY):
-                    raise
-
-    def _made_writable(self, directory: int, name: str) -> bool:
-        """Moving a directory changes its "..", for which it must be writable."""
-        mode = posix.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
-        if mode & 0o700 == 0o700:
-            return False
-        posix.chmod(name, 0o700, dir_fd=directory)
-        return True
 
 
 def _unlink(path: str) -> None:

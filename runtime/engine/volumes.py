@@ -1,6 +1,6 @@
 """Volumes: directories that outlive the containers that they are mounted in.
 
-    DATA/volumes/           0700: what containers make in them (set-user-ID programs of root's) is not for others
+    DATA/volumes/           0700: what containers make in them (set-user-ID programs, say) is kept from others
         NAME/               made elsewhere and renamed, so whoever makes it has the name; an flock on it serialises
             volume.json     created, labels, options, whether it was made for one container
             _data/          what is mounted; the ids on disk are the containers' own
@@ -22,7 +22,8 @@ from ..container import default_data
 from ..errors import NotFoundError, SpecError, StateError, UnsupportedError, UsageError
 from ..jsontext import dump_json, parse_json
 from ..state import make_root, read_file, start_time
-from .records import exists, find, remove_tree
+from .records import exists, find
+from .trees import remove_tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

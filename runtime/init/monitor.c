@@ -11,7 +11,8 @@
  *     i data   input                              o data   output, or the terminal's
  *     e        end of the input                   E data   error output
  *     w u16 u16   rows and columns                x u32    exit code; the last one
- *     d        done: the owner has cleaned up, and no program needs to be run for the end */
+ *     d        done: the owner has cleaned up, and no program needs to be run for the end
+ *     c o|E    the owner reads this stream no more: whoever writes to it gets EPIPE */
 
 #define _GNU_SOURCE
 #include <poll.h>
@@ -79,6 +80,7 @@ static int prepare_exit(int directory)
     return fd < 0 || write(fd, room, sizeof room) != sizeof room ? -1 : 0;
 }
 
+/* An owner is not kept waiting for the disk: what it sees is not lost by anything that it survives. */
 static void write_exit(struct monitor *m)
 {
     int64_t numbers[] = {m->code, m->started, m->finished, m->log.lost};
@@ -93,8 +95,19 @@ static void write_exit(struct monitor *m)
     autoclose int fd = openat(m->directory, EXIT_TEMPORARY, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0 || write(fd, text, at - text) != at - text || ftruncate(fd, at - text) < 0)
         return;
-    fsync(fd);
+    m->unsynced = owner_of(m);
+    if (!m->unsynced)
+        fsync(fd);
     renameat(m->directory, EXIT_TEMPORARY, m->directory, "exit");
+}
+
+/* The owner has gone, and has not seen to it. */
+static void sync_exit(struct monitor *m)
+{
+    autoclose int fd = m->unsynced ? openat(m->directory, "exit", O_RDONLY | O_CLOEXEC | O_NOFOLLOW) : -1;
+    if (fd >= 0)
+        fsync(fd);
+    m->unsynced = false;
 }
 
 /* There is no container, or it is not to be. */
@@ -167,6 +180,15 @@ static void deliver_to_all(struct monitor *m)
     for (int i = 0; i < MAX_CLIENTS; i++)
         if (m->clients[i].fd >= 0)
             deliver(m, &m->clients[i]);
+}
+
+void hang_up(struct monitor *m, char kind)
+{
+    for (struct stream *stream = m->streams; stream < m->streams + STREAMS && !m->terminal; stream++)
+        if (stream->kind == kind && stream->fd >= 0) {
+            close_fd(&stream->fd);
+            log_end(&m->log, stream);
+        }
 }
 
 /* Reads what is there now, and passes it on. */
@@ -398,6 +420,7 @@ static bool over(struct monitor *m)
         return false;
     if (!m->exit_told && !m->cleaned_up) {
         m->exit_told = true;
+        sync_exit(m);
         run_event(&m->events, "exited", number_text(&code, m->code));
         if (m->events.pid)
             return false;

@@ -86,6 +86,7 @@ struct monitor {
     bool ended;                     /* the container */
     bool exit_told;                 /* to the event program */
     bool cleaned_up;                /* by the owner: nothing is to be told */
+    bool unsynced;                  /* the file `exit` may not be on the disk yet */
     int code;                       /* with which it ended */
     int64_t started, finished;      /* in nanoseconds since 1970 */
     int64_t accept_at;              /* too few descriptors: not before that; 0 now */
@@ -107,6 +108,8 @@ int64_t now_ms(void);
 int64_t wall_ns(void);
 /* Whole pages of it will be read as zeros; they cost nothing until they are used again. */
 void give_back(void *start, size_t size);
+/* Closes our end of the container's stream of that kind. */
+void hang_up(struct monitor *m, char kind);
 
 /* ---- monitor_log.c ---- */
 

@@ -118,7 +118,9 @@ def _cgroups() -> set[str]:
 
 def _names(directory: Path) -> set[str]:
     try:
-        return {str(directory / name) for name in os.listdir(directory)}
+        # Warren's own directories among containers, such as .names, stay.
+        is_state = directory.name in ("warren", "containers")
+        return {str(directory / name) for name in os.listdir(directory) if not (is_state and name.startswith("."))}
     except OSError:
         return set()
 
@@ -131,7 +133,8 @@ def _containers(directory: Path) -> set[str]:
 def _state_directories() -> list[Path]:
     runtime_dir = os.environ.get("XDG_RUNTIME_DIR")
     per_user = [entry / "warren" for entry in Path("/run/user").glob("*")]
-    return [Path("/run/warren"), *per_user, *([Path(runtime_dir, "warren")] if runtime_dir else [])]
+    kept = [Path("/var/lib/warren/containers", name) for name in ("", ".names", ".brief")]
+    return [Path("/run/warren"), *kept, *per_user, *([Path(runtime_dir, "warren")] if runtime_dir else [])]
 
 
 def _rules() -> set[str]:
