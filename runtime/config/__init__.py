@@ -679,12 +679,12 @@ class _Builder:
         self._check_wishes(wishes)
         uid, gid, _, _ = self._user()
         found = [mounts.entry(wish, self.idmap, (uid, gid)) for wish in wishes]
-        for entry in self.cdi.mounts:
-            idmap = self.idmap if entry["type"] == "bind" else []
-            found.append({**entry, "options": [*entry["options"], *idmap]})
         places = [normal(str(mount["destination"])) for mount in found]
         # What the user mounts there comes first.
         found += [mount_entry(to, "bind", source, ["bind"]) for source, to in config.files if to not in places]
+        for entry in self.cdi.mounts:
+            idmap = self.idmap if entry["type"] == "bind" else []
+            found.append({**entry, "options": [*entry["options"], *idmap]})
         if self.userns:
             # mknod(2) makes no devices in a user namespace: the host's node is bound.
             found += [mount_entry(node["path"], "bind", source, ["bind"]) for source, node, _ in self.devices]
