@@ -213,7 +213,7 @@ def _source(wish: "mounts.Wish") -> str:
 
 def _start(plan: LaunchPlan, request: "Json", root: int, *, writes: bool) -> Helper:
     site = __file__.rpartition("/runtime/")[0]
-    code = "import sys;sys.path.insert(0,sys.argv.pop(1));from runtime.engine.inside import main;main()"
+    code = "import sys;sys.path.insert(0,sys.argv.pop(1));from runtime.engine.inside import main;sys.exit(main())"
     text = dump_json(request)
     argv = [sys.executable, "-I", "-S", "-X", "utf8", "-c", code, site, text]
     plan.add("exec", argv, [f"PATH={os.environ.get('PATH', os.defpath)}"], 0)

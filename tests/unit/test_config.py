@@ -8,8 +8,8 @@ import pytest
 
 from runtime.config import ContainerConfig, ids, make_spec, wants_userns
 from runtime.config.ids import lease_ids, reclaim_ids, release_ids
-from runtime.config.sources import host_devices
 from runtime.config.mounts import make_sources, volume
+from runtime.config.sources import host_devices
 from runtime.errors import UnsupportedError, UsageError, WarrenError
 from runtime.host import Host
 from runtime.spec import Spec
