@@ -20,6 +20,7 @@ MODULES = {
     "networks": "network port",
     "completion": "completion",
     "system": "doctor system",
+    "units": "generate",
     "volumes": "volume",
     "watching": "events stats top",
 }

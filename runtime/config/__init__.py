@@ -17,7 +17,7 @@ from ..quantities import size
 from ..seccomp import default_profile
 from ..seccomp.docker import plain
 from ..spec import SPEC_VERSION, Layers, Spec, validate
-from . import cdi, limits, mounts
+from . import limits, mounts
 from .accounts import Accounts
 from .ids import RANGE
 from .sources import (
@@ -33,10 +33,12 @@ from .sources import (
     unprivileged_root,
 )
 from .words import (
+    Edits,
     absolute,
     absolute_path,
     device,
     device_node,
+    is_cdi_name,
     mount_entry,
     pair,
     rlimits,
@@ -359,10 +361,17 @@ class _Builder:
         self.namespaces = self._namespaces()
         self.security = security_options(config.security_opt)
         self.accounts = Accounts(config.layers or [self.root])
-        self.cdi = cdi.edits([text for text in config.devices if cdi.is_name(text)])
-        plain = [device(text) for text in config.devices if not cdi.is_name(text)]
+        self.cdi = self._cdi([text for text in config.devices if is_cdi_name(text)])
+        plain = [device(text) for text in config.devices if not is_cdi_name(text)]
         self.devices = [*plain, *self.cdi.nodes]
         """The host's path, the container's node and what it may do with it, of each device that is given."""
+
+    def _cdi(self, names: "list[str]") -> Edits:
+        if not names:
+            return Edits()
+        from .cdi import edits
+
+        return edits(names)
 
     def build(self) -> Spec:
         config = self.config

@@ -4,8 +4,8 @@
     one that does not           it mounts the root, layers and changes, in a mount namespace of its own
     an ordinary user's          besides, it is root of a user namespace with the maps that his containers have
 
-`init` makes it what it is by a plan, like a container; then it becomes our own interpreter, which is the host's: nothing
-of the container is executed, and the helper is in none of its namespaces, so that nobody there can see or trace it.
+`init` makes it what it is by a plan, like a container; then it becomes our own interpreter, the host's: nothing of the
+container is executed, and the helper is in none of its namespaces, so that nobody there can see or trace it.
 """
 
 import _socket
@@ -213,7 +213,7 @@ def _source(wish: "mounts.Wish") -> str:
 
 def _start(plan: LaunchPlan, request: "Json", root: int, *, writes: bool) -> Helper:
     site = __file__.rpartition("/runtime/")[0]
-    code = "import sys;sys.path.insert(0,sys.argv.pop(1));from runtime.engine.inside import main;main()"
+    code = "import sys;sys.path.insert(0,sys.argv.pop(1));from runtime.engine.inside import main;sys.exit(main())"
     text = dump_json(request)
     argv = [sys.executable, "-I", "-S", "-X", "utf8", "-c", code, site, text]
     plan.add("exec", argv, [f"PATH={os.environ.get('PATH', os.defpath)}"], 0)

@@ -147,6 +147,7 @@ def _head(config: ContainerConfig, image: "Image | None") -> "Json":
         "manifest": image.manifest.digest if image else "",
         "chains": image.chains if image else [],
         "entrypoint": _entrypoint(config, image),
+        "command": sys.argv[1:],
         "config": wanted,
     }
 
