@@ -11,7 +11,8 @@ BUILD_PACKAGES := gcc libc6-dev linux-libc-dev musl-tools libcap-dev python3 pyt
 ENGINE_PACKAGES := containerd docker.io podman conmon buildah catatonit
 # What images are made with, and where they are pulled from.
 IMAGE_PACKAGES := docker-registry skopeo umoci apache2-utils openssl debootstrap
-TEST_PACKAGES := busybox-static runc libarchive-tools pigz zstd util-linux uidmap iproute2 procps passwd libseccomp2 groff-base \
+TEST_PACKAGES := busybox-static runc libarchive-tools pigz zstd util-linux uidmap iproute2 procps passwd \
+	libseccomp2 groff-base tmux \
 	$(IMAGE_PACKAGES) golang-github-opencontainers-specs-dev $(ENGINE_PACKAGES)
 # What the OCI validation suite is built with.
 VALIDATION_PACKAGES := golang-go golang-github-opencontainers-runtime-tools-dev golang-github-mrunalp-fileutils-dev \

@@ -360,3 +360,20 @@ PS = [
     flag("-q --quiet", "Print ids only."),
     flag("-s --size", "Print what they take on disk."),
 ]  # fmt: skip
+
+
+def _given(option: Option) -> Option:
+    """The same for `update`: None where it is not given."""
+    return Option(option.kind, " ".join(option.names), option.metavar, option.help)
+
+
+UPDATE = [
+    _given(option)
+    for option in RUN
+    if option.key in (
+        "memory", "memory_swap", "memory_reservation", "cpus", "cpu_shares", "cpu_quota", "cpu_period", "cpuset_cpus",
+        "cpuset_mems", "pids_limit", "blkio_weight", "restart",
+    )
+]  # fmt: skip
+for _option in UPDATE:
+    _option.default = None

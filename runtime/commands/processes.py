@@ -10,6 +10,7 @@ from ..engine.records import find
 from ..options import EXEC
 from . import quick
 from .options import click_options
+from .printing import warn
 
 if TYPE_CHECKING:
     from ..engine.log_reader import Entry
@@ -55,7 +56,11 @@ def logs(container: str, follow: bool, since: str, until: str, tail: str, timest
         until=log_reader.moment(until, "--until"),
         tail=log_reader.lines(tail),
     )
-    _print(log_reader.read(find(container), wanted, follow=follow), timestamps)
+    record = find(container)
+    _print(log_reader.read(record, wanted, follow=follow), timestamps)
+    ended = record.exit()
+    if ended and ended.lost:
+        warn([f"{ended.lost} bytes of output were lost: the log could not be written"])
 
 
 def _print(entries: "Iterator[Entry | None]", timestamps: bool) -> None:

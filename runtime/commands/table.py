@@ -9,14 +9,19 @@ from .. import __version__
 
 MODULES = {
     "containers": "create kill pause rename restart rm run start stop unpause wait",
-    "images": "commit diff history image images import load login logout pull push rmi save search tag untag",
-    "processes": "attach exec logs",
+    "copy": "commit cp diff export",
+    "images": "history image images import load login logout pull push rmi save search tag untag",
+    "about": "info version",
+    "changing": "update",
+    "groups": "container",
     "inspecting": "inspect",
+    "processes": "attach exec logs",
     "listing": "ps",
     "networks": "network port",
     "completion": "completion",
     "system": "doctor system",
     "volumes": "volume",
+    "watching": "events stats top",
 }
 VARIABLE = "_WARREN_COMPLETE"
 """Set when a shell asks how a word goes on (completion.py)."""
