@@ -16,9 +16,9 @@ from .printing import (
     print_rows,
     printable,
     show_progress,
-    tell_error,
     warn,
 )
+from .quick import tell_error
 
 
 def look_at_image(name: str) -> Any:

@@ -269,7 +269,7 @@ def _add_node(found: Edits, entry: "Json") -> None:
     target = _string(entry, "path", "deviceNodes", path=True)
     source = _string(entry, "hostPath", "deviceNodes", path=True) if "hostPath" in entry else target
     node = device_node(source, target)
-    given = {
+    given: Json = {
         key: _number(entry, key, "deviceNodes") for key in ("major", "minor", "fileMode", "uid", "gid") if key in entry
     }
     kind = entry.get("type", node["type"])

@@ -207,7 +207,8 @@ class Changes:
         with on_files({"task": "changes", "upper": self.upper, "lower": lower}) as helper:
             said = helper.stream.read()
             helper.finish()
-        return [(str(kind), str(path)) for kind, path in parse_json(said, "changes")]  # type: ignore[union-attr]
+        found: Any = parse_json(said, "changes")
+        return [(str(kind), str(path)) for kind, path in found]
 
     def _chains(self) -> "list[str]":
         if self.record:

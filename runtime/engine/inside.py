@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Entry of the helper; its exit code is 0 or 1."""
-    request = parse_json(sys.argv[1].encode("utf-8", "surrogateescape"), "request")
+    request: Any = parse_json(sys.argv[1].encode("utf-8", "surrogateescape"), "request")
     os.umask(0)
     code, answer = 0, {}
     try:
-        answer = _TASKS[request["task"]](request) or {}  # type: ignore[index,call-overload]
+        answer = _TASKS[request["task"]](request) or {}
     except BrokenPipeError:
         code = 1
     except WarrenError as error:
