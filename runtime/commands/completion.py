@@ -77,7 +77,7 @@ def _entries(name: str) -> list[str]:
 
 
 _BY_PATH: dict[str, Names] = {
-    "commit": containers, "diff": containers, "create": sources, "run": sources, "exec": containers, "image": images,
+    "cp": lambda: [f"{name}:" for name in containers()], "create": sources, "run": sources, "exec": containers, "image": images,
     "images": images, "history": images, "push": images, "pull": images, "rmi": images, "save": images, "tag": images,
     "untag": images, "volume": volumes, "network": networks,
     "inspect": lambda: [*containers(), *images(), *volumes(), *networks()],
