@@ -168,7 +168,7 @@ def _open_directory(path: str, what: str) -> int:
 
 
 class Client:
-    """A connection to a monitor; never blocks."""
+    """A connection to a monitor; only done() and wait() block."""
 
     __slots__ = ("_sock",)
 
@@ -217,9 +217,12 @@ class Client:
         """The owner's: nobody reads "o" or "E" any more, so the container's writes are to fail (EPIPE)."""
         return self._send(b"c" + kind.encode())
 
-    def done(self) -> bool:
-        """The owner has cleaned up after the container: no event program is run."""
-        return self._send(b"d")
+    def done(self) -> None:
+        """The owner has cleaned up after the container: no event program is run.  Waits until that is told."""
+        poll = select.poll()
+        poll.register(self, select.POLLOUT)
+        while not self._send(b"d"):
+            poll.poll()
 
     def _send(self, message: bytes) -> bool:
         try:
@@ -471,7 +474,7 @@ class Attached(Foreground):
             if left is None:
                 if self._owner:
                     self._client.hang_up("E" if fd == 2 else "o")
-                self._pass_on(_SIGPIPE)
+                    self._pass_on(_SIGPIPE)
                 self._give_up()
                 return
             self._rest[fd] = left + rest[_CHUNK:]

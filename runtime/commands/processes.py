@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..engine import processes
 from ..engine.records import find
-from ..options import EXEC, to_request
+from ..options import EXEC
+from . import quick
 from .options import click_options
 from .printing import warn
 
@@ -21,9 +21,9 @@ AS_WRITTEN = {"allow_interspersed_args": False, "help_option_names": ["--help"]}
 @click.command("exec", context_settings=AS_WRITTEN)
 @click_options(EXEC)
 @click.argument("words", nargs=-1, metavar="CONTAINER COMMAND...")
-def exec_(words: tuple[str, ...], **values: Any) -> None:
+def exec_(words: tuple[str, ...], **values: Any) -> int:
     """Run another command in a container that runs."""
-    sys.exit(processes.exec_process(*to_request(words, values)))
+    return quick.exec_(words, values)
 
 
 @click.command()

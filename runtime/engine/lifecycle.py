@@ -16,7 +16,7 @@ from ..config.ids import release_ids
 from ..console import terminal_size
 from ..errors import NotFoundError, StateError, UnsupportedError, UsageError, WarrenError
 from ..launch import Options
-from ..monitor import Events, make_monitor
+from ..monitor import Events, make_monitor, parse_keys
 from ..quantities import signal_number, timestamp
 from ..state import poll_end
 from . import journal, logs, networking
@@ -133,6 +133,7 @@ def _check(config: ContainerConfig) -> None:
     if config.stop_signal:
         signal_number(config.stop_signal)
     logs.log_of("", config)
+    parse_keys(config.detach_keys)
     HealthCheck(config)
 
 

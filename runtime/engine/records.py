@@ -18,9 +18,10 @@ import fcntl
 import posix
 from errno import ENOENT
 
-from ..config import ContainerConfig
+from ..config import ContainerConfig, wants_userns
 from ..container import Container, default_data, default_root
 from ..errors import ExistsError, NotFoundError, SpecError, StateError, UsageError
+from ..host import Host
 from ..jsontext import dump_json, parse_json
 from ..monitor import Exit, read_exit
 from ..state import StateDir, living, make_root, read_file, start_time, unlock
@@ -167,6 +168,17 @@ class Record:
         if not pid:
             raise StateError(f"container {self.name!r} is not running", hint=f"warren start {self.name}")
         return pid
+
+    @property
+    def upper(self) -> str:
+        """The directory of what it has changed of its root; it is there from the first start on."""
+        return str(self.data["config"].get("keep_changes") or self.path) + "/upper"
+
+    def marks_for_users(self) -> bool:
+        """Whether overlayfs's marks in it are those of user namespaces (userxattr); by the last launch, if any."""
+        host = Host.probe()
+        off = "user_namespace" in (self.life().get("enforced") or {})
+        return not host.privileged or (wants_userns(self.config(), host) and not off)
 
     # ---- existence, lock
 

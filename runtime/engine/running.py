@@ -9,6 +9,7 @@ from ..errors import (
     NotFoundError,
     StateError,
     TimeoutExpiredError,
+    UnsupportedError,
     UsageError,
     WarrenError,
 )
@@ -67,6 +68,21 @@ def _create(config: ContainerConfig, values: "Values", fetch: "Fetch | None") ->
         except OSError as error:
             lifecycle.remove(record, force=True)
             raise UsageError(f"--cidfile {cidfile}: {posix.strerror(error.errno or 0)}".lower()) from error
+    return record
+
+
+def create_checked(config: ContainerConfig, values: "Values", fetch: "Fetch | None" = None) -> Record:
+    """create(), and what a start would find wrong with the options is found now: nothing is left then."""
+    record = create(config, values, fetch)
+    try:
+        Launch(lifecycle.configured(record), Options(), record.root).plan()
+    except (UsageError, UnsupportedError):
+        lifecycle.remove(record, force=True, volumes=True)
+        if values["cidfile"]:
+            posix.unlink(values["cidfile"])
+        raise
+    except WarrenError:
+        pass  # What it is to join, for one, may be there by then.
     return record
 
 

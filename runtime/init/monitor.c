@@ -266,11 +266,11 @@ static void container_ended(struct monitor *m, int status)
 {
     m->finished = wall_ns();
     m->code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+    take_told(m);
     m->container = 0;
     m->ended = true;
     m->pending = 0;
     m->events.due = 0;
-    take_told(m);
     if (m->console >= 0)
         take_console(m);
     for (int i = 0; i < STREAMS; i++) {
@@ -461,15 +461,16 @@ static void note_child(int signal)
     the_monitor.child_ended = 1;
 }
 
-/* Nothing that a terminal or a user sends may cost a container its monitor; faults of our own still end us. */
+/* Nothing that a terminal or a user sends may cost a container its monitor; faults of our own still end us.  SIGCHLD is
+ * not ignored for a moment: the kernel would not keep the status of a child that ends in it. */
 static void ignore_signals(void)
 {
-    static const unsigned char faults[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGABRT, SIGSYS};
+    static const unsigned char kept[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGABRT, SIGSYS, SIGCHLD};
     static const unsigned long ignore[4] = {(unsigned long)SIG_IGN}; /* The kernel's struct sigaction. */
     struct sigaction action = {.sa_handler = note_child};
     sigset_t held;
     for (int signal = 1; signal <= 64; signal++)
-        if (!memchr(faults, signal, sizeof faults))
+        if (!memchr(kept, signal, sizeof kept))
             syscall(SYS_rt_sigaction, signal, ignore, NULL, 8);
     sigemptyset(&held);
     sigaddset(&held, SIGCHLD);
