@@ -6,7 +6,7 @@ while `init` still has the host's privileges (mount_setattr(2), MOUNT_ATTR_IDMAP
 
 import posix
 
-from ..errors import UnsupportedError
+from ..errors import UnsupportedError, WarrenError
 from ..steps import LaunchPlan
 
 TYPE_CHECKING = False
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     Mappings = list[dict[str, int]]
 
 _MAX_PASSWD = 1 << 20
+RANGE = 65536
+"""Ids of a container."""
 
 
 def create(plan: LaunchPlan, spec: "Spec", host: "Host") -> int:
@@ -47,6 +49,29 @@ def is_single(mappings: "Mappings", own: int) -> bool:
 def map_text(mappings: "Mappings") -> str:
     """The text of /proc/PID/uid_map for OCI mappings."""
     return "".join([f"{m['containerID']} {m['hostID']} {m['size']}\n" for m in mappings])
+
+
+def subordinate_map(host: "Host", kind: str) -> "Mappings":
+    """An ordinary user's map (`kind`: uid, gid): its own id is root's, the others are those of /etc/subuid or
+    /etc/subgid; [] where there are none, or no program that may write such a map."""
+    first, count = host.subordinate(kind)
+    if not (count and host.newuidmap and host.newgidmap):
+        return []
+    own = host.euid if kind == "uid" else host.egid
+    return [
+        {"containerID": 0, "hostID": own, "size": 1},
+        {"containerID": 1, "hostID": first, "size": min(count, RANGE)},
+    ]
+
+
+def write_maps(pid: int, uids: "Mappings", gids: "Mappings", host: "Host") -> None:
+    """Let newuidmap(1) and newgidmap(1) write the maps that an ordinary user may not."""
+    for program, mappings in ((host.newuidmap, uids), (host.newgidmap, gids)):
+        triples = [str(m[field]) for m in mappings for field in ("containerID", "hostID", "size")]
+        quiet = [(posix.POSIX_SPAWN_OPEN, fd, "/dev/null", posix.O_WRONLY, 0) for fd in (1, 2)]
+        helper = posix.posix_spawn(program, [program, str(pid), *triples], {}, file_actions=quiet)
+        if posix.waitpid(helper, 0)[1]:
+            raise WarrenError(f"{program} refused {' '.join(triples)}", hint="are they in /etc/subuid and /etc/subgid?")
 
 
 def can_setgroups(spec: "Spec", host: "Host") -> bool:
