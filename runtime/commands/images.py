@@ -16,9 +16,9 @@ from .printing import (
     print_rows,
     printable,
     show_progress,
-    tell_error,
     warn,
 )
+from .quick import tell_error
 
 
 def look_at_image(name: str) -> Any:
@@ -164,53 +164,10 @@ def untag(names: tuple[str, ...]) -> None:
             click.echo(f"Untagged: {known}")
 
 
-@click.command()
-@FORMAT
-@click.argument("directory")
-def diff(directory: str, template: str) -> None:
-    """List what a container has changed of its image: A added, C changed, D deleted.
-
-    DIRECTORY is what `warren run --keep-changes DIRECTORY IMAGE` was given.
-    """
-    from ..images.changes import changes, read_base
-    from ..images.store import Store
-
-    store = Store()
-    lower = store.layer_paths(store.load(read_base(directory)).chains)
-    found = changes(f"{directory}/upper", lower)
-    if template:
-        print_rows([{"Kind": kind, "Path": path} for kind, path in found], template, {"Kind": "KIND", "Path": "PATH"})
-        return
-    for kind, path in found:
-        click.echo(f"{kind} {printable(path)}")
-
-
 CHANGE_OPTIONS = combine(
     many("-c", "--change", metavar="INSTRUCTION", help='As in a Dockerfile: "CMD top", "ENV A=b".'),
     click.option("-m", "--message", default="", help="What has been done."),
 )
-
-
-@click.command()
-@CHANGE_OPTIONS
-@click.option("-a", "--author", default="", help="Who has done it.")
-@click.argument("directory")
-@click.argument("name", default="")
-def commit(directory: str, name: str, author: str, message: str, change: tuple[str, ...]) -> None:
-    """Make an image of a container's image and what it has changed.
-
-    DIRECTORY is what `warren run --keep-changes DIRECTORY IMAGE` was given.
-    """
-    from ..images import reference
-    from ..images.changes import commit as make
-    from ..images.changes import read_base
-    from ..images.store import Store
-
-    store = Store()
-    names = [reference.parse(name)] if name else []
-    base = store.load(read_base(directory))
-    made = make(store, base, f"{directory}/upper", names, instructions=change, author=author, message=message)
-    click.echo(made.id)
 
 
 @click.command("import")
@@ -285,14 +242,15 @@ def prune_images(every: bool, force: bool) -> None:
 
     what = "all images that no container uses" if every else "all images without a name"
     confirm(f"This will remove {what}.", force)
-    prune_images_of(Store(), every)
+    click.echo(f"Total reclaimed space: {format_size(prune_images_of(Store(), every))}")
 
 
-def prune_images_of(store: Any, every: bool) -> None:
+def prune_images_of(store: Any, every: bool) -> int:
+    """Remove and print; bytes that are free then."""
     for name in engine.unused_names(store, every=every):
         store.untag(name)
         click.echo(f"Untagged: {name}")
-    click.echo(f"Total reclaimed space: {format_size(engine.collect_images(store))}")
+    return engine.collect_images(store)
 
 
 @click.command()

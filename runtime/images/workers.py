@@ -13,9 +13,10 @@ import sys
 from queue import Empty, SimpleQueue
 from signal import SIGINT, SIGKILL
 
+from ..container import map_ids
 from ..errors import ImageError
 from ..host import Host
-from ..namespaces.user import subordinate_map, write_maps
+from ..namespaces.user import subordinate_map
 from .unpack import Unpacked
 
 TYPE_CHECKING = False
@@ -198,7 +199,7 @@ class _Worker:
         """Give it its ids, once it is in its namespace."""
         _heard(self.answer())
         host = Host.probe()
-        write_maps(self._pid, subordinate_map(host, "uid"), subordinate_map(host, "gid"), host)
+        map_ids(self._pid, subordinate_map(host, "uid"), subordinate_map(host, "gid"))
         self.tell(("mapped",))
 
     def tell(self, what: "tuple[Any, ...] | None") -> None:

@@ -11,7 +11,8 @@
  *     i data   input                              o data   output, or the terminal's
  *     e        end of the input                   E data   error output
  *     w u16 u16   rows and columns                x u32    exit code; the last one
- *     d        done: the owner has cleaned up, and no program needs to be run for the end */
+ *     d        done: the owner has cleaned up, and no program needs to be run for the end
+ *     c o|E    the owner reads this stream no more: whoever writes to it gets EPIPE */
 
 #define _GNU_SOURCE
 #include <poll.h>
@@ -181,6 +182,15 @@ static void deliver_to_all(struct monitor *m)
             deliver(m, &m->clients[i]);
 }
 
+void hang_up(struct monitor *m, char kind)
+{
+    for (struct stream *stream = m->streams; stream < m->streams + STREAMS && !m->terminal; stream++)
+        if (stream->kind == kind && stream->fd >= 0) {
+            close_fd(&stream->fd);
+            log_end(&m->log, stream);
+        }
+}
+
 /* Reads what is there now, and passes it on. */
 static void pump(struct monitor *m, struct stream *stream)
 {
@@ -256,11 +266,11 @@ static void container_ended(struct monitor *m, int status)
 {
     m->finished = wall_ns();
     m->code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+    take_told(m);
     m->container = 0;
     m->ended = true;
     m->pending = 0;
     m->events.due = 0;
-    take_told(m);
     if (m->console >= 0)
         take_console(m);
     for (int i = 0; i < STREAMS; i++) {
@@ -451,15 +461,16 @@ static void note_child(int signal)
     the_monitor.child_ended = 1;
 }
 
-/* Nothing that a terminal or a user sends may cost a container its monitor; faults of our own still end us. */
+/* Nothing that a terminal or a user sends may cost a container its monitor; faults of our own still end us.  SIGCHLD is
+ * not ignored for a moment: the kernel would not keep the status of a child that ends in it. */
 static void ignore_signals(void)
 {
-    static const unsigned char faults[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGABRT, SIGSYS};
+    static const unsigned char kept[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGABRT, SIGSYS, SIGCHLD};
     static const unsigned long ignore[4] = {(unsigned long)SIG_IGN}; /* The kernel's struct sigaction. */
     struct sigaction action = {.sa_handler = note_child};
     sigset_t held;
     for (int signal = 1; signal <= 64; signal++)
-        if (!memchr(faults, signal, sizeof faults))
+        if (!memchr(kept, signal, sizeof kept))
             syscall(SYS_rt_sigaction, signal, ignore, NULL, 8);
     sigemptyset(&held);
     sigaddset(&held, SIGCHLD);
@@ -489,6 +500,9 @@ static void settle(struct monitor *m, struct run *run, int null)
     int kept[] = {m->hold,      m->told,          m->directory,       m->listener,        m->console, m->input,
                   m->log.fd,    m->log.directory, m->streams[OUT].fd, m->streams[ERR].fd, m->clients[0].fd};
     ignore_signals();
+    /* Not before the fork: outside would wait for its turn as a group of its own does (sched(7), autogroups), for
+     * milliseconds on a busy machine.  It fails for a leader of a session, which is as good. */
+    setsid();
     prctl(PR_SET_NAME, "warren-monitor");
     (void)!chdir("/");
     for (int fd = 0; fd < 3; fd++)
@@ -602,7 +616,6 @@ int do_monitor(struct run *run, const struct arg *arg)
         return fail_as(run, EINVAL, "a second monitor");
     if (prepare(run, arg, m, &ends) < 0)
         return -1;
-    setsid(); /* Fails for a leader of a session, which is as good. */
     if (prctl(PR_SET_CHILD_SUBREAPER, 1UL, 0, 0, 0) < 0)
         return fail(run, "PR_SET_CHILD_SUBREAPER");
     m->outside = sys_fork(0, SIGCHLD);

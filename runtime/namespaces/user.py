@@ -6,7 +6,7 @@ while `init` still has the host's privileges (mount_setattr(2), MOUNT_ATTR_IDMAP
 
 import posix
 
-from ..errors import UnsupportedError, WarrenError
+from ..errors import UnsupportedError
 from ..steps import LaunchPlan
 
 TYPE_CHECKING = False
@@ -62,16 +62,6 @@ def subordinate_map(host: "Host", kind: str) -> "Mappings":
         {"containerID": 0, "hostID": own, "size": 1},
         {"containerID": 1, "hostID": first, "size": min(count, RANGE)},
     ]
-
-
-def write_maps(pid: int, uids: "Mappings", gids: "Mappings", host: "Host") -> None:
-    """Let newuidmap(1) and newgidmap(1) write the maps that an ordinary user may not."""
-    for program, mappings in ((host.newuidmap, uids), (host.newgidmap, gids)):
-        triples = [str(m[field]) for m in mappings for field in ("containerID", "hostID", "size")]
-        quiet = [(posix.POSIX_SPAWN_OPEN, fd, "/dev/null", posix.O_WRONLY, 0) for fd in (1, 2)]
-        helper = posix.posix_spawn(program, [program, str(pid), *triples], {}, file_actions=quiet)
-        if posix.waitpid(helper, 0)[1]:
-            raise WarrenError(f"{program} refused {' '.join(triples)}", hint="are they in /etc/subuid and /etc/subgid?")
 
 
 def can_setgroups(spec: "Spec", host: "Host") -> bool:
