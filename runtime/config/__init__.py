@@ -12,6 +12,7 @@ from ..errors import UnsupportedError, UsageError
 from ..host import Host, Mount
 from ..jsontext import dump_json, parse_json, read_regular
 from ..namespaces.mount import normal
+from ..namespaces.user import RANGE, subordinate_map
 from ..plan import DEFAULT_PATH
 from ..quantities import size
 from ..seccomp import default_profile
@@ -19,7 +20,6 @@ from ..seccomp.docker import plain
 from ..spec import SPEC_VERSION, Layers, Spec, validate
 from . import limits, mounts
 from .accounts import Accounts
-from .ids import RANGE
 from .sources import (
     NO_IDMAP,
     OWN_IN_CONTAINER,
@@ -589,13 +589,9 @@ class _Builder:
     def _mappings(self, kind: str, wanted: int) -> "list[dict[str, int]]":
         if self.host.privileged:
             return [{"containerID": 0, "hostID": self.first_id, "size": RANGE}]
+        if mappings := subordinate_map(self.host, kind):
+            return mappings
         own = self.host.euid if kind == "uid" else self.host.egid
-        first, count = self.host.subordinate(kind)
-        if count and self.host.newuidmap and self.host.newgidmap:
-            return [
-                {"containerID": 0, "hostID": own, "size": 1},
-                {"containerID": 1, "hostID": first, "size": min(count, RANGE)},
-            ]
         self.enforced[f"{kind}_map"] = f"a single id: no subordinate ids in /etc/sub{kind}, or no newuidmap"
         return [{"containerID": wanted, "hostID": own, "size": 1}]
 
