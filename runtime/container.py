@@ -334,6 +334,7 @@ class Container:
             preserve_fds=options.preserve_fds,
             pdeathsig=options.pdeathsig,
             init=options.init,
+            supervise=options.supervise,
             size=options.size,
             seccomp=filter,
             keyring=self._keyring(options),

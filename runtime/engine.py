@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from .images.store import Image, Store
     from .images.upkeep import Problem, Usage
+    from .spec import Spec
+    from .vm import Machine
 
     Fetch = Callable[[str, Store], Image]
     Stream = int | IO[Any] | None
@@ -306,6 +308,7 @@ class _Run:
 
     def _try(self) -> int:
         host, config = Host.probe(), self.config
+        machine = _machine(config)
         try:
             if config.image:
                 from .images.store import Store
@@ -318,10 +321,23 @@ class _Run:
             first = lease_ids(self.root, config.id) if leased else 0
             spec = make_spec(config, host, first, self.options.enforced)
             make_sources(config.volumes)
+            if machine is not None:
+                return self._boot(spec, machine)
             return self.container.run(Bundle("/", spec, raw_config(spec)), self.options)
         except BaseException:
             self._release()
             raise
+
+    def _boot(self, spec: "Spec", machine: "Machine") -> int:
+        """The same as a virtual machine: its hypervisor is the container's program."""
+        from . import vm
+
+        config = self.config
+        outer, guest = vm.prepare(spec, self.options, machine, config.id, network=config.network not in ("", "none"))
+        try:
+            return self.container.run(Bundle("/", outer, raw_config(outer)), self.options)
+        except LaunchError as error:
+            raise vm.guest_failure(error, guest, machine) from None
 
     def _release(self) -> None:
         release_ids(self.root, self.config.id)
@@ -343,6 +359,16 @@ class _Run:
         if self.pid:
             self.wait()
         self._release()
+
+
+def _machine(config: ContainerConfig) -> "Machine | None":
+    """The virtual machine that the configuration asks for; None for a container."""
+    if config.isolation in ("", "container"):
+        return None
+    from . import vm
+
+    kind = vm.parse_isolation(config.isolation)
+    return vm.choose(kind, kernel=config.kernel, accel=config.accel, boot_seconds=config.boot_timeout)
 
 
 def take_image(config: ContainerConfig, store: "Store", policy: str, fetch: "Fetch | None" = None) -> None:

@@ -84,6 +84,7 @@ class LaunchError(WarrenError):
         self.number = number
         self.step = step
         self.errno = errno
+        self.detail = detail
 
 
 class CommandNotFoundError(LaunchError):

@@ -46,13 +46,14 @@ class Options:
     enforced        notes on what could not be enforced; kept in the container's state
     best_effort     limits that this host cannot hold are such notes, not errors
     cgroup_manager  who makes the cgroup: cgroupfs, systemd, or auto, which is systemd for an ordinary user without one
+    supervise       the program is a hypervisor: the plan of its guest, milliseconds to come up, whether it has a terminal
     ephemeral       the container lives with this process: if it is killed, the next sweep() removes the container
     """
 
     __slots__ = (
         "best_effort", "cgroup_manager", "cgroups", "console_fd", "console_socket", "enforced", "ephemeral",
         "ignore_paused", "init", "no_new_keyring", "no_pivot", "pdeathsig", "pid_file", "pidfd_socket", "preserve_fds",
-        "size", "stdio",
+        "size", "stdio", "supervise",
     )  # fmt: skip
 
     def __init__(
@@ -75,6 +76,7 @@ class Options:
         best_effort: bool = False,
         cgroup_manager: str = "cgroupfs",
         ephemeral: bool = False,
+        supervise: "tuple[bytes, int, int] | None" = None,
     ) -> None:
         self.console_socket = console_socket
         self.console_fd = console_fd
@@ -93,6 +95,7 @@ class Options:
         self.best_effort = best_effort
         self.cgroup_manager = cgroup_manager
         self.ephemeral = ephemeral
+        self.supervise = supervise
 
 
 def launch(plan: LaunchPlan, fds: "dict[int, int]", options: Options, on_event: "OnEvent") -> int:

@@ -187,6 +187,13 @@ VOCABULARY = {
     "timestamps": Op(58, "f", "slot", "write when each step ended to #{slot}"),
     "netlink": Op(59, "s", "name", "open a netlink socket, wait for {name}"),
     "memory_policy": Op(60, "ib", "mode nodes", "set memory policy {mode:hex}{nodes:nodes}"),
+    # In a virtual machine, whose process 1 `init` is.
+    "module": Op(80, "s", "path", "load module {path}"),
+    "channel": Op(81, "l", "devices", "go on with what the supervisor sends over {devices:command}"),
+    "interface": Op(82, "ssss", "name address mask gateway", "give {name} the address {address}"),
+    "guest": Op(83, "iii", "terminal rows columns", "fork, pass on streams and signals as process 1 of the machine"),
+    # Beside a virtual machine: process 1 of the container in which its hypervisor runs.
+    "supervise": Op(84, "bii", "plan milliseconds terminal", "fork, send the guest its plan, wait for its program"),
 }
 
 

@@ -72,14 +72,16 @@ class ContainerConfig:
     timeout     seconds, None for ever
     memory ... device_cgroup_rule   limits as docker writes them ("512m", "1.5"); pids_limit None is the default, 1024
     cgroupns    "" or private, host
+    isolation   "" or container, vm, vm:KIND; kernel, accel and boot_timeout (seconds) are of a virtual machine
     best_effort note limits that this host cannot hold, instead of refusing them
     """
 
     __slots__ = (
-        "argv", "best_effort", "blkio_weight", "blkio_weight_device", "cap_add", "cap_drop", "cgroup_parent",
-        "cgroupns", "cpu_period", "cpu_quota", "cpu_shares", "cpus", "cpuset_cpus", "cpuset_mems", "device_cgroup_rule",
+        "accel", "argv", "best_effort", "blkio_weight", "blkio_weight_device", "boot_timeout", "cap_add", "cap_drop",
+        "cgroup_parent", "cgroupns", "cpu_period", "cpu_quota", "cpu_shares", "cpus", "cpuset_cpus", "cpuset_mems", "device_cgroup_rule",
         "device_read_bps", "device_read_iops", "device_write_bps", "device_write_iops", "devices", "entrypoint", "env",
-        "hide", "hostname", "id", "image", "init", "interactive", "ipc", "keep_changes", "layers", "memory",
+        "hide", "hostname", "id", "image", "init", "interactive", "ipc", "isolation", "keep_changes", "kernel",
+        "layers", "memory",
         "memory_reservation", "memory_swap", "memory_swappiness", "mounts", "name", "network", "oom_kill_disable",
         "pid", "pids_limit", "privileged", "read_only", "rootfs", "security_opt", "shm_size", "sysctl", "timeout",
         "tmpfs", "tty", "ulimits", "user", "userns", "uts", "volumes", "workdir", "write",
@@ -145,6 +147,10 @@ class ContainerConfig:
         cgroup_parent: str = "",
         cgroupns: str = "",
         best_effort: bool = False,
+        isolation: str = "",
+        kernel: str = "",
+        accel: str = "auto",
+        boot_timeout: float = 60.0,
     ) -> None:
         for key, value in locals().items():
             if key in self.__slots__:
@@ -208,6 +214,10 @@ class ContainerConfig:
         cgroup_parent: str
         cgroupns: str
         best_effort: bool
+        isolation: str
+        kernel: str
+        accel: str
+        boot_timeout: float
 
 
 def make_spec(config: ContainerConfig, host: Host, first_id: int, enforced: "dict[str, str]") -> Spec:

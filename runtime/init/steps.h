@@ -72,7 +72,12 @@
     X(57, remount, "sliii")          \
     X(58, timestamps, "f")           \
     X(59, netlink, "s")              \
-    X(60, memory_policy, "ib")
+    X(60, memory_policy, "ib")       \
+    X(80, module, "s")               \
+    X(81, channel, "l")              \
+    X(82, interface, "ssss")         \
+    X(83, guest, "iii")              \
+    X(84, supervise, "bii")
 
 #define DETAIL_SIZE 320
 
@@ -87,6 +92,7 @@ struct run {
     char detail[DETAIL_SIZE]; /* its text */
     int sync;                 /* the sync socket, SOCK_SEQPACKET; its descriptor is that of slot 0 */
     int report;               /* where a failure is written after `wait_start` */
+    int channel;              /* guest: the line to the supervisor on the host */
     int root;                 /* the container's root, O_PATH; in_root() opens it on first use */
     int old_root;             /* the root before anything was stacked on it, O_PATH */
     int scratch;              /* the scratch tmpfs */
@@ -137,6 +143,10 @@ char *wait_for_ok(struct run *run);
 void sync_by_write(struct run *run, const char *name, int64_t value);
 
 /* ---- init.c ---- */
+
+/* Decodes all of the plan; then does its steps, one after the other.  -1 after fail(). */
+int check_plan(struct run *run);
+int run_plan(struct run *run);
 
 /* The descriptor in a slot; -1 and EBADF if it is empty. */
 int slot_fd(struct run *run, int64_t slot);
@@ -205,6 +215,13 @@ void reap_helper(struct run *run);
 
 /* Loads the filter that the `seccomp` step left for the end, if any. */
 int load_filter(struct run *run);
+
+/* ---- guest.c: process 1 of a virtual machine ---- */
+
+/* Does what the plan in a file says, and what the supervisor's plan says that comes over its `channel`. */
+_Noreturn void be_guest(struct run *run, const char *path);
+/* Sends the failure noted last over the channel; -1 if there is none. */
+int report_over_channel(struct run *run);
 
 /* ---- steps_process.c ---- */
 

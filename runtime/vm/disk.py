@@ -1,0 +1,2 @@
+def build(spec, mounts, id):
+    raise NotImplementedError
