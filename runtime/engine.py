@@ -338,6 +338,8 @@ class _Run:
             return self.container.run(Bundle("/", outer, raw_config(outer)), self.options)
         except LaunchError as error:
             raise vm.guest_failure(error, guest, machine) from None
+        finally:
+            machine.release()
 
     def _release(self) -> None:
         release_ids(self.root, self.config.id)

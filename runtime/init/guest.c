@@ -399,6 +399,18 @@ static int watch_children(void)
     return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
+/* User-mode Linux needs a process of its host for each of its own, and passes on EAGAIN where the host has a lot to do;
+ * it is gone a moment later. */
+static pid_t fork_patiently(void)
+{
+    pid_t pid = sys_fork(0, SIGCHLD);
+    for (int tries = 0; pid < 0 && errno == EAGAIN && tries < 100; tries++) {
+        nap();
+        pid = sys_fork(0, SIGCHLD);
+    }
+    return pid;
+}
+
 int do_guest(struct run *run, const struct arg *arg)
 {
     static struct program program = {.in = -1, .out = -1, .err = -1};
@@ -412,7 +424,7 @@ int do_guest(struct run *run, const struct arg *arg)
     if (program.signals < 0 || pipe2(failure, O_CLOEXEC) < 0)
         return fail(run, "pipe");
     program.failure = failure[0];
-    program.pid = sys_fork(0, SIGCHLD);
+    program.pid = fork_patiently();
     if (program.pid < 0)
         return fail(run, "fork");
     if (program.pid == 0) {

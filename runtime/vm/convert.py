@@ -92,7 +92,7 @@ class _Conversion:
         given = {entry["destination"]: entry for entry in self.config["mounts"]}
         self.mounts += [given[path] for path in _KERNELS[:4] if path in given]
         # The guest's memory is a file here for user-mode Linux, which maps it executable.
-        self.mounts.append(_entry("/tmp", "tmpfs", "tmpfs", ["nosuid", "nodev", "mode=1777"]))
+        self.mounts.append(_entry("/var/tmp", "tmpfs", "tmpfs", ["nosuid", "nodev", "mode=1777"]))
         self.mounts.append(_entry("/run", "tmpfs", "tmpfs", ["nosuid", "nodev", "mode=755"]))
         if self.machine.accel == "kvm":
             self.mounts.append(_entry("/dev/kvm", "bind", "/dev/kvm", ["bind"]))
@@ -108,7 +108,7 @@ class _Conversion:
             "terminal": bool(config["process"].get("terminal")),
             "user": {"uid": 0, "gid": 0},
             "args": command,
-            "env": ["PATH=/usr/bin:/usr/sbin:/bin:/sbin", "HOME=/tmp", "TMPDIR=/tmp"],
+            "env": ["PATH=/usr/bin:/usr/sbin:/bin:/sbin", "HOME=/var/tmp", "TMPDIR=/var/tmp"],
             "cwd": "/",
             "capabilities": {
                 **{name: _CAPABILITIES for name in ("bounding", "permitted", "effective")},
@@ -189,8 +189,9 @@ class _Conversion:
         if self.machine.root_on_disk:
             if writable:
                 raise UnsupportedError("--write: the root of this machine is a disk", hint="vm:microvm or vm:uml")
-            path = disk.build(self.spec, self.mounts, self.id)
-            self._bind(path, "disk", ["bind", *self.idmap])
+            made = disk.build(layers.lower if layers else [], self._outer(["-"]), place, self.idmap, self.id)
+            self.machine.held.append(made)
+            self._bind(made.path, "disk", ["bind", *self.idmap])
             self.guest.disk_root()
             return f"{PLACE}/disk"
         share = Share("root", place, not writable)

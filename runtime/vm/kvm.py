@@ -10,6 +10,8 @@ from . import initramfs
 from .kernel import Kernel, data_directory
 
 PROBE_SECONDS = 10.0
+KVM_CPU = "host,arch-capabilities=off"
+"""Nested KVM may refuse to set the MSR of that feature, upon which QEMU aborts."""
 _HELLO = b"\nwarren guest \x01\n"
 
 
@@ -32,7 +34,7 @@ def _probe(hypervisor: str, kernel: Kernel) -> str:
     initrd = initramfs.build(kernel, ("virtio_mmio", "virtio_console"), ["/dev/vport0p1"])
     command = [
         hypervisor, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-M", "microvm",
-        "-accel", "kvm", "-cpu", "host", "-m", "128M", "-kernel", kernel.file, "-initrd", initrd,
+        "-accel", "kvm", "-cpu", KVM_CPU, "-m", "128M", "-kernel", kernel.file, "-initrd", initrd,
         "-chardev", "stdio,id=line,signal=off", "-device", "virtio-serial-device",
         "-device", "virtserialport,chardev=line,name=warren",
         "-append", "quiet panic=-1 reboot=t rdinit=/init -- --guest /plan",
@@ -45,12 +47,13 @@ def _probe(hypervisor: str, kernel: Kernel) -> str:
 
         assert process.stdout is not None
         ready = select.select([process.stdout], [], [], PROBE_SECONDS)[0]
-        if ready and _HELLO[1:8] in os.read(process.stdout.fileno(), 4096):
+        if not ready:
+            return f"/dev/kvm opens, but a guest did not come up within {PROBE_SECONDS:g} s"
+        if _HELLO[1:8] in os.read(process.stdout.fileno(), 4096):
             return ""
-        if process.poll() is not None and process.stderr is not None:
-            lines = process.stderr.read().decode(errors="replace").strip().splitlines()
-            return f"QEMU does not start with it: {lines[-1] if lines else 'it says nothing'}"
-        return f"/dev/kvm opens, but a guest did not come up within {PROBE_SECONDS:g} s"
+        _, errors = process.communicate(timeout=PROBE_SECONDS)
+        lines = errors.decode(errors="replace").strip().splitlines()
+        return f"QEMU does not start with it: {lines[-1] if lines else 'it says nothing'}"
     finally:
         process.kill()
         process.communicate()

@@ -11,10 +11,13 @@ import os
 import zlib
 
 from .kernel import Kernel
+from .kvm import KVM_CPU
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from .disk import Disk
 
 PLACE = "/run/vm"
 NINE_P = ["trans=virtio", "version=9p2000.L", "msize=262144"]
@@ -52,6 +55,12 @@ class Machine:
         self.accel = accel
         self.default_memory = memory or self.least_memory
         self.boot_seconds = boot_seconds
+        self.held: list[Disk] = []
+        """Disks that release() is to remove once the hypervisor has them mounted."""
+
+    def release(self) -> None:
+        for disk in self.held:
+            disk.close()
 
     least_memory = 128 << 20
 
@@ -95,7 +104,7 @@ class UserModeLinux(Machine):
 
 class _Qemu(Machine):
     def base(self, memory: int, cpus: int) -> list[str]:
-        accel = ["-accel", "kvm", "-cpu", "host"] if self.accel == "kvm" else ["-accel", "tcg,thread=multi", "-cpu", "max"]
+        accel = ["-accel", "kvm", "-cpu", KVM_CPU] if self.accel == "kvm" else ["-accel", "tcg,thread=multi", "-cpu", "max"]
         return [
             self.hypervisor,
             *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-name", "warren"),
