@@ -192,6 +192,7 @@ VOCABULARY = {
     "channel": Op(81, "l", "devices", "go on with what the supervisor sends over {devices:command}"),
     "interface": Op(82, "ssss", "name address mask gateway", "give {name} the address {address}"),
     "guest": Op(83, "iii", "terminal rows columns", "fork, pass on streams and signals as process 1 of the machine"),
+    "wait_path": Op(85, "s", "path", "wait for {path}"),
     # Beside a virtual machine: process 1 of the container in which its hypervisor runs.
     "supervise": Op(84, "bii", "plan milliseconds terminal", "fork, send the guest its plan, wait for its program"),
 }

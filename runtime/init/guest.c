@@ -70,13 +70,23 @@ int do_module(struct run *run, const struct arg *arg)
     return syscall(SYS_finit_module, fd, "", 0) < 0 && errno != EEXIST ? fail(run, "finit_module") : 0;
 }
 
-/* ---- channel ---- */
-
 static void nap(void)
 {
     struct timespec time = {.tv_nsec = 2000000};
     nanosleep(&time, NULL);
 }
+
+int do_wait_path(struct run *run, const struct arg *arg)
+{
+    for (int waited = 0; access(arg[0].s, F_OK) < 0; waited += 2) {
+        if (waited > DEVICE_MILLISECONDS)
+            return fail(run, "it did not show up");
+        nap();
+    }
+    return 0;
+}
+
+/* ---- channel ---- */
 
 /* Opens the first of the devices that there is, waiting for one. */
 static int open_device(struct run *run, const struct arg *paths)

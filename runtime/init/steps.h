@@ -77,7 +77,8 @@
     X(81, channel, "l")              \
     X(82, interface, "ssss")         \
     X(83, guest, "iii")              \
-    X(84, supervise, "bii")
+    X(84, supervise, "bii")          \
+    X(85, wait_path, "s")
 
 #define DETAIL_SIZE 320
 

@@ -44,6 +44,7 @@ class Guest:
 
     def disk_root(self) -> None:
         """The first IDE disk; writes go to what the hypervisor throws away (snapshot=on), or rather to the overlay."""
+        self.plan.add("wait_path", "/dev/sda")
         self.plan.add("mount", "ext4", "/lower", ["source=/dev/sda"], _READONLY, 0)
         self._make_root(overlaid=True)
 

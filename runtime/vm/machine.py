@@ -153,7 +153,7 @@ class MicroVM(_Qemu):
 class PC(_Qemu):
     kind = "pc"
     title = "QEMU PC"
-    modules = ("ata_piix", "sd_mod", "ext4", "overlay")
+    modules = ("ata_piix", "sd_mod", "crc32c_generic", "ext4", "overlay")
     network_modules = ("e1000",)
     devices = ["/dev/ttyS1"]
     root_on_disk = True
