@@ -10,6 +10,7 @@ Inside the hypervisor's container its files lie below PLACE.
 import os
 import zlib
 
+from ..errors import UnsupportedError
 from .kernel import Kernel
 from .kvm import KVM_CPU
 
@@ -46,7 +47,7 @@ class Machine:
     """Of the line to the supervisor, as the guest sees it."""
     root_on_disk = False
     interface = "eth0"
-    hint = "warren vm check, or a larger --boot-timeout"
+    hint = "a larger --boot-timeout"
 
     def __init__(self, kernel: Kernel, hypervisor: str, *, accel: str = "", memory: int = 0, boot_seconds: float = 60.0) -> None:
         self.kernel = kernel
@@ -94,12 +95,20 @@ class UserModeLinux(Machine):
             *("/usr/bin/taskset", "--cpu-list", str(chosen)),
             *(f"{PLACE}/kernel", f"mem={memory >> 10}K", f"initrd={PLACE}/initrd", f"uml_dir={PLACE}/", "umid=guest"),
             *("con=null", "con0=null,fd:2", "ssl=null", "ssl0=fd:0,fd:1", "console=tty0", *_QUIET.split()),
-            *(["eth0=slirp,,/usr/bin/slirp"] if network else []),
+            *([f"eth0=slirp,,{_slirp()}"] if network else []),
             *("--", "--guest", "/plan"),
         ]
 
     def mount_options(self, share: Share) -> "tuple[str, list[str]]":
         return "hostfs", [share.path]
+
+
+def _slirp() -> str:
+    """slirp without its idea of a modem's speed, which loses packets here."""
+    path = "/usr/bin/slirp-fullbolt"
+    if not os.path.exists(path):
+        raise UnsupportedError("--network: user-mode Linux needs slirp", hint="apt install slirp, or vm:microvm")
+    return path
 
 
 class _Qemu(Machine):
