@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .container import Container, default_root, list_containers
-    from .engine import DEVNULL, PIPE, STDOUT, Result, run
+    from .engine.library import DEVNULL, PIPE, STDOUT, Result, run
     from .errors import (
         CommandNotExecutableError,
         CommandNotFoundError,
@@ -63,7 +63,7 @@ __all__ = [
 
 _HOMES = {
     "container": ("Container", "default_root", "list_containers"),
-    "engine": ("DEVNULL", "PIPE", "STDOUT", "Result", "run"),
+    "engine.library": ("DEVNULL", "PIPE", "STDOUT", "Result", "run"),
     "launch": ("Options",),
     "spec": ("Bundle", "Layers", "Spec"),
 }

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     Json = dict[str, object]
 
 DEFAULT_ROOT = "/run/warren"
+DEFAULT_DATA = "/var/lib/warren"
 OCI_VERSION = "1.3.0"
 _KILL_SECONDS = 10.0
 _CGROUP = ("unified", "legacy", "made", "best_effort", "unit", "slice")
@@ -58,6 +59,17 @@ def default_root() -> str:
     if not state.startswith("/"):
         raise StateError("no place for state: neither XDG_RUNTIME_DIR nor HOME is set", hint="use --root")
     return state + "/warren"
+
+
+def default_data() -> str:
+    """Where what lasts is kept: /var/lib/warren for root, below the XDG data directory for ordinary users."""
+    if posix.geteuid() == 0:
+        return DEFAULT_DATA
+    env = posix.environ
+    home = env.get(b"XDG_DATA_HOME", b"") or (env.get(b"HOME", b"") + b"/.local/share")
+    if not home.startswith(b"/"):
+        raise StateError("no place for data: neither XDG_DATA_HOME nor HOME is set")
+    return home.decode("utf-8", "surrogateescape") + "/warren"
 
 
 class Container:
@@ -367,6 +379,11 @@ class Container:
 
     def _status(self, record: "Json") -> str:
         return self._dir.status(_cgroup_of(record).frozen())
+
+    def is_frozen(self) -> bool:
+        """Whether it is paused; asks the cgroup of its process, which is quicker than to read its record."""
+        pid = self._dir.process()
+        return bool(pid) and cgroups.of_process(pid, Host.probe()).frozen()
 
     def _record(self) -> "Json":
         record = self._dir.read_record()

@@ -8,7 +8,7 @@ import posix
 import sys
 
 from .errors import UnsupportedError, UsageError, WarrenError
-from .quantities import duration, is_number, size
+from .quantities import duration, is_number, signal_number, size
 from .syscalls import take_interrupt
 
 TYPE_CHECKING = False
@@ -69,44 +69,6 @@ _COMMANDS: "dict[str, tuple[str, dict[str, str]]]" = {
     "spec": ("", {"bundle b": "=", "rootless": ""}),
     "features": ("", {}),
 }  # fmt: skip
-_SIGNALS = {
-    name: number + 1
-    for number, name in enumerate(
-        [
-            "HUP",
-            "INT",
-            "QUIT",
-            "ILL",
-            "TRAP",
-            "ABRT",
-            "BUS",
-            "FPE",
-            "KILL",
-            "USR1",
-            "SEGV",
-            "USR2",
-            "PIPE",
-            "ALRM",
-            "TERM",
-            "STKFLT",
-            "CHLD",
-            "CONT",
-            "STOP",
-            "TSTP",
-            "TTIN",
-            "TTOU",
-            "URG",
-            "XCPU",
-            "XFSZ",
-            "VTALRM",
-            "PROF",
-            "WINCH",
-            "IO",
-            "PWR",
-            "SYS",
-        ]
-    )
-} | {"IOT": 6, "POLL": 29, "RTMIN": 34, "RTMAX": 64}
 
 
 class Arguments:
@@ -494,20 +456,6 @@ def _kill(arguments: Arguments, root: str, log: Log) -> int:
     number = signal_number(arguments.words[1] if len(arguments.words) > 1 else "TERM")
     Container(arguments.words[0], root).kill(number, bool(arguments.get("all")))
     return 0
-
-
-def signal_number(text: str) -> int:
-    """A signal's number from its number or name, with or without SIG, in any case."""
-    name = text.upper().removeprefix("SIG")
-    if is_number(name) and len(name) < 4 and int(name) < 65:
-        return int(name)
-    base, sign, offset = name.partition("+")
-    number = _SIGNALS.get(base, 0)
-    if sign and base == "RTMIN" and is_number(offset) and int(offset[:3]) <= 30:
-        return number + int(offset)
-    if not number or sign:
-        raise UsageError(f"unknown signal {text!r}")
-    return number
 
 
 def _pause(arguments: Arguments, root: str, log: Log) -> int:

@@ -1,9 +1,18 @@
-"""Amounts as people and engines write them: sizes (64m) and durations (1m30s).  Numbers are ASCII digits only."""
+"""What people and engines write: sizes (64m), durations (1m30s), signals (TERM).  Numbers are ASCII digits only."""
 
 from .errors import UsageError
 
 _SIZES = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+_SIGNALS = {
+    name: number
+    for number, name in enumerate(
+        "HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP TSTP TTIN TTOU "
+        "URG XCPU XFSZ VTALRM PROF WINCH IO PWR SYS".split(),
+        1,
+    )
+} | {"IOT": 6, "POLL": 29, "RTMIN": 34, "RTMAX": 64}
 
 
 def size(text: str, option: str, *, zero: bool = False) -> int:
@@ -40,3 +49,17 @@ def duration(text: str, option: str) -> float:
 def is_number(text: str) -> bool:
     """ASCII digits; int() takes those of every script."""
     return text.isascii() and text.isdecimal()
+
+
+def signal_number(text: str) -> int:
+    """A signal's number from its number or name, with or without SIG, in any case."""
+    name = text.upper().removeprefix("SIG")
+    if is_number(name) and len(name) < 4 and int(name) < 65:
+        return int(name)
+    base, sign, offset = name.partition("+")
+    number = _SIGNALS.get(base, 0)
+    if sign and base == "RTMIN" and is_number(offset) and int(offset[:3]) <= 30:
+        return number + int(offset)
+    if not number or sign:
+        raise UsageError(f"unknown signal {text!r}")
+    return number

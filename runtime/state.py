@@ -159,13 +159,20 @@ class StateDir:
 
     def process(self) -> int:
         """Pid of the container's init while it lives, 0 otherwise; never another process that got its number."""
+        return self._living("pid")
+
+    def _living(self, name: str) -> int:
         try:
-            pid, started, boot = posix.readlink(self.path + "/pid").split(" ")
+            pid, started, boot = posix.readlink(f"{self.path}/{name}").split(" ")
         except (OSError, ValueError):
             return 0
         if boot != boot_id() or start_time(int(pid)) != started:
             return 0
         return int(pid)
+
+    def monitor(self) -> int:
+        """Pid of the container's monitor while it lives, 0 otherwise."""
+        return self._living("monitor")
 
     # ---- start
 

@@ -73,18 +73,21 @@ class ContainerConfig:
     memory ... device_cgroup_rule   limits as docker writes them ("512m", "1.5"); pids_limit None is the default, 1024
     cgroupns    "" or private, host
     isolation   "" or container, vm, vm:KIND; kernel, accel and boot_timeout (seconds) are of a virtual machine
+    labels ... detach_keys  what the engine does with the container: docker's options; the image_* are its image's part
     best_effort note limits that this host cannot hold, instead of refusing them
     """
 
     __slots__ = (
-        "accel", "argv", "best_effort", "blkio_weight", "blkio_weight_device", "boot_timeout", "cap_add", "cap_drop",
-        "cgroup_parent", "cgroupns", "cpu_period", "cpu_quota", "cpu_shares", "cpus", "cpuset_cpus", "cpuset_mems", "device_cgroup_rule",
-        "device_read_bps", "device_read_iops", "device_write_bps", "device_write_iops", "devices", "entrypoint", "env",
-        "hide", "hostname", "id", "image", "init", "interactive", "ipc", "isolation", "keep_changes", "kernel",
-        "layers", "memory",
-        "memory_reservation", "memory_swap", "memory_swappiness", "mounts", "name", "network", "oom_kill_disable",
-        "pid", "pids_limit", "privileged", "read_only", "rootfs", "security_opt", "shm_size", "sysctl", "timeout",
-        "tmpfs", "tty", "ulimits", "user", "userns", "uts", "volumes", "workdir", "write",
+        "accel", "annotations", "argv", "auto_remove", "best_effort", "blkio_weight", "blkio_weight_device", "boot_timeout",
+        "cap_add", "cap_drop", "cgroup_parent", "cgroupns", "cpu_period", "cpu_quota", "cpu_shares", "cpus", "cpuset_cpus",
+        "cpuset_mems", "detach_keys", "device_cgroup_rule", "device_read_bps", "device_read_iops", "device_write_bps",
+        "device_write_iops", "devices", "entrypoint", "env", "exposed_ports", "health_cmd", "health_interval",
+        "health_retries", "health_start_period", "health_timeout", "hide", "hostname", "id", "image", "image_health",
+        "image_volumes", "init", "interactive", "ipc", "isolation", "keep_changes", "kernel", "labels", "layers", "log_driver", "log_opts",
+        "memory", "memory_reservation", "memory_swap", "memory_swappiness", "mounts", "name", "network",
+        "no_healthcheck", "oom_kill_disable", "pid", "pids_limit", "privileged", "read_only", "restart", "rootfs",
+        "security_opt", "shm_size", "stdin_once", "stop_signal", "stop_timeout", "sysctl", "timeout", "tmpfs", "tty",
+        "ulimits", "user", "userns", "uts", "volumes", "volumes_from", "workdir", "write",
     )  # fmt: skip
 
     def __init__(
@@ -147,6 +150,26 @@ class ContainerConfig:
         cgroup_parent: str = "",
         cgroupns: str = "",
         best_effort: bool = False,
+        labels: "Sequence[str]" = (),
+        annotations: "Sequence[str]" = (),
+        auto_remove: bool = False,
+        restart: str = "",
+        stop_signal: str = "",
+        stop_timeout: "int | None" = None,
+        log_driver: str = "",
+        log_opts: "Sequence[str]" = (),
+        volumes_from: "Sequence[str]" = (),
+        stdin_once: bool = False,
+        health_cmd: "str | None" = None,
+        health_interval: str = "",
+        health_timeout: str = "",
+        health_start_period: str = "",
+        health_retries: int = 0,
+        no_healthcheck: bool = False,
+        image_health: "Json | None" = None,
+        image_volumes: "Sequence[str]" = (),
+        exposed_ports: "Sequence[str]" = (),
+        detach_keys: str = "",
         isolation: str = "",
         kernel: str = "",
         accel: str = "auto",
@@ -214,10 +237,46 @@ class ContainerConfig:
         cgroup_parent: str
         cgroupns: str
         best_effort: bool
+        labels: Sequence[str]
+        annotations: Sequence[str]
+        auto_remove: bool
+        restart: str
+        stop_signal: str
+        stop_timeout: int | None
+        log_driver: str
+        log_opts: Sequence[str]
+        volumes_from: Sequence[str]
+        stdin_once: bool
+        health_cmd: str | None
+        health_interval: str
+        health_timeout: str
+        health_start_period: str
+        health_retries: int
+        no_healthcheck: bool
+        image_health: Json | None
+        image_volumes: Sequence[str]
+        exposed_ports: Sequence[str]
+        detach_keys: str
         isolation: str
         kernel: str
         accel: str
         boot_timeout: float
+
+    def to_dict(self) -> "Json":
+        """What differs from the defaults, as JSON has it."""
+        plain = ContainerConfig([], id="")
+        values = {key: getattr(self, key) for key in self.__slots__}
+        return {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in values.items()
+            if value != getattr(plain, key) and not (isinstance(value, (list, tuple)) and not value)
+        }
+
+    @classmethod
+    def from_dict(cls, values: "Json") -> "ContainerConfig":
+        """The configuration that to_dict() has told; what later versions have added is left out."""
+        known = {key: value for key, value in values.items() if key in cls.__slots__}
+        return cls(known.pop("argv", []), id=known.pop("id", ""), **known)
 
 
 def make_spec(config: ContainerConfig, host: Host, first_id: int, enforced: "dict[str, str]") -> Spec:

@@ -21,6 +21,7 @@ import time
 from contextlib import contextmanager
 from errno import EAGAIN, EEXIST, ENOENT, ENOTEMPTY
 
+from ..container import default_data
 from ..errors import ImageError, NotFoundError, SpecError, UsageError
 from ..jsontext import dump_json, parse_json
 from ..syscalls import syncfs
@@ -44,12 +45,7 @@ _PIECE = 1 << 20
 
 def default_store() -> str:
     """/var/lib/warren/images for root; below the XDG data directory for ordinary users."""
-    if os.geteuid() == 0:
-        return "/var/lib/warren/images"
-    home = os.environ.get("XDG_DATA_HOME") or os.path.join(os.environ.get("HOME", ""), ".local/share")
-    if not home.startswith("/"):
-        raise UsageError("no place for images: neither XDG_DATA_HOME nor HOME is set")
-    return home + "/warren/images"
+    return default_data() + "/images"
 
 
 class Image:

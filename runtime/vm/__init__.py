@@ -6,9 +6,7 @@ and dies with process 1 of its pid namespace.  That process (init/supervise.c) s
 `init` as well (init/guest.c), the rest of its plan.  So all verbs on containers work on it, but for `exec`.
 """
 
-import os
-
-from ..errors import LaunchError, UnsupportedError, UsageError
+from ..errors import LaunchError, UsageError
 from ..launch import failure
 from .convert import convert
 from .machine import KINDS, Machine
@@ -41,10 +39,9 @@ def prepare(spec: "Spec", options: "Options", machine: Machine, id: str, *, netw
 
     `id` names files that live as long as the machine.  Raises UnsupportedError for what a machine cannot do.
     """
-    if options.pdeathsig == 0 and os.environ.get("WARREN_VM_ORPHANS"):
-        raise UnsupportedError("a virtual machine needs a parent")
     outer, guest = convert(spec, machine, id, options.enforced, network=network)
-    options.supervise = (guest.encode({}), int(machine.boot_seconds * 1000), int(bool(outer.config["process"]["terminal"])))
+    terminal = bool(outer.config["process"]["terminal"])
+    options.supervise = (guest.encode({}), int(machine.boot_seconds * 1000), int(terminal))
     return outer, guest
 
 

@@ -52,7 +52,7 @@ class Warren:
         timeout: float = 60,
         env: dict[str, str] | None = None,
     ) -> Result:
-        command = [*self.prefix, str(self.program), *map(str, arguments)]
+        command = self._command(arguments)
         return Result(
             subprocess.run(
                 command,
@@ -65,8 +65,15 @@ class Warren:
             )
         )
 
+    def _command(self, arguments: Sequence[str | Path]) -> list[str]:
+        """A container in the foreground goes when it ends, unless the test says what is to become of it."""
+        words = [*map(str, arguments)]
+        if words[:1] == ["run"] and not {"--rm", "-d", "--detach", "--plan", "--name", "--replicas"} & set(words):
+            words.insert(1, "--rm")
+        return [*self.prefix, str(self.program), *words]
+
     def popen(self, *arguments: str | Path) -> "subprocess.Popen[str]":
-        command = [*self.prefix, str(self.program), *map(str, arguments)]
+        command = self._command(arguments)
         return subprocess.Popen(
             command,
             stdin=subprocess.PIPE,

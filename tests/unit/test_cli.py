@@ -1,5 +1,6 @@
 """`warren`: parsing, and what never needs a launch.  Errors are one line and 125, never a traceback."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cli
-from runtime import __version__, engine
+from runtime import __version__, container
+from runtime.commands.containers import run as run_command
 from runtime.config import ContainerConfig
+from runtime.engine import launching, library, names, records, running
 from runtime.errors import CommandNotFoundError, ExistsError, LaunchError, NotFoundError, StateError, UsageError
+from runtime.launch import Options
 from runtime.steps import LaunchPlan
 
 
@@ -29,16 +33,17 @@ class Command:
         self.configs: list[ContainerConfig] = []
         self.planned = 0
         self.result: int | Exception = 0
-        monkeypatch.setattr(engine, "run_foreground", self._run)
-        monkeypatch.setattr(engine, "plan", self._plan)
+        monkeypatch.setattr(running, "run_attached", self._run)
+        monkeypatch.setattr(running, "last_words", lambda *_: "")
+        monkeypatch.setattr(running, "plan", self._plan)
         monkeypatch.setattr(cli, "_warn_of_writable_code", lambda: None)
         monkeypatch.setattr(cli.os, "_exit", sys.exit)
 
-    def _run(self, config: ContainerConfig, _pull: str, _fetch: object) -> engine.Result:
+    def _run(self, config: ContainerConfig, _values: object, _fetch: object) -> tuple[int, None]:
         self.configs.append(config)
         if isinstance(self.result, Exception):
             raise self.result
-        return engine.Result(list(config.argv), self.result, None, None, {})
+        return self.result, None
 
     def _plan(self, config: ContainerConfig) -> LaunchPlan:
         self.configs.append(config)
@@ -128,7 +133,7 @@ def test_options_reach_the_configuration(command: Command) -> None:
         timeout=1.5, hide=("/x",), keep_changes="/k", rootfs="", write=False, argv=["cmd"],
     )  # fmt: skip
     assert {key: getattr(config, key) for key in expected} == expected
-    assert len(config.id) == 64
+    assert config.auto_remove
 
 
 def test_environment(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,10 +192,10 @@ def test_exit_codes(command: Command, result: "int | Exception", code: int) -> N
 
 
 def test_interruption_is_130(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(_config: ContainerConfig, _pull: str, _fetch: object) -> int:
+    def interrupt(_config: ContainerConfig, _values: object, _fetch: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(engine, "run_foreground", interrupt)
+    monkeypatch.setattr(running, "run_attached", interrupt)
     assert command("run", "host", "true").code == 130
 
 
@@ -222,9 +227,9 @@ def test_code_that_others_can_write_is_warned_about(
 )
 def test_any_words_parse_or_are_refused(words: list[str]) -> None:
     """The search for the source must agree with click, or fail as it does."""
-    context = click.Context(cli.run)
+    context = click.Context(run_command)
     try:
-        cli.run.parse_args(context, list(words))
+        run_command.parse_args(context, list(words))
     except (click.ClickException, click.exceptions.Exit):
         return
     assert isinstance(context.params["words"], tuple)
@@ -235,60 +240,92 @@ def test_any_words_parse_or_are_refused(words: list[str]) -> None:
 
 def test_names_are_dockers_and_valid() -> None:
     for _ in range(50):
-        name = engine.new_name()
-        engine._check_name(name, [])
+        name = names.new_name()
+        names.check_name(name)
         assert name.count("_") == 1
 
 
 @pytest.mark.parametrize("name", ["a", "-ab", ".ab", "a b", "a/b", "\u00e4bc", "ab\n"])
 def test_invalid_names(name: str) -> None:
     with pytest.raises(UsageError):
-        engine._check_name(name, [])
+        names.check_name(name)
 
 
-KNOWN: list[dict[str, object]] = [
-    {"id": "aabb", "pid": 5, "annotations": {"org.warren.name": "mole"}},
-    {"id": "aacc", "pid": 0},
-    {"id": "mole2", "pid": 7, "annotations": {}},
-]
+@pytest.fixture
+def known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Containers that are kept; those with a pid run, as far as their state directories say."""
+    monkeypatch.setattr(container, "DEFAULT_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr(container, "DEFAULT_ROOT", str(tmp_path / "run"))
+    monkeypatch.setattr("posix.geteuid", lambda: 0)
+    for container_id, name, runs in (("aabb", "mole", True), ("aacc", "vole", False), ("mole2", "hare", True)):
+        record = records.make_record(container_id, name, {"created": "", "config": {}})
+        if runs:
+            record.state_dir.make()
+            record.state_dir.unlock()
+            record.state_dir.record_pid(os.getpid())
 
 
+@pytest.mark.usefixtures("known")
 def test_a_name_is_taken_once() -> None:
     with pytest.raises(ExistsError):
-        engine._check_name("mole", KNOWN)
-    engine._check_name("badger", KNOWN)
+        records.make_record("new", "mole", {"config": {}})
+    records.make_record("new", "badger", {"config": {}})
+    assert records.find("badger").id == "new"
 
 
-@pytest.mark.parametrize(("text", "pid"), [("mole", 5), ("aabb", 5), ("aab", 5), ("mole2", 7)])
-def test_a_container_is_found_by_name_id_or_prefix(text: str, pid: int) -> None:
-    assert engine._pid_of(text, KNOWN) == pid
+@pytest.mark.usefixtures("known")
+def test_a_name_is_free_when_its_container_is_gone() -> None:
+    records.remove_tree(records.find("vole").path)
+    assert records.make_record("new", "vole", {"config": {}}).name == "vole"
 
 
+@pytest.mark.usefixtures("known")
+def test_another_name_is_taken_before_the_old_one_is_given_back() -> None:
+    with pytest.raises(ExistsError):
+        records.rename_record(records.find("vole"), "mole")
+    records.rename_record(records.find("vole"), "new")
+    assert records.find("new").id == "aacc"
+    with pytest.raises(NotFoundError):
+        records.find("vole")
+
+
+@pytest.mark.usefixtures("known")
+@pytest.mark.parametrize("text", ["mole", "/mole", "aabb", "aab", "mole2"])
+def test_a_container_is_found_by_name_id_or_prefix(text: str) -> None:
+    assert records.find(text).running_pid() == os.getpid()
+
+
+@pytest.mark.usefixtures("known")
 @pytest.mark.parametrize(
     ("text", "error"), [("aa", UsageError), ("aacc", StateError), ("none", NotFoundError), ("", NotFoundError)]
 )
 def test_a_container_that_cannot_be_joined(text: str, error: type[Exception]) -> None:
     with pytest.raises(error):
-        engine._pid_of(text, KNOWN)
+        records.find(text).running_pid()
 
 
+@pytest.mark.usefixtures("known")
 def test_joining_replaces_names_by_paths() -> None:
     config = ContainerConfig(["true"], id="x", pid="container:mole", ipc="ns:/x", network="container:aabb")
-    assert engine._join_containers(config, KNOWN) == "pid, --ipc"
-    assert (config.pid, config.ipc, config.uts) == ("ns:/proc/5/ns/pid", "ns:/x", "")
-    assert config.network == "ns:/proc/5/ns/net"
+    options = Options()
+    launching.Launch(config, options)._join_containers()
+    assert (config.pid, config.ipc, config.uts) == (f"ns:/proc/{os.getpid()}/ns/pid", "ns:/x", "")
+    assert config.network == f"ns:/proc/{os.getpid()}/ns/net"
+    assert options.enforced.get("user_namespace", "--pid, --ipc").endswith(
+        "--pid, --ipc)" if config.userns else "--ipc"
+    )
 
 
 def test_text_has_universal_newlines() -> None:
-    assert engine._text(b"a\r\nb\rc\n", "utf-8", "strict") == "a\nb\nc\n"
-    assert engine._text(None, "utf-8", "strict") is None
+    assert library._text(b"a\r\nb\rc\n", "utf-8", "strict") == "a\nb\nc\n"
+    assert library._text(None, "utf-8", "strict") is None
 
 
 @pytest.mark.parametrize(
     ("image", "rootfs"), [("host", ""), (Path("host"), "host"), ("/r", "/r"), ("./r", "./r"), (Path("r"), "r")]
 )
 def test_images_of_the_library(image: "str | Path", rootfs: str) -> None:
-    assert engine._rootfs(image) == rootfs
+    assert library._rootfs(image) == rootfs
 
 
 @pytest.mark.parametrize(
@@ -296,17 +333,17 @@ def test_images_of_the_library(image: "str | Path", rootfs: str) -> None:
     [("host", "", ""), ("alpine", "", "alpine"), ("./a", "./a", ""), ("/a", "/a", ""), (Path("a"), "a", "")],
 )
 def test_what_the_library_takes_for_a_directory(source: "str | Path", rootfs: str, image: str) -> None:
-    assert (engine._rootfs(source), engine._image(source)) == (rootfs, image)
+    assert (library._rootfs(source), library._image(source)) == (rootfs, image)
 
 
 def test_an_image_without_a_name() -> None:
     with pytest.raises(UsageError, match="no name"):
-        engine._image("")
+        library._image("")
 
 
 @pytest.mark.parametrize(
-    "options", [{"input": "x", "stdin": 0}, {"capture_output": True, "stdout": 1}, {"stdout": engine.STDOUT}]
+    "options", [{"input": "x", "stdin": 0}, {"capture_output": True, "stdout": 1}, {"stdout": library.STDOUT}]
 )
 def test_arguments_of_the_library_that_exclude_each_other(options: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
-        engine.run("host", ["true"], **options)
+        library.run("host", ["true"], **options)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-import cli
+from runtime.commands.table import commands
 from runtime.doctor import CONTROLLERS, Finding, examine
 from runtime.host import Host
 
@@ -142,7 +142,7 @@ BROKEN: list[tuple[str, dict[str, Any]]] = [
 
 def command(monkeypatch: pytest.MonkeyPatch, host: Host, *arguments: str) -> tuple[int, str]:
     monkeypatch.setattr(Host, "probe", classmethod(lambda cls: host))
-    done = CliRunner().invoke(cli.commands, ["doctor", *arguments])
+    done = CliRunner().invoke(commands, ["doctor", *arguments])
     return done.exit_code, done.output
 
 

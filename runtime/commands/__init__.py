@@ -1,0 +1,1 @@
+"""The commands for people, by what they are about.  cli.py loads the module of the command that is asked for."""

@@ -1,0 +1,133 @@
+"""One launch of a container: the namespaces and ids that it takes, its spec, and the way back."""
+
+from errno import EINVAL, EPERM
+
+from ..config import ContainerConfig, make_spec, raw_config, wants_userns
+from ..config.ids import lease_ids, reclaim_ids, release_ids
+from ..config.words import make_sources
+from ..container import Container, default_root, sweep
+from ..errors import LaunchError
+from ..host import Host
+from ..launch import Options
+from ..spec import Bundle
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..spec import Spec
+    from ..steps import LaunchPlan
+
+_NAMESPACES = {"pid": "pid", "ipc": "ipc", "uts": "uts", "network": "net"}
+"""Option: its name under /proc/PID/ns."""
+_FIRST_RANGE = 0x70000000
+
+
+class Launch:
+    """A container that is about to be launched from its configuration, whose `layers` are known."""
+
+    def __init__(self, config: ContainerConfig, options: Options, root: str = "") -> None:
+        self.config = config
+        self.options = options
+        self.root = root or default_root()
+        self.container = Container(config.id, self.root)
+        options.init = config.init
+        options.best_effort = config.best_effort
+        options.cgroup_manager = "auto"
+
+    def run(self) -> int:
+        """Start it; its pid.  Without a user namespace where a file system cannot be idmapped and nobody insists.
+
+        Raises what Container.run() raises; nothing is left then.
+        """
+        self._join_containers()
+        try:
+            return self._run()
+        except LaunchError as error:
+            if self.config.userns or not _is_idmap_failure(error):
+                raise
+            self.config.userns = "host"
+            self.options.enforced = {**self.options.enforced, "user_namespace": f"off: {error}"}
+            return self._run()
+
+    def plan(self) -> "LaunchPlan":
+        """What run() would execute; launches nothing and takes nothing.
+
+        The range of ids shown is the first one, since a real one is only taken by a launch.
+        """
+        self._join_containers()
+        spec = make_spec(self.config, Host.probe(), _FIRST_RANGE, {})
+        return self.container.plan(Bundle("/", spec, raw_config(spec)), self.options, detached=False)
+
+    def release(self) -> None:
+        release_ids(self.root, self.config.id)
+
+    def _run(self) -> int:
+        host, config = Host.probe(), self.config
+        try:
+            leased = wants_userns(config, host) and host.privileged
+            first = lease_ids(self.root, config.id) if leased else 0
+            spec = make_spec(config, host, first, self.options.enforced)
+            make_sources(config.volumes)
+            if config.isolation not in ("", "container"):
+                return self._boot(spec)
+            return self.container.run(Bundle("/", spec, raw_config(spec)), self.options)
+        except BaseException:
+            self.release()
+            raise
+
+    def _boot(self, spec: "Spec") -> int:
+        """The same as a virtual machine: its hypervisor is the container's program."""
+        from .. import vm
+
+        config = self.config
+        machine = vm.choose(
+            vm.parse_isolation(config.isolation),
+            kernel=config.kernel, accel=config.accel, boot_seconds=config.boot_timeout,
+        )  # fmt: skip
+        outer, guest = vm.prepare(spec, self.options, machine, config.id, network=config.network not in ("", "none"))
+        try:
+            return self.container.run(Bundle("/", outer, raw_config(outer)), self.options)
+        except LaunchError as error:
+            raise vm.guest_failure(error, guest, machine) from None
+        finally:
+            machine.release()
+
+    def _join_containers(self) -> None:
+        """Turn container:NAME into the namespace of that container's process.
+
+        Of a pid or ipc namespace the owner matters: procfs and mqueue can be mounted by that user namespace only.  A
+        network or a host name can be joined from any.
+        """
+        config, joined = self.config, []
+        for option, name in _NAMESPACES.items():
+            value: str = getattr(config, option)
+            if value.startswith("container:"):
+                value = f"ns:/proc/{_pid_of(value[10:])}/ns/{name}"
+                setattr(config, option, value)
+            if value.startswith("ns:") and option in ("pid", "ipc"):
+                joined.append(option)
+        if joined and not config.userns and Host.probe().privileged:
+            config.userns = "host"
+            options = ", --".join(joined)
+            self.options.enforced["user_namespace"] = f"off: the container joins a namespace (--{options})"
+
+
+def clean_up(root: str = "") -> None:
+    """Remove what killed Warren processes left behind; below `root`, by default the user's own."""
+    root = root or default_root()
+    sweep(root)
+    reclaim_ids(root)
+
+
+def _pid_of(name: str) -> int:
+    from .records import find
+
+    return find(name).running_pid()
+
+
+def _is_idmap_failure(error: LaunchError) -> bool:
+    """Whether a mount could not be idmapped: its file system cannot, or belongs to another user namespace."""
+    step = error.step
+    if step is None or step.op != "mount_setattr" or error.errno not in (EINVAL, EPERM):
+        return False
+    userns = step.fields()["userns"]
+    return isinstance(userns, int) and userns >= 0

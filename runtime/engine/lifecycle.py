@@ -1,0 +1,333 @@
+"""The verbs on containers that are kept: create, start, stop, kill, pause, wait, rename, remove; and settling a run.
+
+    create ──start──> running ──(its process ends)──> exited ──start──> running ...
+                                                        └─remove──> gone
+
+Every verb holds the container's lock.  settle() is the one way in which a run is cleared away, whoever notices its end
+first: `warren run` in the foreground, the monitor's event program, or the next command after all of them were killed.
+"""
+
+import posix
+import time
+
+from ..config import ContainerConfig
+from ..config.ids import release_ids
+from ..errors import NotFoundError, StateError, UnsupportedError, WarrenError
+from ..launch import Options
+from ..quantities import signal_number
+from ..state import container_ids, poll_end
+from . import journal
+from .launching import Launch, clean_up
+from .names import new_id
+from .records import Record, containers_root, find, make_record, record_ids, release_name, remove_tree, rename_record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ..images.store import Image
+    from .images import Fetch
+
+    Json = dict[str, Any]
+
+SIGKILL, SIGTERM = 9, 15
+STOP_SECONDS = 10
+"""docker's grace between the stop signal and SIGKILL."""
+_END_SECONDS = 10.0
+_GONE = ".gone-"
+
+
+def create(config: ContainerConfig, pull: str = "missing", fetch: "Fetch | None" = None) -> Record:
+    """Make a container that does not run yet.  `pull` and `fetch` are take_image()'s.
+
+    Raises UsageError, ExistsError for a name that is taken, NotFoundError and ImageError; nothing is left then.
+    """
+    sweep()
+    config.id = config.id or new_id()
+    image, chains = None, []
+    try:
+        if config.image:
+            from ..images.store import Store
+            from .images import take_image
+
+            store = Store()
+            image = take_image(config, store, pull, fetch)
+            chains = image.chains
+        return make_record(config.id, config.name, _head(config, image, chains))
+    except BaseException:
+        _release_image(config.id)
+        raise
+
+
+def _head(config: ContainerConfig, image: "Image | None", chains: "list[str]") -> "Json":
+    wanted = config.to_dict()
+    wanted.pop("layers", None)  # They are found by the chain: a store may be moved.
+    return {
+        "created": timestamp(time.time_ns()),
+        "image": config.image,
+        "image_id": image.id if image else "",
+        "manifest": image.manifest.digest if image else "",
+        "chains": chains,
+        "config": wanted,
+    }
+
+
+def start(record: Record, options: "Options | None" = None) -> int:
+    """Start it; its pid.  A container that runs is left alone.
+
+    Raises what a launch raises; the container is there then, with the error and its exit code.
+    """
+    with record:
+        settle(record)
+        if pid := record.state_dir.process():
+            return pid
+        config = configured(record)
+        life = record.life()
+        record.forget_exit()
+        record.update_life(
+            starts=int(life.get("starts") or 0) + 1, started=time.time_ns(), stopped=False, restart_at=0,
+            oom_killed=False, error="", enforced={},
+        )  # fmt: skip
+        options = options or Options()
+        launch = Launch(config, options, record.root)
+        try:
+            pid = launch.run()
+        except WarrenError as error:
+            _note_failure(record, error)
+            raise
+        record.update_life(enforced=options.enforced)
+        journal.note(record, "start")
+        return pid
+
+
+def configured(record: Record) -> ContainerConfig:
+    """Its configuration with what depends on where things are: the layers, and where changes are kept."""
+    config = record.config()
+    if record.data.get("chains"):
+        from ..images.store import Store
+
+        config.layers = Store().layer_paths(record.data["chains"])
+    machine = config.isolation not in ("", "container")  # Its changes are in its memory.
+    if not config.keep_changes and not config.write and not machine and (config.layers or config.rootfs):
+        config.keep_changes = record.path
+    return config
+
+
+def _note_failure(record: Record, error: WarrenError) -> None:
+    """A launch that failed is an end, with the code that the command line ends with."""
+    now = time.time_ns()
+    record.write_exit(error.exit_code, now, now)
+    record.update_life(error=str(error))
+    journal.note(record, "die", exitCode=str(error.exit_code))
+
+
+def settle(record: Record) -> None:
+    """Clear away a run whose process has ended: its cgroup, leases and state; idempotent.  Lock held."""
+    state = record.state_dir
+    if not state.exists() or state.process():
+        return
+    try:
+        if record.container.oom_kills() > 0:
+            record.update_life(oom_killed=True)
+            journal.note(record, "oom")
+    except (StateError, UnsupportedError):
+        pass
+    record.container.delete(force=True)
+    release_ids(record.root, record.id)
+
+
+def finish(record: Record) -> None:
+    """Settle a run that its own command has waited for, and remove what was to go with it; idempotent."""
+    try:
+        with record:
+            ended = record.exit()
+            settle(record)
+            if ended and not record.state_dir.exists():
+                journal.note(record, "die", exitCode=str(ended.code))
+                if record.config().auto_remove:
+                    discard(record, volumes=True)
+    except NotFoundError:
+        pass
+
+
+def kill(record: Record, signal: int = SIGKILL) -> None:
+    """Send a signal to its process; StateError when it does not run."""
+    with record:
+        record.running_pid()
+        if signal in (SIGKILL, SIGTERM):
+            record.update_life(stopped=True)
+        record.container.kill(signal)
+        journal.note(record, "kill", signal=str(signal))
+
+
+def stop(record: Record, seconds: "float | None" = None, signal: int = 0) -> None:
+    """Ask it to end, and kill it `seconds` later; returns when it has ended.  One that does not run is left alone.
+
+    `seconds` and `signal` are by default the container's own, else 10 and SIGTERM; a negative number waits for ever.
+    """
+    with record:
+        pid = record.state_dir.process()
+        record.update_life(stopped=True, restart_at=0)
+        if not pid:
+            settle(record)
+            return
+        config = record.config()
+        if seconds is None:
+            seconds = STOP_SECONDS if config.stop_timeout is None else config.stop_timeout
+        _end(record, signal or signal_number(config.stop_signal or "TERM"), seconds)
+        journal.note(record, "stop")
+
+
+def _end(record: Record, signal: int, seconds: float) -> None:
+    container = record.container
+    try:
+        ended = container.pidfd()
+    except StateError:
+        return
+    try:
+        if container.is_frozen():
+            container.resume()
+        container.kill(signal)
+        if not poll_end(ended, None if seconds < 0 else seconds):
+            container.kill(SIGKILL)
+            if not poll_end(ended, _END_SECONDS):
+                raise StateError(f"container {record.name!r} does not end", hint="is it stuck in the kernel?")
+    except StateError:
+        if record.state_dir.process():
+            raise
+    finally:
+        posix.close(ended)
+    await_exit(record)
+
+
+def await_exit(record: Record) -> None:
+    """Wait until the monitor of a process that has ended has written down how, or is gone itself."""
+    deadline = time.monotonic() + _END_SECONDS
+    while record.exit() is None and record.monitor() and time.monotonic() < deadline:
+        time.sleep(0.002)
+
+
+def wait(record: Record) -> int:
+    """Wait for the end of a container that runs; the exit code of its last end otherwise."""
+    while True:
+        try:
+            ended = record.container.pidfd()
+        except (StateError, NotFoundError):
+            await_exit(record)
+            return record.exit_code()
+        try:
+            poll_end(ended, None)
+        finally:
+            posix.close(ended)
+
+
+def pause(record: Record) -> None:
+    with record:
+        record.running_pid()
+        record.container.pause()
+        journal.note(record, "pause")
+
+
+def unpause(record: Record) -> None:
+    with record:
+        record.running_pid()
+        record.container.resume()
+        journal.note(record, "unpause")
+
+
+def restart(record: Record, seconds: "float | None" = None) -> None:
+    stop(record, seconds)
+    start(record)
+    journal.note(record, "restart")
+
+
+def rename(record: Record, name: str) -> None:
+    """ExistsError for a name that is taken, UsageError for one that is none."""
+    with record:
+        old = record.name
+        rename_record(record, name)
+        journal.note(record, "rename", oldName=old)
+
+
+def remove(record: Record, *, force: bool = False, volumes: bool = False) -> None:
+    """Remove a container that does not run, with `force` any; with `volumes` also its anonymous volumes."""
+    with record:
+        if record.state_dir.process():
+            if not force:
+                hint = f"warren stop {record.name}, or --force"
+                raise StateError(f"cannot remove container {record.name!r}: it is {record.status()}", hint=hint)
+            record.update_life(stopped=True)
+            _end(record, SIGKILL, _END_SECONDS)
+        settle(record)
+        discard(record, volumes=volumes)
+
+
+def discard(record: Record, *, volumes: bool = False) -> None:
+    """Remove all that is kept of a container that has been settled.  Lock held."""
+    try:
+        journal.note(record, "destroy")
+        name = record.name
+    except StateError:
+        name = ""  # What is damaged can be removed, too.
+    gone = f"{containers_root()}/{_GONE}{record.id}"
+    posix.rename(record.path, gone)
+    if name:
+        release_name(name, record.id)
+    _release_image(record.id)
+    remove_tree(gone)
+
+
+def _release_image(container_id: str) -> None:
+    from ..images.store import default_store
+
+    path = f"{default_store()}/users/{container_id}"
+    try:
+        posix.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
+def sweep() -> None:
+    """Finish what killed commands and monitors have begun or left; cheap where there is nothing to do."""
+    clean_up()
+    known = record_ids()
+    for container_id in container_ids(Record("", {}).root):
+        record = Record(container_id)
+        state = record.state_dir
+        if container_id in known and not state.process() and not record.monitor():
+            _sweep_one(record)
+    for name in _leftovers():
+        remove_tree(f"{containers_root()}/{name}")
+
+
+def _sweep_one(record: Record) -> None:
+    try:
+        if not record.lock(wait=False):
+            return
+    except NotFoundError:
+        return
+    try:
+        settle(record)
+        if record.config().auto_remove:
+            discard(record, volumes=True)
+    finally:
+        record.unlock()
+
+
+def _leftovers() -> "list[str]":
+    try:
+        return [name for name in posix.listdir(containers_root()) if name.startswith(_GONE)]
+    except FileNotFoundError:
+        return []
+
+
+def resolve(names: "tuple[str, ...] | list[str]") -> "list[Record]":
+    return [find(name) for name in names]
+
+
+def timestamp(nanoseconds: int) -> str:
+    """RFC 3339 with nanoseconds, UTC, as docker writes it; its zero for 0."""
+    if not nanoseconds:
+        return "0001-01-01T00:00:00Z"
+    seconds, rest = divmod(nanoseconds, 1_000_000_000)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{rest:09}Z"

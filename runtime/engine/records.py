@@ -1,0 +1,335 @@
+"""What is kept of a container between commands: a directory of its own, and what it tells of the container.
+
+    DATA/containers/.names/NAME   a symbolic link to the id: whoever makes it has the name
+    DATA/containers/ID/           0700; an flock on it serialises the commands on one container
+        config.json     what was asked for, the image's part included; written once (fsync, rename)
+        life.json       how often it was started, and what the kernel does not remember
+        exit            "CODE STARTED FINISHED LOST", by the monitor when the process has ended
+        log, log.1 ...  its output
+        upper, work     what it has changed of its root
+
+A status is computed from these and the state directory (state.py), never stored.
+"""
+
+import fcntl
+import posix
+from errno import ENOENT
+
+from ..config import ContainerConfig
+from ..container import Container, default_data, default_root
+from ..errors import ExistsError, NotFoundError, SpecError, StateError, UsageError
+from ..jsontext import dump_json, parse_json
+from ..state import StateDir, make_root, read_file, unlock
+from .names import check_name, new_name
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    Json = dict[str, Any]
+
+_UNKNOWN_EXIT = 137
+"""Of a container whose monitor was killed: the kernel has killed the container with it."""
+
+
+class Exit:
+    """How a container's process has ended; times in nanoseconds since 1970."""
+
+    __slots__ = ("code", "finished", "lost", "started")
+
+    def __init__(self, code: int, started: int, finished: int, lost: int = 0) -> None:
+        self.code = code
+        self.started = started
+        self.finished = finished
+        self.lost = lost
+        """Bytes of output that the log could not take."""
+
+
+class Record:
+    """The container `id`; what it was made from is in `data`, read once."""
+
+    __slots__ = ("_data", "_lock", "id", "path", "root")
+
+    def __init__(self, container_id: str, data: "Json | None" = None, root: str = "") -> None:
+        self.id = container_id
+        self.root = root or default_root()
+        self.path = f"{containers_root()}/{container_id}"
+        self._data = data
+        self._lock = -1
+
+    # ---- what was asked for
+
+    @property
+    def data(self) -> "Json":
+        """id, name, created, image, image_id, chains, config; NotFoundError when it has been removed."""
+        if self._data is None:
+            self._data = self._read("config.json")
+        return self._data
+
+    @property
+    def name(self) -> str:
+        return str(self.data["name"])
+
+    def config(self) -> ContainerConfig:
+        return ContainerConfig.from_dict(self.data["config"])
+
+    def write(self, data: "Json") -> None:
+        self._data = data
+        self._write("config.json", dump_json(data).encode("utf-8", "surrogateescape"))
+
+    # ---- its life
+
+    def life(self) -> "Json":
+        try:
+            return self._read("life.json")
+        except NotFoundError:
+            return {}
+
+    def update_life(self, **changes: object) -> None:
+        self._write("life.json", dump_json({**self.life(), **changes}).encode("utf-8", "surrogateescape"))
+
+    def exit(self) -> "Exit | None":
+        """None until it has ended; the one of its last start."""
+        try:
+            return Exit(*map(int, read_file(self.path + "/exit").split()))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def write_exit(self, code: int, started: int, finished: int) -> None:
+        """What the monitor writes, for an end that it has not seen."""
+        self._write("exit", f"{code} {started} {finished} 0\n".encode())
+
+    def forget_exit(self) -> None:
+        _unlink(self.path + "/exit")
+
+    @property
+    def state_dir(self) -> StateDir:
+        return StateDir(self.root, self.id)
+
+    @property
+    def container(self) -> Container:
+        return Container(self.id, self.root)
+
+    def monitor(self) -> int:
+        """Pid of its monitor while that lives, else 0."""
+        return self.state_dir.monitor()
+
+    def status(self) -> str:
+        """docker's: created, running, paused, restarting, exited or dead (being removed)."""
+        state = self.state_dir
+        if state.process():
+            return "paused" if self.container.is_frozen() else "running"
+        if self.life().get("removing"):
+            return "dead"
+        if not self.life().get("starts"):
+            return "created"
+        if self.monitor() and self.life().get("restart_at"):
+            return "restarting"
+        return "exited"
+
+    def exit_code(self) -> int:
+        """Of the last start that has ended; 0 before."""
+        found = self.exit()
+        if found:
+            return found.code
+        return _UNKNOWN_EXIT if self.life().get("starts") and not self.state_dir.process() else 0
+
+    def running_pid(self) -> int:
+        """Its process; StateError when there is none."""
+        pid = self.state_dir.process()
+        if not pid:
+            raise StateError(f"container {self.name!r} is not running", hint=f"warren start {self.name}")
+        return pid
+
+    # ---- existence, lock
+
+    def lock(self, *, wait: bool = True) -> bool:
+        """Serialise commands on it; False when it is held and `wait` is not wanted; NotFoundError when it is gone."""
+        try:
+            fd = posix.open(self.path, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise NotFoundError(f"no such container: {self.id[:12]!r}") from error
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            posix.close(fd)
+            return False
+        self._lock = fd
+        self._data = self._data if posix.access(self.path + "/config.json", posix.F_OK) else None
+        return True
+
+    def unlock(self) -> None:
+        if self._lock >= 0:
+            unlock(self._lock)
+            self._lock = -1
+
+    def __enter__(self) -> "Record":
+        self.lock()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.unlock()
+
+    # ---- files
+
+    def _read(self, name: str) -> "Json":
+        path = f"{self.path}/{name}"
+        try:
+            found = parse_json(read_file(path), name)
+        except OSError as error:
+            if error.errno == ENOENT:
+                raise NotFoundError(f"no such container: {self.id[:12]!r}") from error
+            raise
+        except SpecError as error:
+            raise StateError(f"{path} is damaged: {error.message}", hint=f"warren rm --force {self.id[:12]}") from error
+        if not isinstance(found, dict):
+            raise StateError(f"{path} is damaged", hint=f"warren rm --force {self.id[:12]}")
+        return found
+
+    def _write(self, name: str, data: bytes) -> None:
+        """By rename: a reader sees all of it or what was before."""
+        staged = f"{self.path}/.{name}.tmp"
+        fd = posix.open(staged, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC, 0o600)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[posix.write(fd, view) :]
+        finally:
+            posix.close(fd)
+        posix.rename(staged, f"{self.path}/{name}")
+
+
+def containers_root() -> str:
+    return default_data() + "/containers"
+
+
+def make_record(container_id: str, name: str, data: "Json") -> Record:
+    """Take the name and write the record; UsageError for a bad name, ExistsError for one that is taken."""
+    record = Record(container_id)
+    make_root(record.path)
+    try:
+        name = claim_name(name, container_id)
+        record.write({**data, "id": container_id, "name": name})
+    except BaseException:
+        remove_tree(record.path)
+        raise
+    return record
+
+
+def claim_name(name: str, container_id: str) -> str:
+    """Make the name the container's own, or one made up for ""; the name."""
+    make_root(containers_root() + "/.names")
+    if name:
+        check_name(name)
+    while True:
+        chosen = name or new_name()
+        path = f"{containers_root()}/.names/{chosen}"
+        try:
+            posix.symlink(container_id, path)
+            return chosen
+        except FileExistsError as error:
+            if _is_stale(path):
+                _unlink(path)
+            elif name:
+                other = posix.readlink(path)[:12]
+                hint = "choose another --name, or --replace it"
+                raise ExistsError(f"container name {name!r} is in use by {other}", hint=hint) from error
+
+
+def release_name(name: str, container_id: str) -> None:
+    path = f"{containers_root()}/.names/{name}"
+    try:
+        if posix.readlink(path) == container_id:
+            _unlink(path)
+    except OSError:
+        pass
+
+
+def rename_record(record: Record, name: str) -> None:
+    """Lock held.  ExistsError for a name that is taken."""
+    old = record.name
+    claim_name(name, record.id)
+    record.write({**record.data, "name": name})
+    release_name(old, record.id)
+
+
+def _is_stale(path: str) -> bool:
+    """Whether the container of a name is gone: who took it was killed before it was made, or after it was removed."""
+    try:
+        return not posix.access(f"{containers_root()}/{posix.readlink(path)}", posix.F_OK)
+    except OSError:
+        return False
+
+
+def record_ids() -> "list[str]":
+    try:
+        return [name for name in posix.listdir(containers_root()) if name[0] != "."]
+    except FileNotFoundError:
+        return []
+
+
+def records() -> "Iterator[Record]":
+    """All containers, the newest first."""
+    found = []
+    for container_id in record_ids():
+        record = Record(container_id)
+        try:
+            found.append((str(record.data.get("created")), record))
+        except NotFoundError:
+            continue  # Being made or removed.
+    for _, record in sorted(found, key=lambda one: one[0], reverse=True):
+        yield record
+
+
+def find(text: str) -> Record:
+    """A container by its name, its id or an unambiguous beginning of the id; NotFoundError and UsageError."""
+    text = text.removeprefix("/")
+    if not text or "/" in text:
+        return _none(text)
+    try:
+        return _existing(posix.readlink(f"{containers_root()}/.names/{text}"))
+    except OSError:
+        pass
+    found = [name for name in record_ids() if name.startswith(text)]
+    if text in found:
+        found = [text]
+    if len(found) > 1:
+        raise UsageError(f"container {text!r} is ambiguous", hint="give more of the id")
+    return _existing(found[0]) if found else _none(text)
+
+
+def _existing(container_id: str) -> Record:
+    record = Record(container_id)
+    _ = record.data
+    return record
+
+
+def _none(text: str) -> Record:
+    raise NotFoundError(f"no such container: {text!r}")
+
+
+def exists() -> "Callable[[str], bool]":
+    """Tells of an id whether there is such a container now: one that is kept, or one of a program's that runs."""
+    from ..state import container_ids
+
+    return {*record_ids(), *container_ids(default_root())}.__contains__
+
+
+def remove_tree(path: str) -> None:
+    """rm -rf, whatever the container has made there; nothing is followed."""
+    from shutil import rmtree
+
+    rmtree(path, ignore_errors=False, onerror=_forgive)
+
+
+def _forgive(_function: object, _path: str, info: "Any") -> None:
+    if not isinstance(info[1], FileNotFoundError):
+        raise info[1]
+
+
+def _unlink(path: str) -> None:
+    try:
+        posix.unlink(path)
+    except FileNotFoundError:
+        pass
