@@ -6,7 +6,7 @@ from ..config import ContainerConfig, make_spec, raw_config, wants_userns
 from ..config.ids import lease_ids, reclaim_ids, release_ids
 from ..config.words import make_sources
 from ..container import Container, default_root, sweep
-from ..errors import LaunchError
+from ..errors import LaunchError, UnsupportedError
 from ..host import Host
 from ..launch import Options
 from ..spec import Bundle
@@ -65,10 +65,12 @@ class Launch:
         try:
             leased = wants_userns(config, host) and host.privileged
             first = lease_ids(self.root, config.id) if leased else 0
+            if config.isolation not in ("", "container"):
+                spec = make_spec(_inside_machine(config), host, first, self.options.enforced)
+                make_sources(config.volumes)
+                return self._boot(spec)
             spec = make_spec(config, host, first, self.options.enforced)
             make_sources(config.volumes)
-            if config.isolation not in ("", "container"):
-                return self._boot(spec)
             return self.container.run(Bundle("/", spec, raw_config(spec)), self.options)
         except BaseException:
             self.release()
@@ -109,6 +111,20 @@ class Launch:
             config.userns = "host"
             options = ", --".join(joined)
             self.options.enforced["user_namespace"] = f"off: the container joins a namespace (--{options})"
+
+
+def _inside_machine(config: ContainerConfig) -> ContainerConfig:
+    """What holds inside a virtual machine: its root may do all there, and the hypervisor's container stays as it is."""
+    if config.devices:
+        raise UnsupportedError(f"--device {config.devices[0]}: a virtual machine has devices of its own")
+    if not config.privileged:
+        return config
+    inside = ContainerConfig.from_dict(config.to_dict())
+    inside.layers = config.layers
+    inside.privileged = False
+    inside.cap_add = [*config.cap_add, "ALL"]
+    inside.security_opt = [*config.security_opt, "no-new-privileges=false"]
+    return inside
 
 
 def clean_up(root: str = "") -> None:

@@ -73,9 +73,6 @@ class _Conversion:
                 raise UnsupportedError(f"--{kind}: a virtual machine shares no {kind} namespace")
         if self.spec.layers is not None and self.spec.layers.keep:
             raise UnsupportedError("--keep-changes: a virtual machine keeps its changes in its memory", hint="use -v")
-        if self.config["linux"].get("devices") and not self.idmap:
-            named = [node["path"] for node in self.config["linux"]["devices"]]
-            raise UnsupportedError(f"--device {named[0]}: a virtual machine has devices of its own")
 
     # ---- the hypervisor's container
 
