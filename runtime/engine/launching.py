@@ -15,6 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..spec import Spec
     from ..steps import LaunchPlan
+    from ..vm import Machine
 
 _NAMESPACES = {"pid": "pid", "ipc": "ipc", "uts": "uts", "network": "net"}
 """Option: its name under /proc/PID/ns."""
@@ -32,6 +33,8 @@ class Launch:
         options.init = config.init
         options.best_effort = config.best_effort
         options.cgroup_manager = "auto"
+        self.machine: Machine | None = None
+        """The virtual machine that it is, once it has been launched."""
 
     def run(self) -> int:
         """Start it; its pid.  Without a user namespace where a file system cannot be idmapped and nobody insists.
@@ -81,7 +84,7 @@ class Launch:
         from .. import vm
 
         config = self.config
-        machine = vm.choose(
+        self.machine = machine = vm.choose(
             vm.parse_isolation(config.isolation),
             kernel=config.kernel, accel=config.accel, boot_seconds=config.boot_timeout,
         )  # fmt: skip

@@ -104,6 +104,18 @@ static const char *console_end(struct machine *machine)
 
 /* ---- the end ---- */
 
+/* Nothing of the hypervisor is left, and what it has used is added to what our parent learns of us (wait4(2)); the
+ * kernel would end the rest of a pid namespace as well, but forget that. */
+static void end_hypervisor(struct machine *machine)
+{
+    if (sys_getpid() == 1)
+        kill(-1, SIGKILL);
+    else if (machine->pid)
+        kill(machine->pid, SIGKILL);
+    while (waitpid(-1, NULL, 0) > 0 || errno == EINTR)
+        ;
+}
+
 /* Before the program runs Python is told, afterwards whoever reads the program's errors. */
 static _Noreturn void give_up(struct machine *machine, int error, const char *why)
 {
@@ -117,7 +129,7 @@ static _Noreturn void give_up(struct machine *machine, int error, const char *wh
     } else {
         report_failure(run);
     }
-    kill(machine->pid, SIGKILL);
+    end_hypervisor(machine);
     _exit(EXIT_INIT);
 }
 
@@ -131,7 +143,7 @@ static _Noreturn void pass_on_failure(struct machine *machine, const struct fram
     fail_text(machine->run, frame_number(frame, 4), "guest ", number_text(&step, frame_number(frame, 0)), " ", text,
               NULL);
     report_failure(machine->run);
-    kill(machine->pid, SIGKILL);
+    end_hypervisor(machine);
     _exit(EXIT_INIT);
 }
 
@@ -233,7 +245,7 @@ static void obey(struct machine *machine, const struct frame *frame)
     } else if (frame->kind == FRAME_FAIL) {
         pass_on_failure(machine, frame);
     } else if (frame->kind == FRAME_EXIT) {
-        kill(machine->pid, SIGKILL);
+        end_hypervisor(machine);
         _exit(frame_number(frame, 0) & 255);
     } else if (frame->kind == FRAME_OUT || frame->kind == FRAME_ERR) {
         machine->output = frame->kind == FRAME_OUT ? 1 : 2;
@@ -322,7 +334,7 @@ static void take_signals(struct machine *machine)
             uint32_t value = number;
             send_or_give_up(machine, FRAME_SIGNAL, &value, sizeof value);
         } else if (number == SIGTERM || number == SIGINT || number == SIGHUP || number == SIGQUIT) {
-            kill(machine->pid, SIGKILL);
+            end_hypervisor(machine);
             _exit(128 + number);
         }
     }

@@ -57,8 +57,12 @@ class _Conversion:
         modules = [*self.machine.modules, *(self.machine.network_modules if self.network else ())]
         if self.shares and self.machine.root_on_disk:
             modules += ["virtio_pci", "9pnet_virtio", "9p"]
-        self._bind(self.machine.kernel.file, "kernel")
-        self._bind(initramfs.build(self.machine.kernel, modules, self.machine.devices), "initrd")
+        for name, path in (
+            ("kernel", self.machine.kernel.file),
+            ("initrd", initramfs.build(self.machine.kernel, modules, self.machine.devices)),
+        ):
+            self._bind(path, name)
+            self.machine.files[path] = os.stat(path).st_size
         command = self.machine.command(
             memory, cpus, self.shares, disk=image, network=self.network, ports=[], seed=self.id
         )
@@ -188,6 +192,7 @@ class _Conversion:
                 raise UnsupportedError("--write: the root of this machine is a disk", hint="vm:microvm or vm:uml")
             made = disk.build(layers.lower if layers else [], self._outer(["-"]), place, self.idmap, self.id)
             self.machine.held.append(made)
+            self.machine.files[made.path] = os.stat(made.path).st_blocks * 512
             self._bind(made.path, "disk", ["bind", *self.idmap])
             self.guest.disk_root()
             return f"{PLACE}/disk"

@@ -93,7 +93,8 @@ def _unlink(path: str) -> None:
 
 def _kept_name(layers: "list[str]") -> str:
     """Layers of the store are named after what they hold; "" for other directories."""
-    if not all("/images/layers/" in path for path in layers):
+    own = data_directory() + "/layers/"
+    if not all("/images/layers/" in path or path.startswith(own) for path in layers):
         return ""
     return hashlib.sha256("\n".join(layers).encode()).hexdigest()[:32]
 

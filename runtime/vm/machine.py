@@ -58,6 +58,8 @@ class Machine:
         self.boot_seconds = boot_seconds
         self.held: list[Disk] = []
         """Disks that release() is to remove once the hypervisor has them mounted."""
+        self.files: dict[str, int] = {}
+        """What it needs of this host's disk, by path, in bytes: kernel, initramfs, disk."""
 
     def release(self) -> None:
         for disk in self.held:
