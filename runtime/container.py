@@ -38,6 +38,7 @@ DEFAULT_ROOT = "/run/warren"
 DEFAULT_DATA = "/var/lib/warren"
 OCI_VERSION = "1.3.0"
 _KILL_SECONDS = 10.0
+_SIGKILL = 9
 _CGROUP = ("unified", "legacy", "made", "best_effort", "unit", "slice")
 _CONTAINERS = ("apparmorProfile", "selinuxLabel", "scheduler", "ioPriority", "execCPUAffinity")
 """What a process of `exec` has from the container where its own object does not say (runc, newInitConfig)."""
@@ -104,16 +105,27 @@ class Container:
 
         Raises SpecError, UnsupportedError, ExistsError, LaunchError, HookError; whatever is raised, nothing is left.
         """
-        return self._create(bundle, options, detached=True)
+        pid = self._create(bundle, options, detached=True)
+        if options.monitor:
+            options.monitor.let_go()
+        return pid
 
     def run(self, bundle: "Bundle", options: "Options") -> int:
-        """Create and start in one; the container's init is a child of this process, to be waited for."""
+        """Create and start in one; the container's init is a child of this process, to be waited for.
+
+        With `options.monitor` it is the monitor's child, which waits; and the monitor is a child of this process.
+        """
         pid = self._create(bundle, options, detached=False)
         try:
             self._poststart(bundle.spec.config, pid)
-        except HookError:
+            if options.monitor:
+                options.monitor.let_go()
+        except (HookError, LaunchError):
             self.delete(force=True)
-            wait(pid)
+            if options.monitor:
+                options.monitor.call_off()
+            else:
+                wait(pid)
             raise
         return pid
 
@@ -167,6 +179,8 @@ class Container:
         self._dir.make()
         ours = Cgroup("", {})  # A cgroup that others are in is not to be destroyed.
         try:
+            if options.monitor:
+                options.monitor.listen(self._dir.path)
             cgroup.check_empty()
             ours = cgroup
             cgroup.made = cgroup.missing_parents()
@@ -187,11 +201,15 @@ class Container:
             callers.announce(pid)
             return pid
         except BaseException:
+            if options.monitor:
+                options.monitor.call_off()
             self._destroy(ours, spec.config)
             self._poststop(spec.bundle, spec.config)
             raise
         finally:
             callers.close()
+            if options.monitor:
+                options.monitor.stop_listening()
             self._dir.unlock()
 
     def _warn_of_relative(self, config: "Json") -> None:
@@ -214,6 +232,7 @@ class Container:
             "cgroup": {name: getattr(cgroup, name) for name in _CGROUP},
             "enforced": options.enforced,
             "keyring": self._keyring(options),
+            "front": len(options.monitor.steps) if options.monitor else 0,
             "lives_with": f"{posix.getpid()} {start_time(posix.getpid())}" if options.ephemeral else "",
         }
 
@@ -264,6 +283,8 @@ class Container:
             nonlocal pid
             if kind == PID:
                 pid = value
+                if options.monitor:
+                    self._dir.record_monitor(options.monitor.pid)
                 self._dir.record_pid(pid)
             elif kind == SYNC and name == "seccomp" and filter:
                 self._hand_over(filter, pid, value, "creating", spec)
@@ -324,6 +345,7 @@ class Container:
         from .spec import Spec
 
         number, errno, text = fail_text(data)
+        number -= int(str(record.get("front") or 0))  # The plan below has no monitor.
         spec = Spec(record["config"], str(record["bundle"]))  # type: ignore[arg-type]
         # As at create, so that the step's number means the same.
         group = self._resctrl(spec.config)
@@ -344,12 +366,13 @@ class Container:
             detached=detached,
             no_pivot=options.no_pivot,
             preserve_fds=options.preserve_fds,
-            pdeathsig=options.pdeathsig,
+            pdeathsig=options.pdeathsig or (_SIGKILL if options.monitor else 0),
             init=options.init,
             supervise=options.supervise,
             size=options.size,
             seccomp=filter,
             keyring=self._keyring(options),
+            monitor=options.monitor.steps if options.monitor else (),
             resctrl=group.tasks() if group else [],
         )
 

@@ -9,21 +9,39 @@ import fcntl
 import posix
 import sys
 from _struct import pack
-from errno import EACCES, EAGAIN, EBADMSG, EINTR, EINVAL, EISDIR, ENOENT, ENOEXEC, ENOTDIR, EPERM
+from errno import EACCES, EAGAIN, EBADMSG, EINTR, EINVAL, EISDIR, ENOENT, ENOEXEC, ENOSPC, ENOTDIR, EPERM, EROFS
 
 from .errors import CommandNotExecutableError, CommandNotFoundError, LaunchError, WarrenError, WorkingDirectoryError
-from .steps import FAIL, MAP, MAX_MESSAGE, MESSAGE, OK, PID, READY, SYNC, SYNC_SLOT, LaunchPlan
+from .steps import (
+    FAIL,
+    HOLD_SLOT,
+    LISTENER_SLOT,
+    MAP,
+    MAX_MESSAGE,
+    MESSAGE,
+    OK,
+    PID,
+    READY,
+    SYNC,
+    SYNC_SLOT,
+    LaunchPlan,
+)
 from .syscalls import wait
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    from .steps import Step
 
     OnEvent = Callable[[int, int, str], str]
 
 _SEALS = 0x000F  # F_SEAL_SEAL | SHRINK | GROW | WRITE
 _MFD_FLAGS = 0x0003  # MFD_CLOEXEC | MFD_ALLOW_SEALING
 _MFD_EXEC = 0x0010  # Linux 6.3; without it vm.memfd_noexec may refuse execution
+
+ATTACH = "attach"
+"""Name of the monitor's socket in the state directory."""
 
 _init_fd = -1
 
@@ -46,14 +64,15 @@ class Options:
     enforced        notes on what could not be enforced; kept in the container's state
     best_effort     limits that this host cannot hold are such notes, not errors
     cgroup_manager  who makes the cgroup: cgroupfs, systemd, or auto, which is systemd for an ordinary user without one
+    monitor         the container's process is to be the child of a monitor, not of this process
     supervise       the program is a hypervisor: the plan of its guest, milliseconds to come up, whether it has a terminal
     ephemeral       the container lives with this process: if it is killed, the next sweep() removes the container
     """
 
     __slots__ = (
         "best_effort", "cgroup_manager", "cgroups", "console_fd", "console_socket", "enforced", "ephemeral",
-        "ignore_paused", "init", "no_new_keyring", "no_pivot", "pdeathsig", "pid_file", "pidfd_socket", "preserve_fds",
-        "size", "stdio", "supervise",
+        "ignore_paused", "init", "monitor", "no_new_keyring", "no_pivot", "pdeathsig", "pid_file", "pidfd_socket",
+        "preserve_fds", "size", "stdio", "supervise",
     )  # fmt: skip
 
     def __init__(
@@ -76,6 +95,7 @@ class Options:
         best_effort: bool = False,
         cgroup_manager: str = "cgroupfs",
         ephemeral: bool = False,
+        monitor: "Monitor | None" = None,
         supervise: "tuple[bytes, int, int] | None" = None,
     ) -> None:
         self.console_socket = console_socket
@@ -95,27 +115,109 @@ class Options:
         self.best_effort = best_effort
         self.cgroup_manager = cgroup_manager
         self.ephemeral = ephemeral
+        self.monitor = monitor
         self.supervise = supervise
 
 
+class Monitor:
+    """What leaves a monitor behind: steps for the front of the plan, and the descriptors that they use, by slot.
+
+    The descriptors are ours from here on; close() is the caller's to call, after as many launches as it takes.
+    From a launch on `pid` is the monitor's: a child of this process, and its parent's to wait for.  Until let_go() the
+    monitor waits with all that follows from the container's end; call_off(), or our own end, ends both.
+    """
+
+    __slots__ = ("_attachable", "_hold", "_listener", "fds", "pid", "steps")
+
+    def __init__(self, steps: "Sequence[Step]", fds: "dict[int, int]", *, attachable: bool = True) -> None:
+        self.steps = steps
+        self.fds = fds
+        self.pid = 0
+        self._attachable = attachable
+        self._hold = -1
+        self._listener: _socket.socket | None = None
+
+    def listen(self, directory: str) -> None:
+        """Bind the socket `attach` in the container's state directory, which keeps others out."""
+        if not self._attachable:
+            return
+        self._listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        self._listener.setblocking(False)
+        # AF_UNIX limits a path to 107 bytes.
+        fd = posix.open(directory, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
+        try:
+            self._listener.bind(f"/proc/self/fd/{fd}/{ATTACH}")
+            self._listener.listen(16)
+        finally:
+            posix.close(fd)
+
+    def stop_listening(self) -> None:
+        """From our side: the monitor has a descriptor of its own."""
+        if self._listener:
+            self._listener.close()
+            self._listener = None
+
+    def descriptors(self) -> "dict[int, int]":
+        """What the launch passes on; the one in HOLD_SLOT is the launch's to close."""
+        reader, self._hold = posix.pipe2(posix.O_CLOEXEC)
+        fds = {**self.fds, HOLD_SLOT: reader}
+        if self._listener:
+            fds[LISTENER_SLOT] = self._listener.fileno()
+        return fds
+
+    def let_go(self) -> None:
+        """All that must be known of the container has been written down; LaunchError if somebody killed the monitor."""
+        try:
+            posix.write(self._hold, b"g")
+        except BrokenPipeError as error:
+            self.call_off()
+            raise LaunchError(0, None, 0, "the container's monitor was killed") from error
+        self._close_hold()
+
+    def call_off(self) -> None:
+        """End it and what it has launched; idempotent.  A monitor that has been let go is left alone."""
+        if self._hold >= 0:
+            self._close_hold()
+            if self.pid:
+                wait(self.pid)
+                self.pid = 0
+
+    def _close_hold(self) -> None:
+        posix.close(self._hold)
+        self._hold = -1
+
+    def close(self) -> None:
+        """The monitor has descriptors of its own."""
+        self.stop_listening()
+        fds, self.fds = self.fds, {}
+        for fd in fds.values():
+            posix.close(fd)
+
+
 def launch(plan: LaunchPlan, fds: "dict[int, int]", options: Options, on_event: "OnEvent") -> int:
-    """Execute the plan; returns the pid of the container's process, which is a child of this process.
+    """Execute the plan; returns the pid of the container's process, a child of this process or of `options.monitor`.
 
     Returns when the user's program has been executed or, if the plan waits for start, when it is ready to be.
     `fds` maps slots to descriptors.  `on_event(kind, value, text)` is called for PID, SYNC and MAP; what it returns
-    goes back with the OK.  A SYNC of `init` outside comes with its pid.  Raises LaunchError, CommandNotFoundError or
-    CommandNotExecutableError; whatever is raised, no process is left.
+    goes back with the OK.  The monitor waits for let_go().  A SYNC of `init` outside comes with its pid.  Raises
+    LaunchError, CommandNotFoundError or CommandNotExecutableError; whatever is raised, no process is left.
     """
     _check_preserved(options.preserve_fds)
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    monitor = options.monitor
+    watched = monitor.descriptors() if monitor else {}
     try:
-        outside = _send_off(plan, {SYNC_SLOT: theirs.fileno(), **fds}, options)
+        outside = _send_off(plan, {SYNC_SLOT: theirs.fileno(), **fds, **watched}, options)
         # Ours must be the only copy left here: init's end of file is how we learn that the program runs.
         theirs.close()
-        return _Conversation(plan, ours, outside, on_event).run()
+        if monitor:
+            monitor.pid = outside
+        return _Conversation(plan, ours, outside, on_event, monitor).run()
     finally:
         theirs.close()
         ours.close()
+        if HOLD_SLOT in watched:
+            posix.close(watched[HOLD_SLOT])
 
 
 def _send_off(plan: LaunchPlan, fds: "dict[int, int]", options: Options) -> int:
@@ -142,9 +244,12 @@ def _send_off(plan: LaunchPlan, fds: "dict[int, int]", options: Options) -> int:
 class _Conversation:
     """The Python side of the protocol that steps.py draws."""
 
-    def __init__(self, plan: LaunchPlan, sock: "_socket.socket", outside: int, on_event: "OnEvent") -> None:
+    def __init__(
+        self, plan: LaunchPlan, sock: "_socket.socket", outside: int, on_event: "OnEvent", monitor: "Monitor | None"
+    ) -> None:
         self.plan = plan
         self.sock = sock
+        self.monitor = monitor
         self.outside = outside
         self.pid = 0
         self.ready = not any(step.op == "wait_start" for step in plan.steps)
@@ -196,13 +301,16 @@ class _Conversation:
         return self.pid
 
     def _reap_outside(self) -> None:
-        if self.outside:
+        if self.outside and not self.monitor:
             wait(self.outside)
             self.outside = 0
 
     def _abandon(self) -> None:
         """Leave no process: the child first, since `init` outside may still be about to tell of it."""
         self.sock.close()
+        if self.monitor:
+            self.monitor.call_off()
+            return
         for pid in (self.outside, self.pid):
             if pid:
                 try:
@@ -235,6 +343,10 @@ def _hint(op: str, errno: int) -> str:
         return "bpf(2) is not permitted here"
     if errno == ENOENT and op == "open_tree":
         return "the source of a mount does not exist"
+    if op == "monitor_log":
+        return "can the log be written there?"
+    if op == "monitor" and errno in (ENOSPC, EROFS):
+        return "is there room where containers are kept?"
     if errno == EACCES and op == "oom_score_adj":
         return "lowering it needs CAP_SYS_RESOURCE"
     if op in ("scheduler", "io_priority") and errno == EPERM:

@@ -19,10 +19,13 @@ from .steps import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .cgroups import Cgroup
     from .host import Host
     from .seccomp import Program
     from .spec import Spec
+    from .steps import Step
 
     Json = dict[str, object]
 
@@ -40,7 +43,7 @@ class Wiring:
     """What a plan must know of how its launch is wired, beyond the spec."""
 
     __slots__ = (
-        "detached", "init", "keyring", "no_pivot", "pdeathsig", "preserve_fds", "resctrl", "seccomp", "size",
+        "detached", "init", "keyring", "monitor", "no_pivot", "pdeathsig", "preserve_fds", "resctrl", "seccomp", "size",
         "supervise",
     )  # fmt: skip
 
@@ -56,6 +59,7 @@ class Wiring:
         seccomp: "Program | None" = None,
         keyring: str = "",
         resctrl: "list[str] | None" = None,
+        monitor: "Sequence[Step]" = (),
         supervise: "tuple[bytes, int, int] | None" = None,
     ) -> None:
         self.detached = detached  # create: wait for start between set-up and the user's program
@@ -66,6 +70,7 @@ class Wiring:
         self.size = size
         self.seccomp = seccomp  # linux.seccomp, compiled
         self.resctrl = resctrl or []  # tasks files of the container's class of Intel RDT
+        self.monitor = monitor  # the steps that leave one behind
         self.supervise = supervise  # arguments of that step, for a hypervisor
         self.keyring = keyring  # name of the container's session keyring; "" leaves it the caller's
 
@@ -81,6 +86,9 @@ def create_plan(spec: "Spec", host: "Host", cgroup: "Cgroup", wiring: Wiring) ->
     process = _process(spec, wiring)
     mounts = mount.load(spec)
     nodes = devices.Devices(spec, mounts)
+
+    # The monitor is forked while nothing of the container is there: it stays out of its cgroup and namespaces.
+    plan.lead(wiring.monitor)
 
     # Outside: everything that needs the host's paths and privileges.
     if cgroup.unit:

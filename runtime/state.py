@@ -3,6 +3,8 @@
     ROOT/ID/            0700; an flock on it serialises the commands on one container
         state.json      the intent record: everything that a later command needs, written before the first resource
         pid             a symbolic link to "PID STARTTIME BOOTID", made once, as soon as the process exists
+        monitor         the same of its monitor, if it has one; made before `pid`
+        attach          the monitor's socket for those who want to attach
         fifo            `create` only: init holds it open until it executes the user's program
         report          where init writes what fails after `create` has returned
 
@@ -155,24 +157,27 @@ class StateDir:
 
     def record_pid(self, pid: int) -> None:
         """Note our child `pid`, which may have ended already: then as a process that is no more."""
-        posix.symlink(f"{pid} {start_time(pid, ended=True)} {boot_id()}", self.path + "/pid")
+        self._record("pid", pid)
+
+    def record_monitor(self, pid: int) -> None:
+        self._record("monitor", pid)
 
     def process(self) -> int:
         """Pid of the container's init while it lives, 0 otherwise; never another process that got its number."""
-        return self._living("pid")
-
-    def _living(self, name: str) -> int:
-        try:
-            pid, started, boot = posix.readlink(f"{self.path}/{name}").split(" ")
-        except (OSError, ValueError):
-            return 0
-        if boot != boot_id() or start_time(int(pid)) != started:
-            return 0
-        return int(pid)
+        return self._identify("pid")
 
     def monitor(self) -> int:
         """Pid of the container's monitor while it lives, 0 otherwise."""
-        return self._living("monitor")
+        return self._identify("monitor")
+
+    def _record(self, name: str, pid: int) -> None:
+        posix.symlink(identify(pid), f"{self.path}/{name}")
+
+    def _identify(self, name: str) -> int:
+        try:
+            return living(posix.readlink(f"{self.path}/{name}"))
+        except OSError:
+            return 0
 
     # ---- start
 
@@ -265,6 +270,20 @@ def start_time(pid: int, *, ended: bool = False) -> str:
         return ""
     fields = text[text.rindex(b")") + 2 :].split()
     return "" if fields[0] in (b"Z", b"X") and not ended else fields[19].decode()
+
+
+def identify(pid: int) -> str:
+    """What no other process will ever be called: pid, start time and boot."""
+    return f"{pid} {start_time(pid, ended=True)} {boot_id()}"
+
+
+def living(identity: str) -> int:
+    """Pid of the process that identify() has named, while it lives; 0 otherwise."""
+    try:
+        pid, started, boot = identity.split(" ")
+        return int(pid) if boot == boot_id() and start_time(int(pid)) == started else 0
+    except ValueError:
+        return 0
 
 
 def boot_id() -> str:

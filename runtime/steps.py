@@ -19,7 +19,8 @@ A slot ('f' in a signature, an int64 on the wire) is an index into init's table 
 The conversation over the sync socket (SOCK_SEQPACKET), one struct a message: kind u32, step u32, value i64, text:
 
     init, outside                             launch.py
-        SYNC  text=cgroup              --->   has systemd move init's process into a scope
+        SYNC  text=cgroup              --->   has systemd move init's process into a scope; value=its pid if a monitor
+                                              stands between, else 0
                                        <---   OK
         MAP   value=pid of the helper  --->   runs newuidmap and newgidmap on it (ordinary users only)
                                        <---   OK
@@ -63,6 +64,11 @@ MAX_MESSAGE = 65536
 
 # Slots whose descriptors launch.py passes; a plan numbers its own from FIRST_SLOT.
 SYNC_SLOT, CONSOLE_SLOT, FIFO_SLOT, REPORT_SLOT, PIDFD_SLOT, FIRST_SLOT = 0, 1, 2, 3, 4, 5
+# The first of them, in a plan that begins with the step `monitor` (LaunchPlan.lead).
+HOLD_SLOT, LISTENER_SLOT, OWNER_SLOT, LOG_SLOT, EXIT_SLOT = MONITOR_SLOTS = range(FIRST_SLOT, FIRST_SLOT + 5)
+
+# Flags of the step `monitor`: the container has a standard input; it ends with the first client.
+WANT_INPUT, INPUT_ONCE = 1, 2
 
 # How a target inside the root is resolved (openat2(2), always RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS).
 MUST_EXIST, MAKE_DIR, MAKE_FILE, NO_SYMLINKS, ON_KERNEL_FS, COPY_UP = 0, 1, 2, 4, 8, 16
@@ -187,6 +193,22 @@ VOCABULARY = {
     "timestamps": Op(58, "f", "slot", "write when each step ended to #{slot}"),
     "netlink": Op(59, "s", "name", "open a netlink socket, wait for {name}"),
     "memory_policy": Op(60, "ib", "mode nodes", "set memory policy {mode:hex}{nodes:nodes}"),
+    # In front of all others, of containers that outlive the command that made them (init/monitor.c).
+    "monitor_log": Op(
+        61,
+        "sfsii",
+        "format directory name max_size max_file",
+        "log to {name} in #{directory} as {format}{max_size:at_most}{max_file:files}",
+    ),
+    "monitor_events": Op(
+        62, "llis", "argv env milliseconds reason", "tell events to {argv:command}{milliseconds:first}{reason:reason}"
+    ),
+    "monitor": Op(
+        63,
+        "fffffi",
+        "hold directory listener owner console flags",
+        "leave a monitor behind{console:console_of}{flags:input}{directory:exit}{listener:attach}",
+    ),
     # In a virtual machine, whose process 1 `init` is.
     "module": Op(80, "s", "path", "load module {path}"),
     "channel": Op(81, "l", "devices", "go on with what the supervisor sends over {devices:command}"),
@@ -245,6 +267,12 @@ class LaunchPlan:
 
     def add(self, op: str, *args: "Argument") -> None:
         self.steps.append(Step(op, *args))
+
+    def lead(self, steps: "Sequence[Step]") -> None:
+        """Begin with these, which may use MONITOR_SLOTS."""
+        self.steps += steps
+        if steps:
+            self._slots = MONITOR_SLOTS.stop
 
     def slot(self) -> int:
         """Reserve the next slot of init's table of descriptors."""
@@ -402,6 +430,14 @@ _STYLES: "dict[str, Callable[[Any], str]]" = {
     "io": lambda v: f"class {v >> 13} level {v & 0x1FFF}",
     "processors": lambda v: f"{int.from_bytes(v, 'little'):#x}" if v.strip(b"\xff") else "of the cpuset",
     "hex": lambda v: f"{v:#x}",
+    "at_most": lambda v: f", of at most {v} bytes" if v else "",
+    "files": lambda v: f", {v} files" if v > 1 else "",
+    "first": lambda v: f", in {v} ms" if v else "",
+    "reason": lambda v: f" {_quote(v)}" if v else "",
+    "console_of": lambda v: " of a terminal" if v >= 0 else "",
+    "input": lambda v: {1: ", with input", 3: ", with input from its first client"}.get(v & 3, ""),
+    "exit": lambda v: f", exit code to #{v}" if v >= 0 else "",
+    "attach": lambda v: f", attach at #{v}" if v >= 0 else "",
     "nodes": lambda v: f" on nodes {int.from_bytes(v, 'little'):#x}" if v else "",
     "command": lambda v: " ".join([_quote(item) for item in v]),
 }

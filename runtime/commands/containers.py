@@ -1,7 +1,7 @@
 """Commands of containers: making, starting and ending them."""
 
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -14,10 +14,12 @@ from ..options import ONLY_RUN, RUN, to_config
 from ..quantities import signal_number
 from .images import fetch_image, look_at_image
 from .options import RunCommand, click_options
-from .printing import FORMAT, print_objects, tell_error
+from .printing import FORMAT, print_objects, tell_error, warn
 
 SECONDS = click.option("-t", "--time", "seconds", type=int, default=None, help="Seconds until it is killed (10).")
 NAMES = click.argument("names", nargs=-1, required=True)
+KILLED = 137
+"""Exit code of what SIGKILL has ended, as the kernel's OOM killer does."""
 AS_WRITTEN = {"allow_interspersed_args": False, "help_option_names": ["--help"]}
 
 
@@ -41,11 +43,16 @@ def run(words: tuple[str, ...], **values: Any) -> None:
         for container_id in running.run_detached(config, values, fetch_image):
             click.echo(container_id)
         return
-    code, record = running.run_attached(config, values, fetch_image)
-    told = running.last_words(record, config, code)
-    if told:
-        click.echo(f"warren: {told}", err=True)
-    sys.exit(code)
+    _leave(running.run_attached(config, values, fetch_image))
+
+
+def _leave(outcome: Any) -> NoReturn:
+    """End as the container has."""
+    warn([outcome.notes[key] for key in ("image",) if key in outcome.notes])
+    if outcome.oom_killed and outcome.code == KILLED:
+        limit = outcome.record.config().memory
+        click.echo(f"warren: out of memory: a process was killed at the limit of {limit}", err=True)
+    sys.exit(outcome.code)
 
 
 @click.command(cls=RunCommand, context_settings=AS_WRITTEN)
@@ -70,7 +77,7 @@ def start(names: tuple[str, ...], attach: bool, interactive: bool, detach_keys: 
     if attach or interactive:
         if len(names) > 1:
             raise UsageError("--attach and --interactive take one container")
-        sys.exit(running.start_attached(find(names[0]), interactive=interactive, detach_keys=detach_keys))
+        _leave(running.start_attached(find(names[0]), interactive=interactive, detach_keys=detach_keys))
     _each(names, lifecycle.start)
 
 

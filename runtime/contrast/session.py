@@ -12,7 +12,7 @@ from ..config import HOST, ContainerConfig
 from ..engine.images import take_image
 from ..engine.launching import Launch, clean_up
 from ..engine.names import new_id
-from ..errors import StateError, WarrenError
+from ..errors import WarrenError
 from ..launch import Options, init_path
 from ..syscalls import exit_code, same_memory
 from ..vm.kernel import data_directory
@@ -193,12 +193,7 @@ class Instance:
 
     def processes(self) -> "list[int]":
         """All host processes that it consists of."""
-        if self._launch is None:
-            return [self._pid]
-        try:
-            return self._launch.container.processes()
-        except StateError:
-            return []
+        return [self._pid] if self._launch is None else self._launch.container.processes()
 
     def memory(self) -> int:
         """Proportional set size of all its processes, bytes: what is shared with others counts in parts.

@@ -38,10 +38,17 @@ def append(kind: str, action: str, actor: str, attributes: "dict[str, str]") -> 
         "timeNano": now,
     }
     make_root(default_root())
+    try:
+        _write(dump_json(event).encode("utf-8", "surrogateescape") + b"\n")
+    except OSError:
+        pass  # A full disk must not keep a container from being stopped.
+
+
+def _write(line: bytes) -> None:
     flags = posix.O_WRONLY | posix.O_APPEND | posix.O_CREAT | posix.O_CLOEXEC | posix.O_NOFOLLOW
     fd = posix.open(path(), flags, 0o600)
     try:
-        posix.write(fd, dump_json(event).encode("utf-8", "surrogateescape") + b"\n")
+        posix.write(fd, line)
         if posix.fstat(fd).st_size > _MAX_SIZE:
             posix.rename(path(), path(1))
     finally:

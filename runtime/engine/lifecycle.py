@@ -8,17 +8,22 @@ first: `warren run` in the foreground, the monitor's event program, or the next 
 """
 
 import posix
+import sys
 import time
 
 from ..config import ContainerConfig
 from ..config.ids import release_ids
-from ..errors import NotFoundError, StateError, UnsupportedError, WarrenError
+from ..console import terminal_size
+from ..errors import NotFoundError, StateError, UnsupportedError, UsageError, WarrenError
 from ..launch import Options
+from ..monitor import Events, make_monitor
 from ..quantities import signal_number
 from ..state import container_ids, poll_end
-from . import journal
+from . import journal, logs
+from .health import HealthCheck, begin
 from .launching import Launch, clean_up
 from .names import new_id
+from .policy import RestartPolicy
 from .records import Record, containers_root, find, make_record, record_ids, release_name, remove_tree, rename_record
 
 TYPE_CHECKING = False
@@ -26,6 +31,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..images.store import Image
+    from ..launch import Monitor
+    from ..monitor import Client
     from .images import Fetch
 
     Json = dict[str, Any]
@@ -45,6 +52,7 @@ def create(config: ContainerConfig, pull: str = "missing", fetch: "Fetch | None"
     sweep()
     config.id = config.id or new_id()
     image, chains = None, []
+    _check(config)
     try:
         if config.image:
             from ..images.store import Store
@@ -53,10 +61,23 @@ def create(config: ContainerConfig, pull: str = "missing", fetch: "Fetch | None"
             store = Store()
             image = take_image(config, store, pull, fetch)
             chains = image.chains
-        return make_record(config.id, config.name, _head(config, image, chains))
+        head = _head(config, image, chains)
+        if image and store.notes:
+            head["notes"] = {"image": "; ".join(store.notes)}
+        return make_record(config.id, config.name, head)
     except BaseException:
         _release_image(config.id)
         raise
+
+
+def _check(config: ContainerConfig) -> None:
+    """What a launch would find too late, or never; UsageError."""
+    if RestartPolicy(config.restart).restarts and config.auto_remove:
+        raise UsageError("--restart and --rm exclude each other")
+    if config.stop_signal:
+        signal_number(config.stop_signal)
+    logs.log_of("", config)
+    HealthCheck(config)
 
 
 def _head(config: ContainerConfig, image: "Image | None", chains: "list[str]") -> "Json":
@@ -72,8 +93,10 @@ def _head(config: ContainerConfig, image: "Image | None", chains: "list[str]") -
     }
 
 
-def start(record: Record, options: "Options | None" = None) -> int:
-    """Start it; its pid.  A container that runs is left alone.
+def start(record: Record, monitor: "Monitor | None" = None, *, restarting: bool = False) -> int:
+    """Start it; its pid.  A container that runs is left alone.  `monitor` is by default one without an owner.
+
+    `restarting` is for restart policies: 0 unless the restart is still wanted.
 
     Raises what a launch raises; the container is there then, with the error and its exit code.
     """
@@ -81,23 +104,67 @@ def start(record: Record, options: "Options | None" = None) -> int:
         settle(record)
         if pid := record.state_dir.process():
             return pid
-        config = configured(record)
         life = record.life()
+        if restarting and not life.get("restart_at"):
+            return 0
+        config = configured(record)
         record.forget_exit()
+        restarts = {"restarts": int(life.get("restarts") or 0) + 1} if restarting else {"restarts": 0, "delay": 0}
         record.update_life(
-            starts=int(life.get("starts") or 0) + 1, started=time.time_ns(), stopped=False, restart_at=0,
-            oom_killed=False, error="", enforced={},
+            starts=int(life.get("starts") or 0) + 1, started=time.time_ns(), stopped=False, launching=True,
+            oom_killed=False, timed_out=False, error="", enforced={}, **restarts,
         )  # fmt: skip
-        options = options or Options()
-        launch = Launch(config, options, record.root)
+        if check := HealthCheck(config):
+            begin(record, check)
+        monitor = monitor or monitor_of(record, config)[0]
         try:
-            pid = launch.run()
+            options = Options(monitor=monitor, size=terminal_size() if config.tty else (0, 0))
+            pid = Launch(config, options, record.root).run()
         except WarrenError as error:
             _note_failure(record, error)
             raise
-        record.update_life(enforced=options.enforced)
+        finally:
+            monitor.close()
+        notes = {**options.enforced, **record.data.get("notes", {})}
+        record.update_life(enforced=notes, launching=False, restart_at=0, monitor="")
         journal.note(record, "start")
         return pid
+
+
+def monitor_of(record: Record, config: ContainerConfig, *, owner: bool = False) -> "tuple[Monitor, Client | None]":
+    """What keeps its output and its exit code, and runs event.py; with `owner` also a client that is attached to it."""
+    return make_monitor(
+        terminal=config.tty,
+        stdin=config.interactive,
+        stdin_once=config.interactive and owner,
+        log=logs.log_of(record.path, config),
+        exit_directory=record.path,
+        events=Events(event_argv(record.id), _environment(), event_timer(config)),
+        owner=owner,
+    )
+
+
+def event_argv(container_id: str) -> "list[str]":
+    """The command that the monitor runs: `warren _event ID`, by way of the interpreter that runs us."""
+    site = __file__.rpartition("/runtime/")[0]
+    code = "import sys;sys.path.insert(0,sys.argv.pop(1));from cli import main;main()"
+    return [sys.executable, "-I", "-S", "-X", "utf8", "-c", code, site, "_event", container_id]
+
+
+def _environment() -> "list[str]":
+    """What places of files depend on."""
+    wanted = (b"PATH", b"HOME", b"USER", b"XDG_RUNTIME_DIR", b"XDG_DATA_HOME", b"XDG_STATE_HOME", b"XDG_CONFIG_HOME",
+              b"DBUS_SESSION_BUS_ADDRESS")  # fmt: skip
+    found = [name + b"=" + posix.environ[name] for name in wanted if name in posix.environ]
+    return [entry.decode("utf-8", "surrogateescape") for entry in found]
+
+
+def event_timer(config: ContainerConfig) -> "tuple[int, str]":
+    """When event.py is wanted for the first time, in milliseconds; (0, "") if only at the end."""
+    check = HealthCheck(config)
+    times = [int((config.timeout or 0) * 1000), check.interval // 1_000_000 if check else 0]
+    first = min((one for one in times if one > 0), default=1 if config.timeout else 0)
+    return (first, "timer") if first else (0, "")
 
 
 def configured(record: Record) -> ContainerConfig:
@@ -117,7 +184,7 @@ def _note_failure(record: Record, error: WarrenError) -> None:
     """A launch that failed is an end, with the code that the command line ends with."""
     now = time.time_ns()
     record.write_exit(error.exit_code, now, now)
-    record.update_life(error=str(error))
+    record.update_life(error=str(error), launching=False, restart_at=0)
     journal.note(record, "die", exitCode=str(error.exit_code))
 
 
@@ -134,6 +201,8 @@ def settle(record: Record) -> None:
         pass
     record.container.delete(force=True)
     release_ids(record.root, record.id)
+    if record.life().get("launching"):
+        record.update_life(launching=False, error="the command that started it was killed")
 
 
 def finish(record: Record) -> None:
@@ -141,11 +210,12 @@ def finish(record: Record) -> None:
     try:
         with record:
             ended = record.exit()
+            if record.state_dir.process() or not ended:
+                return
             settle(record)
-            if ended and not record.state_dir.exists():
-                journal.note(record, "die", exitCode=str(ended.code))
-                if record.config().auto_remove:
-                    discard(record, volumes=True)
+            journal.note(record, "die", exitCode=str(ended.code))
+            if record.config().auto_remove:
+                discard(record, volumes=True)
     except NotFoundError:
         pass
 

@@ -3,6 +3,7 @@
     DATA/containers/.names/NAME   a symbolic link to the id: whoever makes it has the name
     DATA/containers/ID/           0700; an flock on it serialises the commands on one container
         config.json     what was asked for, the image's part included; written once (fsync, rename)
+        health.json     what health checks have found
         life.json       how often it was started, and what the kernel does not remember
         exit            "CODE STARTED FINISHED LOST", by the monitor when the process has ended
         log, log.1 ...  its output
@@ -19,7 +20,8 @@ from ..config import ContainerConfig
 from ..container import Container, default_data, default_root
 from ..errors import ExistsError, NotFoundError, SpecError, StateError, UsageError
 from ..jsontext import dump_json, parse_json
-from ..state import StateDir, make_root, read_file, unlock
+from ..monitor import Exit, read_exit
+from ..state import StateDir, living, make_root, read_file, unlock
 from .names import check_name, new_name
 
 TYPE_CHECKING = False
@@ -31,19 +33,6 @@ if TYPE_CHECKING:
 
 _UNKNOWN_EXIT = 137
 """Of a container whose monitor was killed: the kernel has killed the container with it."""
-
-
-class Exit:
-    """How a container's process has ended; times in nanoseconds since 1970."""
-
-    __slots__ = ("code", "finished", "lost", "started")
-
-    def __init__(self, code: int, started: int, finished: int, lost: int = 0) -> None:
-        self.code = code
-        self.started = started
-        self.finished = finished
-        self.lost = lost
-        """Bytes of output that the log could not take."""
 
 
 class Record:
@@ -76,25 +65,29 @@ class Record:
 
     def write(self, data: "Json") -> None:
         self._data = data
-        self._write("config.json", dump_json(data).encode("utf-8", "surrogateescape"))
+        self.write_json("config.json", data)
 
     # ---- its life
 
     def life(self) -> "Json":
+        return self.read_optional("life.json")
+
+    def update_life(self, **changes: object) -> None:
+        self.write_json("life.json", {**self.life(), **changes})
+
+    def read_optional(self, name: str) -> "Json":
+        """A file beside config.json; empty when it is not there."""
         try:
-            return self._read("life.json")
+            return self._read(name)
         except NotFoundError:
             return {}
 
-    def update_life(self, **changes: object) -> None:
-        self._write("life.json", dump_json({**self.life(), **changes}).encode("utf-8", "surrogateescape"))
+    def write_json(self, name: str, value: "Json") -> None:
+        self._write(name, dump_json(value).encode("utf-8", "surrogateescape"))
 
     def exit(self) -> "Exit | None":
         """None until it has ended; the one of its last start."""
-        try:
-            return Exit(*map(int, read_file(self.path + "/exit").split()))
-        except (OSError, ValueError, TypeError):
-            return None
+        return read_exit(self.path)
 
     def write_exit(self, code: int, started: int, finished: int) -> None:
         """What the monitor writes, for an end that it has not seen."""
@@ -113,27 +106,30 @@ class Record:
 
     def monitor(self) -> int:
         """Pid of its monitor while that lives, else 0."""
-        return self.state_dir.monitor()
+        return self.state_dir.monitor() or living(str(self.life().get("monitor") or ""))
 
     def status(self) -> str:
-        """docker's: created, running, paused, restarting, exited or dead (being removed)."""
+        """docker's: created, running, paused, restarting or exited."""
         state = self.state_dir
         if state.process():
             return "paused" if self.container.is_frozen() else "running"
-        if self.life().get("removing"):
-            return "dead"
-        if not self.life().get("starts"):
+        life = self.life()
+        if not life.get("starts"):
             return "created"
-        if self.monitor() and self.life().get("restart_at"):
+        if life.get("restart_at") and self.monitor():
             return "restarting"
-        return "exited"
+        if life.get("launching"):
+            return "created"
+        # Its monitor is about to write down how it has ended.
+        return "running" if state.monitor() and not self.exit() else "exited"
 
     def exit_code(self) -> int:
         """Of the last start that has ended; 0 before."""
-        found = self.exit()
+        found, life = self.exit(), self.life()
         if found:
             return found.code
-        return _UNKNOWN_EXIT if self.life().get("starts") and not self.state_dir.process() else 0
+        ended = life.get("starts") and not life.get("launching") and not self.state_dir.process()
+        return _UNKNOWN_EXIT if ended else 0
 
     def running_pid(self) -> int:
         """Its process; StateError when there is none."""

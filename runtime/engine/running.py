@@ -1,17 +1,17 @@
 """`run`, `create` and `start --attach`: a container from its options to its end, in the foreground or detached."""
 
 import posix
-import time
 
 from ..config import ContainerConfig
-from ..console import Foreground, console_pair, terminal_size
-from ..errors import ExistsError, NotFoundError, TimeoutExpiredError, UsageError, WarrenError
+from ..errors import ExistsError, NotFoundError, StateError, TimeoutExpiredError, UsageError, WarrenError
 from ..launch import Options
+from ..monitor import Attached, parse_keys
 from ..steps import LaunchPlan
 from ..syscalls import wait
 from . import lifecycle
 from .launching import Launch
 from .names import new_id
+from .policy import RestartPolicy
 from .records import Record, find
 
 TYPE_CHECKING = False
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
+    from ..launch import Monitor
+    from ..monitor import Client
     from .images import Fetch
 
     Values = dict[str, Any]
@@ -86,79 +88,93 @@ def _replicas(config: ContainerConfig, count: int) -> "Iterator[ContainerConfig]
         yield one
 
 
-def _start(record: Record, options: "Options | None" = None) -> int:
+def _start(record: Record, monitor: "Monitor | None" = None) -> int:
     """Start a new container; one whose options are wrong, or that is removed at its end, does not stay."""
     try:
-        return lifecycle.start(record, options)
+        return lifecycle.start(record, monitor)
     except WarrenError as error:
         if record.config().auto_remove or error.exit_code == WarrenError.exit_code:
             lifecycle.remove(record, force=True, volumes=True)
         raise
 
 
-def run_attached(config: ContainerConfig, values: "Values", fetch: "Fetch | None" = None) -> "tuple[int, Record]":
-    """Run it in the foreground, with the caller's own streams and terminal, and pass signals on; its exit code.
+class Outcome:
+    """How a run in the foreground has ended."""
+
+    __slots__ = ("code", "detached", "notes", "oom_killed", "record")
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+        self.code = 0
+        self.detached = False
+        self.oom_killed = False
+        self.notes: dict[str, str] = {}
+        """What the user should know of how it was held, by name."""
+
+
+def run_attached(config: ContainerConfig, values: "Values", fetch: "Fetch | None" = None) -> Outcome:
+    """Run it in the foreground, with the caller's own streams and terminal, and pass signals on.
 
     Raises TimeoutExpiredError after config.timeout seconds, and what a launch raises.  Main thread only.
     """
-    with Foreground() as foreground:
-        record = create(config, values, fetch)
-        return _attend(record, config, foreground), record
+    record = create(config, values, fetch)
+    send = values["sig_proxy"] == "true"
+    return _attend(record, interactive=config.interactive, detach_keys=config.detach_keys, sends=send, first=True)
 
 
-def _attend(record: Record, config: ContainerConfig, foreground: Foreground) -> int:
-    with _Input(config) as stdin:
-        options = Options(stdio=(stdin, 1, 2), size=terminal_size())
-        ours, theirs = console_pair() if config.tty else (None, None)
-        if theirs is not None:
-            options.console_fd = theirs.fileno()
+def start_attached(record: Record, *, interactive: bool, detach_keys: str) -> Outcome:
+    """`start --attach`: in the foreground, as run_attached()."""
+    return _attend(record, interactive=interactive, detach_keys=detach_keys, sends=True, first=False)
+
+
+def _attend(record: Record, *, interactive: bool, detach_keys: str, sends: bool, first: bool) -> Outcome:
+    config = record.config()
+    outcome = Outcome(record)
+    monitor, client = lifecycle.monitor_of(record, config, owner=True)
+    assert client is not None
+    with Attached(
+        client,
+        terminal=config.tty,
+        stdin=interactive,
+        send=lambda number: _pass_on(record, number) if sends else None,
+        detach_keys=parse_keys(detach_keys or "ctrl-p,ctrl-q"),
+        owner=config.auto_remove,
+    ) as attached:
         try:
-            begun = time.time_ns()
-            pid = _start(record, options)
-            if ours is not None:
-                foreground.take_terminal(ours)
-            code = foreground.wait(pid, config.timeout)
-            timed_out = code is None
-            if code is None:
-                lifecycle.kill(record)
-                code = wait(pid)
-                foreground.restore_mode()
-            record.write_exit(code, begun, time.time_ns())
-            if timed_out:
-                what = f"command {config.argv[0]!r} took longer than {config.timeout:g} s and was killed"
-                raise TimeoutExpiredError(what)
-            return code
+            if first:
+                _start(record, monitor)
+            else:
+                lifecycle.start(record, monitor)
+            code = attached.follow()
+            outcome.detached = attached.detached
+            attached.restore_mode()
+            if not outcome.detached:
+                outcome.code = record.exit_code() if code is None else code
+                _end(outcome, config, client, monitor.pid)
         finally:
-            for sock in (ours, theirs):
-                if sock is not None:
-                    sock.close()
-            lifecycle.finish(record)
+            client.close()
+    return outcome
 
 
-class _Input:
-    """Descriptor of the container's stdin: ours with -i, /dev/null without, as docker's."""
-
-    def __init__(self, config: ContainerConfig) -> None:
-        self._wanted = config.interactive or config.tty
-        self._fd = -1
-
-    def __enter__(self) -> int:
-        if self._wanted:
-            return 0
-        self._fd = posix.open("/dev/null", posix.O_RDONLY | posix.O_CLOEXEC)
-        return self._fd
-
-    def __exit__(self, *_: object) -> None:
-        if self._fd >= 0:
-            posix.close(self._fd)
-
-
-def last_words(record: Record, config: ContainerConfig, code: int) -> str:
-    """What a user should know of a run that has ended; "" for nothing."""
-    return ""
+def _end(outcome: Outcome, config: ContainerConfig, client: "Client", monitor: int) -> None:
+    """Do what the monitor would have done by another program; one with a restart policy is left to that."""
+    record = outcome.record
+    if RestartPolicy(config.restart).restarts:
+        return
+    with record:
+        lifecycle.settle(record)
+        life = record.life()
+    outcome.oom_killed, outcome.notes = bool(life.get("oom_killed")), life.get("enforced") or {}
+    lifecycle.finish(record)
+    client.done()
+    wait(monitor)
+    if life.get("timed_out"):
+        what = f"command {config.argv[0]!r} took longer than {config.timeout:g} s and was killed"
+        raise TimeoutExpiredError(what)
 
 
-def start_attached(record: Record, *, interactive: bool, detach_keys: str) -> int:
-    """`start --attach`: in the foreground, as run_attached(); its exit code."""
-    with Foreground() as foreground:
-        return _attend(record, record.config(), foreground)
+def _pass_on(record: Record, number: int) -> None:
+    try:
+        record.container.kill(number)
+    except StateError:
+        pass  # It has ended; its exit code is on the way.

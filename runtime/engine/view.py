@@ -34,7 +34,7 @@ def describe(record: "Record") -> "Json":
             "Paused": status == "paused",
             "Restarting": status == "restarting",
             "OOMKilled": bool(life.get("oom_killed")) or (running and _oom_kills(record) > 0),
-            "Dead": status == "dead",
+            "Dead": False,
             "Pid": pid,
             "ExitCode": 0 if running else record.exit_code(),
             "Error": str(life.get("error") or ""),

@@ -6,15 +6,14 @@ come, each under the digest that it has.
 
 import os
 import tarfile
-from contextlib import ExitStack
 
 from ..errors import ImageError, NotFoundError, UsageError
 from ..jsontext import dump_json, parse_json
 from . import manifest, reference, tar
 from .manifest import Descriptor, Manifest
-from .pull import adopt
+from .pull import Early, adopt
 from .store import Store
-from .stream import Layer
+from .stream import Layer, looks_like_a_layer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,18 +61,18 @@ def load(file: "IO[bytes]", store: Store) -> "list[Image]":
 
     Raises ImageError for what is neither, or damaged.
     """
-    with store.adding(), ExitStack() as cleanup:
-        contents = _read(file, store, cleanup)
+    with store.adding(), Early(store) as early:
+        contents = _read(file, store, early)
         if "index.json" in contents.small and "oci-layout" in contents.small:
-            return _load_layout(contents, store)
+            return _load_layout(contents, store, early)
         if "manifest.json" in contents.small:
-            return _load_docker(contents, store)
+            return _load_docker(contents, store, early)
         raise ImageError("archive: neither manifest.json nor index.json is in it", hint="docker save makes one")
 
 
-def _read(file: "IO[bytes]", store: Store, cleanup: ExitStack) -> _Contents:
+def _read(file: "IO[bytes]", store: Store, early: Early) -> _Contents:
     contents = _Contents()
-    outer = Layer(iter(lambda: file.read(_PIECE), b""), hashes=False)
+    outer = Layer(iter(lambda: file.read(_PIECE), b""), hashes_blob=False, hashes_content=False)
     for entry, data in _entries(outer):
         name = os.path.normpath(os.fsdecode(entry.name))
         if name.startswith(("/", "..")):
@@ -81,7 +80,7 @@ def _read(file: "IO[bytes]", store: Store, cleanup: ExitStack) -> _Contents:
         if entry.type == tar.SYMLINK:
             contents.links[name] = os.fsdecode(entry.link)
         elif entry.type == tar.FILE:
-            digest, size, kept = _keep(data, entry.size, store)
+            digest, size, kept = _keep(data, entry.size, store, early)
             contents.digests[name], contents.sizes[name] = digest, size
             if kept is not None:
                 contents.small[name] = kept
@@ -94,18 +93,27 @@ def _entries(outer: Layer) -> "Iterator[tuple[tar.Entry, Iterator[memoryview]]]"
         yield entry, reader.data()
 
 
-def _keep(data: "Iterator[memoryview]", size: int, store: Store) -> "tuple[str, int, bytes | None]":
-    """Put one file into the store under its digest, which is known at its end only; small ones are returned as well."""
+def _keep(data: "Iterator[memoryview]", size: int, store: Store, early: Early) -> "tuple[str, int, bytes | None]":
+    """Put one file into the store under its digest, which is known at its end only; small ones are returned as well.
+
+    What may be a layer is unpacked while the archive is read on.
+    """
     if size <= _SMALL:
         content = b"".join(map(bytes, data))
         return store.add_blob(content), size, content
     with store.new_blob() as blob:
+        start = b""
         for piece in data:
+            if len(start) < tar.BLOCK:
+                start += bytes(piece[: tar.BLOCK])
             blob.write(piece)
+        is_new = not store.has_blob(blob.digest)
+    if is_new and looks_like_a_layer(start):
+        early.begin(Descriptor("", blob.digest, blob.size))
     return blob.digest, blob.size, None
 
 
-def _load_docker(contents: _Contents, store: Store) -> "list[Image]":
+def _load_docker(contents: _Contents, store: Store, early: Early) -> "list[Image]":
     """docker save's manifest.json: a list of {Config, RepoTags, Layers}."""
     found = []
     entries = parse_json(contents.bytes("manifest.json"), "archive: manifest.json")
@@ -121,7 +129,7 @@ def _load_docker(contents: _Contents, store: Store) -> "list[Image]":
         layers = [_layer(store, contents, path) for path in paths]
         made = manifest.make_manifest(config, layers)
         names = [reference.parse(str(name)) for name in entry.get("RepoTags") or []]
-        found.append(adopt(store, made, config, names))
+        found.append(adopt(store, made, config, names, early))
     return found
 
 
@@ -130,7 +138,7 @@ def _layer(store: Store, contents: _Contents, path: str) -> Descriptor:
     return manifest.describe_layer(store.open_blob(digest), digest, contents.sizes[path])
 
 
-def _load_layout(contents: _Contents, store: Store) -> "list[Image]":
+def _load_layout(contents: _Contents, store: Store, early: Early) -> "list[Image]":
     """image-layout.md; the name is the annotation that containerd, skopeo or docker give."""
     found = []
     for entry in manifest.parse_index(contents.bytes("index.json")):
@@ -143,7 +151,7 @@ def _load_layout(contents: _Contents, store: Store) -> "list[Image]":
             for layer in made.layers:
                 if contents.digests.get(f"blobs/sha256/{layer.digest[7:]}") != layer.digest:
                     raise ImageError(f"archive: layer {layer.digest} is missing or damaged")
-            found.append(adopt(store, made, config, names))
+            found.append(adopt(store, made, config, names, early))
     return found
 
 

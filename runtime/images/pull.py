@@ -7,6 +7,7 @@ its name before both digests, of what was sent and of what it decompresses to, a
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from hashlib import sha256
 from threading import Event
 
 from ..errors import ImageError, NotFoundError, WarrenError
@@ -16,6 +17,7 @@ from .registry import Registry, RegistryError
 from .store import Store, discard
 from .stream import Layer
 from .unpack import complete, unpack
+from .workers import Workers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from .manifest import Descriptor, Manifest
     from .reference import Reference
     from .store import Image
+    from .unpack import Unpacked
+    from .workers import Result
 
     Json = dict[str, Any]
     Progress = Callable[[str, int, int], None]
@@ -114,15 +118,17 @@ def fetch_layers(registry: Registry, store: Store, found: "Manifest", diffs: "li
     """All layers, several at a time; the first error stops the others."""
     stop = Event()
     results: list[Future[None]] = []
+    workers = Workers(store.lock_path)
 
     def job(layer: "Layered", below: "Future[None] | None") -> None:
         try:
-            _fetch_layer(registry, store, layer, below, progress, stop)
+            _fetch_layer(registry, store, layer, below, progress, stop, workers)
         except BaseException:
             stop.set()
             raise
 
-    with ThreadPoolExecutor(PARALLEL) as pool:
+    # Its processes end behind the threads that wait for them.
+    with store.writing(), workers, ThreadPoolExecutor(PARALLEL) as pool:
         try:
             for layer in layered(found, diffs):
                 # Started in this order, so that whom one waits for is already at work.
@@ -130,6 +136,7 @@ def fetch_layers(registry: Registry, store: Store, found: "Manifest", diffs: "li
             errors = [error for result in results if (error := result.exception()) is not None]
         except BaseException:
             stop.set()
+            workers.kill()
             raise
     if errors:
         raise next((error for error in errors if not isinstance(error, _StoppedError)), errors[0])
@@ -167,18 +174,19 @@ def _fetch_layer(
     below: "Future[None] | None",
     progress: "Progress",
     stop: Event,
+    workers: Workers,
 ) -> None:
     """No lock is held while another layer is waited for: they may stand in another order in another image."""
     with ExitStack() as cleanup:
-        new = _fetch(registry, store, layer, progress, stop, cleanup)
+        new = _fetch(registry, store, layer, progress, stop, Unpacker(store, workers, cleanup))
         if below and below.exception() is not None:
             raise _StoppedError("another layer failed")
         if new:
-            new.publish()
+            new.publish(layer)
 
 
 def _fetch(
-    registry: Registry, store: Store, layer: Layered, progress: "Progress", stop: Event, cleanup: ExitStack
+    registry: Registry, store: Store, layer: Layered, progress: "Progress", stop: Event, unpacker: "Unpacker"
 ) -> "NewLayer | None":
     """The layer, unpacked while it came; None when the store has it."""
     blob = layer.blob
@@ -186,7 +194,7 @@ def _fetch(
         # Somebody else may have brought it while we waited.
         if store.has_blob(blob.digest):
             partial.restart()
-            new = _unpack_missing(store, store.open_blob(blob.digest), layer, cleanup)
+            new = unpacker.take(layer, store.open_blob(blob.digest), store.blob_path(blob.digest))
             progress(blob.digest, blob.size, blob.size)
             return new
         if partial.size > blob.size:
@@ -204,10 +212,10 @@ def _fetch(
                 yield piece
 
         try:
-            new = _unpack_missing(store, arriving(), layer, cleanup)
+            new = unpacker.take(layer, arriving(), partial.path)
         except _RestartError:
             partial.restart()
-            new = _unpack_missing(store, arriving(), layer, cleanup)
+            new = unpacker.take(layer, arriving(), partial.path)
         except ImageError as error:
             if not isinstance(error, RegistryError):
                 partial.restart()  # What is there is wrong: it is not worth to be resumed.
@@ -220,33 +228,82 @@ class _RestartError(WarrenError):
     pass
 
 
-def _unpack_missing(store: Store, chunks: "Iterator[bytes]", layer: Layered, cleanup: ExitStack) -> "NewLayer | None":
-    """Of a layer that the store has only the blob is read and checked: None."""
-    if not store.has_layer(layer.chain):
-        return NewLayer(store, chunks, layer, cleanup)
-    stream = Layer(chunks)
-    stream.drain()
-    _check(stream, layer)
-    return None
+class Unpacker:
+    """Makes layers of blobs, in a worker where that is worth it; `cleanup` removes those that do not get a name."""
+
+    def __init__(self, store: Store, workers: Workers, cleanup: ExitStack) -> None:
+        self._store = store
+        self._workers = workers
+        self._cleanup = cleanup
+
+    def take(self, layer: Layered, chunks: "Iterator[bytes]", path: str) -> "NewLayer | None":
+        """What `chunks` bring is in the file `path` when they have brought it.  Of a layer that the store has the blob
+        is only read and checked: None."""
+        if self._store.has_layer(layer.chain):
+            stream = Layer(chunks)
+            stream.drain()
+            _check_blob(layer.blob, stream.size, stream.digest)
+            _check_content(layer, stream.diff_id)
+            return None
+        new = NewLayer(self._store, self._cleanup)
+        feed = self._workers.take(layer.blob.size, path, new.path, privileged=self._store.privileged)
+        if not feed:
+            new.unpack(layer.blob, chunks)
+        else:
+            try:
+                size, digest = 0, sha256()
+                for piece in chunks:
+                    size += len(piece)
+                    digest.update(piece)
+                    feed.more(size)
+                _check_blob(layer.blob, size, "sha256:" + digest.hexdigest())
+                new.keep(layer.blob, feed.finish(size))
+            finally:
+                feed.abandon()
+        _check_content(layer, new.diff_id)
+        return new
+
+    def take_own(self, blob: "Descriptor") -> "NewLayer":
+        """Of a blob that we ourselves have just hashed and written; whose layer it is, is not known yet."""
+        store, new = self._store, NewLayer(self._store, self._cleanup)
+        feed = self._workers.take(blob.size, store.blob_path(blob.digest), new.path, privileged=store.privileged)
+        if feed:
+            new.keep(blob, feed.finish(blob.size))
+        else:
+            new.unpack(blob, store.open_blob(blob.digest))
+        return new
 
 
 def unpack_blob(store: Store, layer: Layered) -> None:
     """Unpack a layer whose blob is in the store, as are the layers below it."""
     with ExitStack() as cleanup:
-        NewLayer(store, store.open_blob(layer.blob.digest), layer, cleanup).publish()
+        unpack_again(store, layer, cleanup).publish(layer)
 
 
-def adopt(store: Store, made: "Manifest", config: bytes, names: "Sequence[Reference]") -> "Image":
-    """Check, unpack and name an image whose layers' blobs are in the store."""
+def unpack_again(store: Store, layer: Layered, cleanup: ExitStack) -> "NewLayer":
+    """What its blob, which is in the store, unpacks to."""
+    new = NewLayer(store, cleanup)
+    new.unpack(layer.blob, store.open_blob(layer.blob.digest))
+    _check_content(layer, new.diff_id)
+    return new
+
+
+def adopt(
+    store: Store, made: "Manifest", config: bytes, names: "Sequence[Reference]", early: "Early | None" = None
+) -> "Image":
+    """Check, unpack and name an image whose layers' blobs we have just put into the store."""
     if manifest.digest_of(config) != made.config.digest:
         raise ImageError(f"image configuration {made.config.digest} hashes to {manifest.digest_of(config)}")
     diffs = manifest.diff_ids(manifest.document(config, "image configuration"), len(made.layers))
     missing = [layer for layer in layered(made, diffs) if not store.has_layer(layer.chain)]
-    # Nothing is waited for: more threads than processors would only be in each other's way.
-    threads = min(PARALLEL, len(os.sched_getaffinity(0)))
-    with ExitStack() as cleanup, ThreadPoolExecutor(threads) as pool:
-        for new in pool.map(lambda layer: NewLayer(store, store.open_blob(layer.blob.digest), layer, cleanup), missing):
-            new.publish()
+    with ExitStack() as cleanup:
+        early = early or cleanup.enter_context(Early(store))
+        for layer in missing:
+            early.begin(layer.blob)
+        for layer in missing:
+            new = early.take(layer.blob)
+            _check_content(layer, new.diff_id)
+            new.publish(layer)
     store.add_blob(config)
     store.add_blob(made.raw)
     store.sync()
@@ -256,54 +313,100 @@ def adopt(store: Store, made: "Manifest", config: bytes, names: "Sequence[Refere
     return store.load(made.digest)
 
 
-class NewLayer:
-    """A layer that is unpacked and checked, and has no name yet: nobody finds one that lacks a layer below it.
+class Early:
+    """Layers that are unpacked before it is known which image they are of, several at a time; used in a `with`."""
 
-    `cleanup` removes it if it does not get one.
+    def __init__(self, store: Store) -> None:
+        self._workers = Workers(store.lock_path)
+        self._cleanup = ExitStack()
+        self._cleanup.enter_context(store.writing())
+        self._unpacker = Unpacker(store, self._workers, self._cleanup)
+        # More threads than processors would only be in each other's way.
+        self._pool = ThreadPoolExecutor(self._workers.count or 1)
+        self._begun: dict[str, Future[NewLayer]] = {}
+
+    def __enter__(self) -> "Early":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._workers.kill()
+        self._pool.shutdown(cancel_futures=True)
+        self._workers.__exit__()
+        self._cleanup.close()
+
+    def begin(self, blob: "Descriptor") -> None:
+        """If it is not begun yet."""
+        if blob.digest not in self._begun:
+            self._begun[blob.digest] = self._pool.submit(self._unpacker.take_own, blob)
+
+    def take(self, blob: "Descriptor") -> "NewLayer":
+        """Wait for one, or do it; once for each layer.  Raises what was wrong with it."""
+        self.begin(blob)
+        return self._begun.pop(blob.digest).result()
+
+
+class NewLayer:
+    """A layer that is unpacked and has no name yet: nobody finds one that lacks a layer below it.
+
+    `cleanup` removes it if it does not get one.  `diff_id` is what its content hashes to.
     """
 
-    def __init__(self, store: Store, chunks: "Iterator[bytes]", layer: Layered, cleanup: ExitStack) -> None:
+    def __init__(self, store: Store, cleanup: ExitStack) -> None:
         self.path = store.new_layer()
         cleanup.callback(self._discard)
+        self.diff_id = ""
         self._store = store
-        self._layer = layer
+        self._implied: list[bytes] = []
+
+    def unpack(self, blob: "Descriptor", chunks: "Iterator[bytes]") -> None:
+        """Here and now; the blob is checked."""
         stream = Layer(chunks)
         fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            unpacked = unpack(tar.Reader(stream), fd, store.owner)
+            unpacked = unpack(tar.Reader(stream), fd, self._store.owner)
         finally:
             os.close(fd)
-        self._implied = unpacked.implied
         stream.drain()
-        _check(stream, layer)
-        store.notes += [f"layer {layer.blob.digest[7:19]}: {note}" for note in unpacked.notes]
+        _check_blob(blob, stream.size, stream.digest)
+        self._keep(blob, unpacked, stream.diff_id)
 
-    def complete(self) -> None:
+    def keep(self, blob: "Descriptor", result: "Result") -> None:
+        """What a worker has made of a blob that is checked."""
+        self._keep(blob, result, result.diff_id or blob.digest)
+
+    def _keep(self, blob: "Descriptor", unpacked: "Unpacked", diff_id: str) -> None:
+        self.diff_id = diff_id
+        self._implied = unpacked.implied
+        self._store.notes += [f"layer {blob.digest[7:19]}: {note}" for note in unpacked.notes]
+
+    def complete(self, layer: Layered) -> None:
         """Fill in what the layers below it say, which the store has."""
         if not self._implied:
             return
-        lower = self._store.layer_paths(self._layer.chains[:-1])
+        lower = self._store.layer_paths(layer.chains[:-1])
         fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             complete(fd, self._implied, lower, self._store.owner)
         finally:
             os.close(fd)
 
-    def publish(self) -> None:
+    def publish(self, layer: Layered) -> None:
         """Give it its name; the layers below it have theirs."""
-        self.complete()
-        self._store.publish_layer(self.path, self._layer.chain)
+        self.complete(layer)
+        self._store.publish_layer(self.path, layer.chain)
 
     def _discard(self) -> None:
         if os.path.exists(self.path):
             discard(self.path)
 
 
-def _check(stream: Layer, layer: Layered) -> None:
-    blob = layer.blob
-    if stream.size != blob.size:
-        raise ImageError(f"layer {blob.digest}: {stream.size} bytes, {blob.size} were promised")
-    if stream.digest != blob.digest:
-        raise ImageError(f"layer {blob.digest} hashes to {stream.digest}")
-    if stream.diff_id != layer.diff:
-        raise ImageError(f"layer {blob.digest}: its content hashes to {stream.diff_id}, {layer.diff} was promised")
+def _check_blob(blob: "Descriptor", size: int, digest: str) -> None:
+    if size != blob.size:
+        raise ImageError(f"layer {blob.digest}: {size} bytes, {blob.size} were promised")
+    if digest != blob.digest:
+        raise ImageError(f"layer {blob.digest} hashes to {digest}")
+
+
+def _check_content(layer: Layered, diff_id: str) -> None:
+    if diff_id != layer.diff:
+        raise ImageError(f"layer {layer.blob.digest}: its content hashes to {diff_id}, {layer.diff} was promised")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 TRIES = 5
 _TIMEOUT = urllib3.Timeout(connect=15, read=60)
-_PIECE = 1 << 18
+_PIECE = 1 << 19
 _CHUNK = 8 << 20
 _REDIRECTS = 5
 _PAGES = 100

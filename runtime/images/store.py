@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 _PARTIAL_SECONDS = 7 * 24 * 3600
 """How long an interrupted download is kept to be resumed."""
 _PIECE = 1 << 20
+_FLUSH_SECONDS = 0.1
 
 
 def default_store() -> str:
@@ -79,6 +80,7 @@ class Store:
         self.privileged = os.geteuid() == 0
         self.owner = Owner(privileged=self.privileged)
         """Whose the files of layers are."""
+        self.lock_path = self.root + "/lock"
         self.notes: list[str] = []
         """What could not be taken over as it was given, or is damaged; for the user to see."""
 
@@ -113,6 +115,31 @@ class Store:
         finally:
             os.close(fd)
 
+    @contextmanager
+    def writing(self) -> "Iterator[None]":
+        """Bring what is written meanwhile to disk as it comes: at the end there is little left to wait for."""
+        from threading import Event, Thread
+
+        done = Event()
+        errors: list[OSError] = []
+
+        def flush() -> None:
+            try:
+                while not done.wait(_FLUSH_SECONDS):
+                    self.sync()
+            except OSError as error:
+                errors.append(error)
+
+        thread = Thread(target=flush, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+        if errors:
+            raise errors[0]
+
     def _recover(self) -> None:
         """After a crash of the machine: what was not yet on disk may be there by name only."""
         boot = _boot_id()
@@ -128,7 +155,7 @@ class Store:
             os.close(fd)
 
     def _lock(self, kind: int) -> int:
-        fd = os.open(self.root + "/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = os.open(self.lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, kind)
         except BaseException:
@@ -414,13 +441,13 @@ class Partial:
     def __init__(self, store: Store, digest: str) -> None:
         self._store = store
         self._digest = digest
-        self._path = f"{store.root}/partial/{digest[7:]}"
+        self.path = f"{store.root}/partial/{digest[7:]}"
         self._fd = -1
         while self._fd < 0:
-            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(fd, fcntl.LOCK_EX)
             # Whoever had it may have given it its final name meanwhile.
-            if _same(fd, self._path):
+            if _same(fd, self.path):
                 self._fd = fd
             else:
                 os.close(fd)
@@ -449,12 +476,12 @@ class Partial:
         index."""
         if sync:
             os.fsync(self._fd)
-        os.rename(self._path, self._store.blob_path(self._digest))
+        os.rename(self.path, self._store.blob_path(self._digest))
 
     def close(self) -> None:
         if self._fd >= 0:
-            if not self.size and _same(self._fd, self._path):
-                os.unlink(self._path)
+            if not self.size and _same(self._fd, self.path):
+                os.unlink(self.path)
             os.close(self._fd)
             self._fd = -1
 

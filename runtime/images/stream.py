@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _SKIPPABLE = tuple(bytes([0x50 + n]) + b"\x2a\x4d\x18" for n in range(16))
-_PIECE = 1 << 20
+_PIECE = 1 << 17
+"""Bytes at a time: they are inflated, hashed and written while the processor's cache has them."""
 MAX_RATIO = 400
 """Bytes out for one in, once _FREE have come out; zeros reach 1,000, programs and their data 3 to 20."""
 _FREE = 256 << 20
@@ -24,19 +25,25 @@ MAX_FRAMES = 1 << 20
 _SLICE = 1 << 16
 
 
+def looks_like_a_layer(start: bytes) -> bool:
+    """By the first bytes of a file: compressed in a way that we read, or a tar of this century."""
+    return start.startswith((GZIP, ZSTD, *_SKIPPABLE)) or start[257:262] == b"ustar"
+
+
 class Layer:
     """`read()` gives what the layer's blob, which `chunks` brings, decompresses to.
 
     `digest` and `size` are of the blob, `diff_id` of what it decompresses to; right when all has been read.  Raises
-    ImageError for data that is damaged, cut off, followed by something else, or a bomb.  `hashes` says whether the
-    digests will be asked for.
+    ImageError for data that is damaged, cut off, followed by something else, or a bomb.  `hashes_blob` and
+    `hashes_content` say which of them will be asked for.
     """
 
-    def __init__(self, chunks: "Iterable[bytes]", *, hashes: bool = True) -> None:
+    def __init__(self, chunks: "Iterable[bytes]", *, hashes_blob: bool = True, hashes_content: bool = True) -> None:
         self.size = 0
         self.length = 0
         self._chunks = iter(chunks)
-        self._hashes = hashes
+        self._hashes_blob = hashes_blob
+        self._hashes_content = hashes_content
         self._blob = hashlib.sha256()
         self._plain = hashlib.sha256()
         self._ready = b""
@@ -48,7 +55,10 @@ class Layer:
 
     @property
     def diff_id(self) -> str:
-        return "sha256:" + (self._blob if isinstance(self._codec, _Plain) else self._plain).hexdigest()
+        """Of what is not compressed the blob's own digest; "" if that is not hashed."""
+        if not isinstance(self._codec, _Plain):
+            return "sha256:" + self._plain.hexdigest()
+        return self.digest if self._hashes_blob else ""
 
     def read(self, size: int) -> bytes:
         """Up to `size` bytes; b"" at the end."""
@@ -60,7 +70,7 @@ class Layer:
                 return b""
             codec.feed(chunk)
         self.length += len(data)
-        if self._hashes and not isinstance(codec, _Plain):
+        if self._hashes_content and not isinstance(codec, _Plain):
             self._plain.update(data)
         if self.length > _FREE and self.length > MAX_RATIO * self.size:
             raise ImageError(f"layer: {self.size} bytes have become {self.length}", hint="is it a bomb?")
@@ -73,7 +83,7 @@ class Layer:
 
     def _chunk(self) -> bytes:
         chunk = next((chunk for chunk in self._chunks if chunk), b"")
-        if self._hashes:
+        if self._hashes_blob:
             self._blob.update(chunk)
         self.size += len(chunk)
         return chunk
@@ -134,7 +144,7 @@ class _Frames:
                 return b""
             data = self.decompress(size)
             if self._frame.eof:
-                self._data, self._frame = self._frame.unused_data, None
+                self._data, self._frame = self.rest(), None
             elif not data and not self._data and not self._fed:
                 return b""
             if data:
@@ -157,6 +167,11 @@ class _Frames:
 
     def new(self) -> "Any":
         raise NotImplementedError
+
+    def rest(self) -> bytes:
+        """What stands behind the frame that has just ended."""
+        rest: bytes = self._frame.unused_data
+        return rest
 
     def decompress(self, size: int) -> bytes:
         raise NotImplementedError
@@ -199,6 +214,10 @@ class _Zstd(_Frames):
 
     def new(self) -> "Any":
         return self._library.ZstdDecompressor()
+
+    def rest(self) -> bytes:
+        """It may have had more to say than was asked for, and got nothing of what is at hand."""
+        return super().rest() + self._data
 
     def decompress(self, size: int) -> bytes:
         given, self._data = (self._data, b"") if self._frame.needs_input else (b"", self._data)

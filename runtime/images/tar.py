@@ -4,6 +4,8 @@ There is one reading of an archive or an error (tar(5), pax(1)): what other prog
 data behind a link, is refused (RULES 25).  Names stay bytes.
 """
 
+from zlib import adler32
+
 from ..errors import ImageError
 
 TYPE_CHECKING = False
@@ -28,6 +30,8 @@ MAX_SECONDS = 1 << 62
 MAX_SPARSE = 1 << 16
 """Segments of a sparse file."""
 _ZEROS = bytes(BLOCK)
+_TYPES = (FILE, LINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO)
+_MAX_KNOWN = 4096
 _CONTENTS = {b"0": FILE, b"\0": FILE, b"7": FILE, b"S": FILE}
 _GNU_MAGIC = b"ustar  \0"
 _PAX_NUMBERS = (b"size", b"uid", b"gid", b"mtime")
@@ -70,6 +74,7 @@ class Reader:
         self._left = 0
         self._padding = 0
         self._extended = 0
+        self._known: dict[bytes, int] = {}
         self._global: dict[bytes, bytes] = {}
 
     def __iter__(self) -> "Iterator[Entry]":
@@ -114,11 +119,14 @@ class Reader:
                 raise ImageError("tar: two extended headers of one kind for one entry")
             else:
                 said[kind] = text
+        if not said and not self._global:
+            return self._entry(header, kind, {}, b"", b"")
         records = {**self._global, **_pax(said.get(b"x", b""))}
         for key in _PAX_NUMBERS:
             if records.get(key) == b"":
                 del records[key]
-        return self._entry(header, records, said.get(b"L", b"").rstrip(b"\0"), said.get(b"K", b"").rstrip(b"\0"))
+        names = said.get(b"L", b"").rstrip(b"\0"), said.get(b"K", b"").rstrip(b"\0")
+        return self._entry(header, kind, records, *names)
 
     def _for_all(self, records: "dict[bytes, bytes]") -> None:
         """A global header; what programs that skip it would take for another file or other data is refused."""
@@ -127,33 +135,44 @@ class Reader:
                 raise ImageError(f"tar: a global header has {key[:64]!r}, which programs read differently")
         self._global.update({key: records[key] for key in _PAX_NUMBERS if key in records})
 
-    def _entry(self, header: bytes, records: "dict[bytes, bytes]", name: bytes, link: bytes) -> Entry:
+    def _entry(self, header: bytes, kind: bytes, records: "dict[bytes, bytes]", name: bytes, link: bytes) -> Entry:
         entry = Entry()
-        kind = header[156:157]
         entry.type = _CONTENTS.get(kind, kind)
         entry.name = _one(records.get(b"path"), name) or _name(header)
-        entry.link = _one(records.get(b"linkpath"), link) or _text(header[157:257])
-        entry.mode = _number(header[100:108], "mode") & 0o7777
-        entry.uid = _decimal(records, b"uid") if b"uid" in records else _number(header[108:116], "uid")
-        entry.gid = _decimal(records, b"gid") if b"gid" in records else _number(header[116:124], "gid")
+        entry.mode = self._repeated(header[100:108], "mode") & 0o7777
+        entry.uid = _decimal(records, b"uid") if b"uid" in records else self._repeated(header[108:116], "uid")
+        entry.gid = _decimal(records, b"gid") if b"gid" in records else self._repeated(header[116:124], "gid")
         entry.size = _decimal(records, b"size") if b"size" in records else _number(header[124:136], "size")
         entry.mtime = _time(records[b"mtime"]) if b"mtime" in records else _signed(header[136:148]) * 10**9
         if entry.type in (CHARACTER, BLOCK_DEVICE):
             entry.major, entry.minor = _number(header[329:337], "devmajor"), _number(header[337:345], "devminor")
         if kind == b"\0" and entry.name.endswith(b"/"):
             entry.type = DIRECTORY  # As tar had it before there was a type for it (V7).
-        for key, value in records.items():
-            if key.startswith(b"SCHILY.xattr."):
-                entry.xattrs[key[13:]] = value
-        entry.name = records.get(_SPARSE + b"name") or entry.name
+        if records:
+            for key, value in records.items():
+                if key.startswith(b"SCHILY.xattr."):
+                    entry.xattrs[key[13:]] = value
+            entry.name = records.get(_SPARSE + b"name") or entry.name
+        if link or header[157] or records:
+            entry.link = _one(records.get(b"linkpath"), link) or _text(header[157:257])
         self._check(entry)
         self._left, self._padding = entry.size, -entry.size % BLOCK
         entry.length = entry.size
-        self._sparse(entry, header, records)
+        if records or kind == b"S":
+            self._sparse(entry, header, records)
         return entry
 
+    def _repeated(self, field: bytes, what: str) -> int:
+        """A number that most entries share."""
+        value = self._known.get(field)
+        if value is None:
+            value = _number(field, what)
+            if len(self._known) < _MAX_KNOWN:
+                self._known[field] = value
+        return value
+
     def _check(self, entry: Entry) -> None:
-        if entry.type not in (FILE, LINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO):
+        if entry.type not in _TYPES:
             raise ImageError(f"tar: entry {entry.name!r} is of unknown type {entry.type!r}")
         if entry.type == FILE and entry.name.endswith(b"/"):
             raise ImageError(f"tar: entry {entry.name!r} is a file and called a directory")
@@ -178,7 +197,11 @@ class Reader:
         block = self._take(BLOCK)
         if block == _ZEROS:
             return None
-        told = _number(block[148:156], "checksum")
+        field = block[148:156]
+        told = _number(field, "checksum")
+        # Adler's first half is one more than the sum, modulo 65,521 (RFC 1950), which 256 bytes cannot reach.
+        if block.count(0) >= 256 and (adler32(block) & 0xFFFF) - 1 == told - 256 + sum(field):
+            return block
         without = block[:148] + b" " * 8 + block[156:]
         if told != sum(without) and told != sum(byte - 256 if byte > 127 else byte for byte in without):
             raise ImageError("tar: a header has a wrong checksum")
@@ -272,10 +295,14 @@ class Reader:
         return b"".join(parts)
 
     def _skip(self) -> None:
-        for _ in self.data():
-            pass
+        if self._left:
+            for _ in self.data():
+                pass
         if self._padding:
-            self._take(self._padding)
+            if self._at + self._padding <= len(self._buffer):
+                self._at += self._padding
+            else:
+                self._take(self._padding)
             self._padding = 0
 
     def _drain(self) -> None:
@@ -293,14 +320,15 @@ def _one(pax: "bytes | None", gnu: bytes) -> bytes:
 
 
 def _text(field: bytes) -> bytes:
-    return field.partition(b"\0")[0]
+    return field[: field.find(0)] if 0 in field else field
 
 
 def _name(header: bytes) -> bytes:
     """ustar's prefix; GNU archives have other things in its place."""
     name = _text(header[:100])
-    prefix = _text(header[345:500]) if header[257:263] == b"ustar\0" else b""
-    return prefix + b"/" + name if prefix else name
+    if header[345] and header[257:263] == b"ustar\0":
+        return _text(header[345:500]) + b"/" + name
+    return name
 
 
 def _number(field: bytes, what: str) -> int:
@@ -312,6 +340,9 @@ def _number(field: bytes, what: str) -> int:
 
 
 def _signed(field: bytes) -> int:
+    digits = field[:-1]
+    if digits.isdigit() and field[-1] in b" \0" and b"8" not in digits and b"9" not in digits:
+        return int(digits, 8)
     if field[0] & 0x80:
         value = int.from_bytes(field, "big") & ((1 << (8 * len(field) - 1)) - 1)
         negative = field[0] & 0x40

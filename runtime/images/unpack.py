@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _WHITEOUT, _OPAQUE, _AUFS = b".wh.", b".wh..wh..opq", b".wh..wh."
 _KEPT_OPEN = 64
+_MAX_PART = 255
+"""NAME_MAX, limits.h."""
+_SPECIAL = stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX
 _MAX_LINKS = 40
 """Links in a path, as the kernel has it (path_resolution(7))."""
 _MAX_STEPS = 1 << 21
@@ -65,12 +68,15 @@ class Unpacked:
         self.implied = implied
 
 
-def unpack(reader: "Reader", directory: int, owner: Owner, limits: "Limits | None" = None) -> Unpacked:
+def unpack(
+    reader: "Reader", directory: int, owner: Owner, limits: "Limits | None" = None, *, unmasked: bool = False
+) -> Unpacked:
     """Write the archive's entries below the open `directory`; complete() is to follow.
 
-    Raises ImageError for what is malformed or hostile, OSError naming no path but the errno for a full disk.
+    `unmasked` says that the umask is 0 and stays it, which saves system calls.  Raises ImageError for what is malformed
+    or hostile, OSError naming no path but the errno for a full disk.
     """
-    layer = _Layer(directory, owner, limits or Limits())
+    layer = _Layer(directory, owner, limits or Limits(), unmasked and _is_plain(directory, owner))
     try:
         for entry in reader:
             layer.add(entry, reader.data())
@@ -100,7 +106,7 @@ def complete(directory: int, implied: "list[bytes]", lower: "list[str]", owner: 
 
 
 class _Layer:
-    def __init__(self, root: int, owner: Owner, limits: Limits) -> None:
+    def __init__(self, root: int, owner: Owner, limits: Limits, plain: bool) -> None:
         self.notes: list[str] = []
         self._root = root
         self._owner = owner
@@ -111,26 +117,47 @@ class _Layer:
         self._links: dict[bytes, bytes] = {}
         """Directories that were reached through links, and where they are."""
         self._stale: list[int] = []
+        self._last: tuple[bytes, bytes, int] | None = None
+        """The directory of the last entry: how it was called, where it is, and its descriptor."""
+        self._plain = plain
+        """Whether files get the mode that open(2) is told."""
         self._entries = 0
         self._steps = 0
         self._bytes = 0
 
     def add(self, entry: "Entry", data: "Iterator[memoryview]") -> None:
-        path = self._clean(entry.name)
         self._count(entry.length)
+        above, _, name = entry.name.rpartition(b"/")
+        last = self._last
+        # Most entries lie beside the one before; what has been looked at is not looked at again.
+        if last is None or above != last[0] or name.startswith(b".") or not 0 < len(name) <= _MAX_PART:
+            found = self._place(entry)
+            if found is None:
+                return
+            place, parent, name = found
+            if name.startswith(_WHITEOUT):
+                self._whiteout(parent, name)
+                return
+        else:
+            place, parent = last[1], last[2]
+        self._make(entry, _join(place, name), parent, name, data)
+
+    def _place(self, entry: "Entry") -> "tuple[bytes, int, bytes] | None":
+        """Where it belongs: the directory, a descriptor of it, and the name in it; None for the root, or AUFS's."""
+        path = self._clean(entry.name)
+        self._last = None
         self._close_stale()
         if not path:
             self._root_entry(entry)
-            return
+            return None
         above, _, name = path.rpartition(b"/")
         if b".wh." in above and self._is_aufs(above):
-            return
+            return None
         place, parent = self._parent(above)
-        path = _join(place, name)
-        if name.startswith(_WHITEOUT):
-            self._whiteout(parent, name)
-        else:
-            self._make(entry, path, parent, name, data)
+        told, _, last = entry.name.rpartition(b"/")
+        if last == name:  # Directories may be called "name/".
+            self._last = told, place, parent
+        return place, parent, name
 
     def finish(self) -> "list[bytes]":
         """Directories last: what is made in them changes their times, and their modes may forbid it.
@@ -172,7 +199,7 @@ class _Layer:
         parts = [part for part in name.split(b"/") if part not in (b"", b".")]
         if b".." in parts:
             raise ImageError(f"layer: entry {name!r} climbs with '..'")
-        if len(parts) > self._limits.depth or any(len(part) > 255 for part in parts):
+        if len(parts) > self._limits.depth or any(len(part) > _MAX_PART for part in parts):
             raise ImageError(f"layer: entry {name[:64]!r}... is too deep, or has too long a name")
         return b"/".join(parts)
 
@@ -299,6 +326,7 @@ class _Layer:
         Descriptors are closed later, so that none is another file's while somebody still holds its number.
         """
         self._links.clear()
+        self._last = None
         for known in [known for known in self._open if not path or known == path or known.startswith(path + b"/")]:
             self._stale.append(self._open.pop(known))
 
@@ -314,7 +342,7 @@ class _Layer:
         if kind == tar.DIRECTORY:
             self._make_directory(entry, path, parent, name)
         elif kind == tar.FILE:
-            self._again(parent, name, path, lambda: self._write(entry, parent, name, data))
+            self._write(entry, path, parent, name, data)
         elif kind == tar.SYMLINK:
             self._again(parent, name, path, lambda: os.symlink(entry.link, name, dir_fd=parent))
             self._link_attributes(parent, name, entry)
@@ -349,16 +377,27 @@ class _Layer:
         finally:
             os.close(fd)
 
-    def _write(self, entry: "Entry", parent: int, name: bytes, data: "Iterator[memoryview]") -> None:
-        fd = os.open(name, _NEW, 0o600, dir_fd=parent)
+    def _write(self, entry: "Entry", path: bytes, parent: int, name: bytes, data: "Iterator[memoryview]") -> None:
+        """What a file is from the start need not be said of it later."""
+        plain = self._plain and not (entry.mode & _SPECIAL or entry.xattrs or self._chowned(entry))
+        mode = entry.mode if plain else 0o600
+        try:
+            fd = os.open(name, _NEW, mode, dir_fd=parent)
+        except FileExistsError:
+            self._remove(parent, name, path)
+            fd = os.open(name, _NEW, mode, dir_fd=parent)
         try:
             if entry.segments is None:
                 for piece in data:
-                    while piece:
-                        piece = piece[os.write(fd, piece) :]
+                    written = os.write(fd, piece)
+                    while written < len(piece):
+                        written += os.write(fd, piece[written:])
             else:
                 _write_segments(fd, entry, data)
-            self._attributes(fd, entry)
+            if plain:
+                os.utime(fd, ns=(entry.mtime, entry.mtime))
+            else:
+                self._attributes(fd, entry)
         finally:
             os.close(fd)
 
@@ -425,6 +464,9 @@ class _Layer:
 
     # ---- attributes
 
+    def _chowned(self, entry: "Entry") -> bool:
+        return self._owner.chowns and bool(entry.uid or entry.gid)
+
     def _attributes(self, fd: int, entry: "Entry") -> None:
         """Owner before mode, since chown(2) clears setuid; the time last."""
         if self._owner.chowns:
@@ -470,6 +512,19 @@ class _Layer:
             os.unlink(name, dir_fd=parent)
         except IsADirectoryError:
             _remove_tree(parent, name)
+
+
+def _is_plain(root: int, owner: Owner) -> bool:
+    """Whether new files belong to 0:0, or to whom they may, and nothing but the umask changes their mode."""
+    status = os.fstat(root)
+    try:
+        os.getxattr(root, "system.posix_acl_default")
+        return False
+    except OSError as error:
+        if error.errno not in (ENODATA, ENOTSUP):
+            raise
+    ours = (status.st_uid, status.st_gid, os.geteuid(), os.getegid()) == (0, 0, 0, 0)
+    return not status.st_mode & stat.S_ISGID and (ours or not owner.chowns)
 
 
 def _copy_attributes(model: int, fd: int, owner: Owner) -> None:

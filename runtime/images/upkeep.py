@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 from ..errors import ImageError, WarrenError
 from . import manifest
-from .pull import Layered, NewLayer, layered, pull, unpack_blob
+from .pull import Layered, layered, pull, unpack_again, unpack_blob
 from .store import discard
 
 TYPE_CHECKING = False
@@ -175,8 +175,8 @@ def _difference(store: "Store", layer: Layered) -> str:
     if not store.has_layer(layer.chain):
         return "it is missing"
     with ExitStack() as cleanup:
-        fresh = NewLayer(store, store.open_blob(layer.blob.digest), layer, cleanup)
-        fresh.complete()
+        fresh = unpack_again(store, layer, cleanup)
+        fresh.complete(layer)
         return _compare(fresh.path, store.layer_path(layer.chain))
 
 

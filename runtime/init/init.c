@@ -13,6 +13,8 @@
  *     inside     steps_process.c: after the step `clone`; becomes the user's program
  *     reaper     steps_wait.c: process 1 of a container that wants one
  *     hook       steps_hook.c: becomes a hook
+ *     monitor    monitor.c: the container's parent when nobody of Warren is left
+ *     event      monitor_events.c: becomes the program that a monitor runs
  *     guest      guest.c: process 1 of a virtual machine, beside the user's program
  *     supervisor supervise.c: process 1 of the container of a virtual machine, beside the hypervisor
  */
@@ -39,8 +41,8 @@ static const struct word words[] = {WORDS(ENTRY)};
 WORDS(CHECK)
 #undef CHECK
 
-/* Big and mostly untouched; in .bss it costs only the pages that are used. */
-static struct run the_run;
+/* Big and mostly untouched; in .bss it costs only the pages that are used.  A monitor gives it back. */
+static struct run the_run __attribute__((aligned(4096)));
 
 const struct word *word_by_number(unsigned number)
 {
@@ -208,7 +210,8 @@ int main(int argc, char **argv)
         return 0;
     }
     struct run *run = &the_run;
-    run->sync = run->report = run->root = run->old_root = run->scratch = run->empty = run->proc = run->channel = -1;
+    run->sync = run->report = run->told = run->root = run->old_root = run->scratch = run->empty = run->proc = -1;
+    run->channel = -1;
     if (argc >= 3 && strcmp(argv[1], "--guest") == 0)
         be_guest(run, argv[2]);
     int fd = argc == 2 ? parse_fd(argv[1]) : -1;

@@ -73,6 +73,9 @@
     X(58, timestamps, "f")           \
     X(59, netlink, "s")              \
     X(60, memory_policy, "ib")       \
+    X(61, monitor_log, "sfsii")      \
+    X(62, monitor_events, "llis")    \
+    X(63, monitor, "fffffi")         \
     X(80, module, "s")               \
     X(81, channel, "l")              \
     X(82, interface, "ssss")         \
@@ -100,6 +103,8 @@ struct run {
     int empty;                /* the read-only tmpfs that hides directories, once it is attached */
     int proc;                 /* a private procfs for `sysctl` and `exec_label` */
     int death_signal;         /* PR_SET_PDEATHSIG, which changes of credentials clear; 0 none */
+    int told;                 /* where the monitor learns the container's pid, and that its program runs */
+    pid_t outside;            /* with a monitor: ourselves, until `clone`, since Python did not start us; 0 otherwise */
     pid_t helper;             /* the helper of `userns`, until reap_helper(); 0 none */
     int64_t preserved;        /* descriptors from 3 on that the `exec` step leaves to the user's program */
     int used_slots;           /* slots from this one on have never been used */
@@ -211,6 +216,13 @@ int set_layer_option(struct run *run, int fs, const char *option);
 int write_own(struct run *run, const char *name, const char *text);
 /* Waits for the helper of `userns`, which has been told to end. */
 void reap_helper(struct run *run);
+
+/* ---- monitor.c ---- */
+
+/* Tells the monitor of the container's process, if there is a monitor; ends if there is none any more. */
+void tell_monitor(struct run *run, pid_t child);
+/* Fails if there was a monitor and it is gone. */
+int check_monitor(struct run *run);
 
 /* ---- steps_seccomp.c ---- */
 

@@ -62,7 +62,10 @@ static bool parse_permissions(const char *text, uint32_t *permissions)
         text += strcspn(text, ";");
         text += *text == ';';
     }
-    *permissions = strtoul(text, NULL, 16);
+    const char *digits = "0123456789abcdef", *digit;
+    *permissions = 0;
+    for (const char *at = text; *at && (digit = strchr(digits, *at)); at++)
+        *permissions = *permissions << 4 | (uint32_t)(digit - digits);
     return *text;
 }
 

@@ -21,6 +21,7 @@
  * for that of a process that it does not know.  It waits for a byte of the pipe. */
 static _Noreturn void tell_and_exit(struct run *run, pid_t child, int pipe_end)
 {
+    tell_monitor(run, child);
     tell(run, MESSAGE_PID, child, "");
     bool told = write(pipe_end, "", 1) == 1;
     reap_helper(run);
@@ -28,7 +29,7 @@ static _Noreturn void tell_and_exit(struct run *run, pid_t child, int pipe_end)
 }
 
 /* Inside: our job is to build the container from within, by the steps that follow, and to become the user's program.
- * We are a child of the Python process (CLONE_PARENT), or of its sub-reaper. */
+ * We are a child of the monitor or of the Python process (CLONE_PARENT), or of its sub-reaper. */
 int do_clone(struct run *run, const struct arg *arg)
 {
     int ends[2], cgroup = arg[1].i < 0 ? -1 : slot_fd(run, arg[1].i);
@@ -47,7 +48,7 @@ int do_clone(struct run *run, const struct arg *arg)
         return fail(run, "clone3");
     if (child > 0)
         tell_and_exit(run, child, ends[1]);
-    run->helper = 0; /* It is no child of ours. */
+    run->helper = run->outside = 0; /* It is no child of ours. */
     close(ends[1]);
     if (read(ends[0], &byte, 1) != 1)
         _exit(EXIT_INIT);
@@ -93,7 +94,7 @@ int do_pdeathsig(struct run *run, const struct arg *arg)
     if (arg[0].i < 0 || arg[0].i > 64)
         return fail_as(run, EINVAL, "not a signal");
     run->death_signal = arg[0].i;
-    return keep_process_attributes(run);
+    return keep_process_attributes(run) < 0 ? -1 : check_monitor(run);
 }
 
 int do_setsid(struct run *run, const struct arg *arg)

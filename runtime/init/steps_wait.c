@@ -9,7 +9,7 @@
 
 int do_sync(struct run *run, const struct arg *arg)
 {
-    tell(run, MESSAGE_SYNC, 0, arg[0].s);
+    tell(run, MESSAGE_SYNC, run->outside, arg[0].s);
     run->state = wait_for_ok(run);
     return 0;
 }
@@ -39,13 +39,24 @@ static void close_between(int64_t first, int64_t last)
         sys_close_range(first, last, 0);
 }
 
-/* Lets go of everything but two descriptors, the standard streams and those to be preserved: a container may wait for
- * days, and must not hold the host's mounts or the pipes of whoever created it. */
-static void keep_only(struct run *run, int one, int other)
+static void sort(int *numbers, int count)
 {
-    int kept[] = {one < other ? one : other, one < other ? other : one};
+    for (int i = 1; i < count; i++)
+        for (int j = i; j > 0 && numbers[j - 1] > numbers[j]; j--) {
+            int larger = numbers[j - 1];
+            numbers[j - 1] = numbers[j];
+            numbers[j] = larger;
+        }
+}
+
+/* Lets go of everything but three descriptors (-1 is none), the standard streams and those to be preserved: a container
+ * may wait for days, and must not hold the host's mounts or the pipes of whoever created it. */
+static void keep_only(struct run *run, int one, int other, int third)
+{
+    int kept[] = {one, other, third};
     int64_t next = 3 + (run->preserved > 0 ? run->preserved : 0);
-    for (int i = 0; i < 2; i++)
+    sort(kept, 3);
+    for (int i = 0; i < 3; i++)
         if (kept[i] >= next) {
             close_between(next, kept[i] - 1);
             next = kept[i] + 1;
@@ -69,7 +80,7 @@ int do_wait_start(struct run *run, const struct arg *arg)
     run->report = arg[1].i < 0 ? -1 : slot_fd(run, arg[1].i);
     tell(run, MESSAGE_READY, 0, "");
     run->sync = -1;
-    keep_only(run, fifo, run->report);
+    keep_only(run, fifo, run->report, run->told);
     ssize_t got;
     do
         got = read(fifo, &byte, 1);

@@ -21,6 +21,9 @@ SETTLE = 3.0
 
 OWN_NAMES = re.compile(r"warren|\bwrn|\bwr[-_]")
 
+KEPT = Path("/var/lib/warren")
+"""What root's containers, volumes and networks are kept in."""
+
 USER_SLICES = re.compile(r"/user@\d+\.service/([^/]+\.slice/)*[^/]+\.slice$")
 """A user's systemd makes a slice for the first scope in it, and removes it when it likes."""
 
@@ -37,7 +40,8 @@ class Snapshot:
             "cgroup": _cgroups(),
             "network namespace": _names(Path("/run/netns")) | _names(Path("/var/run/netns")),
             "interface": _names(Path("/sys/class/net")),
-            "state": set().union(*(_names(place) for place in (*_state_directories(), *places))),
+            "state": set().union(*(_containers(place) for place in (*_state_directories(), *places))),
+            "kept": set().union(*(_containers(KEPT / kind) for kind in ("containers", "volumes", "networks"))),
             "rule": _rules(),
         }
 
@@ -83,6 +87,7 @@ class Leaks:
             return False
         mine = (self._token and self._token in name) or (self._directory and self._directory in name)
         # State directories are Warren's or the test's own by definition.
+        # What is kept tells nobody whose it is: others may work on the same machine where it is not CI's.
         return bool(STRICT or mine or kind == "state" or OWN_NAMES.search(name))
 
 
@@ -116,6 +121,11 @@ def _names(directory: Path) -> set[str]:
         return {str(directory / name) for name in os.listdir(directory)}
     except OSError:
         return set()
+
+
+def _containers(directory: Path) -> set[str]:
+    """What is there of containers and the like; Warren's own files begin with a dot, but what it is removing counts."""
+    return {name for name in _names(directory) if not re.search(r"/\.(?!gone-)[^/]*$", name)}
 
 
 def _state_directories() -> list[Path]:
@@ -157,4 +167,7 @@ def _pids_in_state(path: Path) -> set[int]:
     for file in path.glob("*.json") if path.is_dir() else ():
         with contextlib.suppress(OSError):
             found |= {int(pid) for pid in re.findall(r'"(?:pid|init_process_pid)":\s*(\d+)', file.read_text())}
+    for name in ("pid", "monitor"):
+        with contextlib.suppress(OSError, ValueError):
+            found.add(int(os.readlink(path / name).split()[0]))
     return found

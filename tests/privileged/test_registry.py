@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from runtime.errors import ImageError, NotFoundError, UnsupportedError, UsageError, WarrenError
-from runtime.images import manifest, reference, signature
+from runtime.images import manifest, reference, signature, workers
 from runtime.images.archive import load, save
 from runtime.images.configuration import Endpoint, Registries
 from runtime.images.manifest import Descriptor
@@ -82,6 +82,12 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runtime.images.registry._pause", lambda *_: None)
 
 
+@pytest.fixture(params=["here", "in workers"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Layers of all sizes are unpacked by threads, or by processes."""
+    monkeypatch.setattr("runtime.images.workers.WORTH", 0 if request.param == "in workers" else 1 << 60)
+
+
 def name(registry: "Registry | Proxy", ending: str = ":1") -> str:
     return f"{registry.host}/den/burrow{ending}"
 
@@ -101,6 +107,7 @@ def check(store: Store, image: Image) -> None:
 # ---- what works
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("tag", ["1", "zstd"])
 def test_pull(registry: Registry, store: Store, tag: str) -> None:
     image = pull(name(registry, f":{tag}"), store, registries=PLAIN)
@@ -173,6 +180,7 @@ def test_blobs_are_mounted_from_another_repository(registry: Registry, store: St
     assert not any(sent), "bytes were uploaded"
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("style", ["docker-archive", "oci-archive"])
 def test_archives_go_both_ways(registry: Registry, store: Store, directory: Path, style: str) -> None:
     image = pull(name(registry), store, registries=PLAIN)
@@ -241,6 +249,7 @@ def half(answer: Answer) -> None:
     answer.cut = len(answer.body) // 2
 
 
+@pytest.mark.usefixtures("way")
 def test_a_connection_that_breaks_is_resumed(proxy: Proxy, store: Store) -> None:
     proxy.change = once(half)
     image = pull(name(proxy), store, registries=PLAIN)
@@ -250,6 +259,7 @@ def test_a_connection_that_breaks_is_resumed(proxy: Proxy, store: Store) -> None
     assert any(headers.get("Range", "").startswith("bytes=") for headers in proxy.requests)
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.usefixtures("impatient")
 def test_an_interrupted_pull_is_resumed_by_the_next(proxy: Proxy, store: Store) -> None:
     size: list[int] = []
@@ -271,6 +281,7 @@ def test_an_interrupted_pull_is_resumed_by_the_next(proxy: Proxy, store: Store) 
     assert proxy.sent < size[0] * 3 // 4
 
 
+@pytest.mark.usefixtures("way")
 def test_a_registry_without_ranges(proxy: Proxy, store: Store) -> None:
     """200 for a Range: the blob begins again."""
     whole: dict[str, bytes] = {}
@@ -288,6 +299,7 @@ def test_a_registry_without_ranges(proxy: Proxy, store: Store) -> None:
     assert proxy.sent > sum(map(len, whole.values()))
 
 
+@pytest.mark.usefixtures("way")
 def test_a_partial_file_that_is_too_long_or_wrong(proxy: Proxy, store: Store, directory: Path) -> None:
     """The rest after a wrong beginning fits no digest: it is thrown away, and the next pull is right."""
     image = pull(name(proxy), Store(str(directory / "other")), registries=PLAIN)
@@ -315,6 +327,7 @@ def lengthen(answer: Answer) -> None:
     answer.body += b"more"
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("fault", [corrupt, shorten, lengthen])
 @pytest.mark.usefixtures("impatient")
 def test_a_blob_that_is_not_what_was_promised(proxy: Proxy, store: Store, fault: "Callable[[Answer], None]") -> None:
@@ -379,6 +392,7 @@ def test_authorization_does_not_go_to_another_host(
         assert not any("Authorization" in headers for headers in elsewhere.requests)
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.usefixtures("impatient")
 def test_the_registry_dies_in_mid_blob(directory: Path, archive: Path, store: Store) -> None:
     with Registry(directory / "mortal") as registry, Proxy(registry.host) as proxy:
@@ -401,19 +415,22 @@ def test_the_registry_dies_in_mid_blob(directory: Path, archive: Path, store: St
 
 PULL = """
 import sys
+from runtime.images import workers
 from runtime.images.configuration import Registries
 from runtime.images.pull import pull
 from runtime.images.store import Store
+workers.WORTH = int(sys.argv[3])
 print("ready", flush=True)
 pull(sys.argv[2], Store(sys.argv[1]), registries=Registries({}))
 """
 
 
 def puller(store: Store, wanted: str) -> "subprocess.Popen[str]":
-    words = [sys.executable, "-c", PULL, store.root, wanted]
+    words = [sys.executable, "-c", PULL, store.root, wanted, str(workers.WORTH)]
     return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.usefixtures("way")
 def test_a_pull_killed_anywhere_leaves_a_store_for_the_next(registry: Registry, directory: Path) -> None:
     seed = int(os.environ.get("WARREN_SEED", random.randrange(1 << 32)))
     chance = random.Random(seed)
@@ -442,6 +459,7 @@ def test_a_pull_killed_anywhere_leaves_a_store_for_the_next(registry: Registry, 
             assert os.listdir(store.root + "/blobs/sha256") == os.listdir(store.root + "/layers") == []
 
 
+@pytest.mark.usefixtures("way")
 def test_two_pulls_at_once(registry: Registry, proxy: Proxy, store: Store) -> None:
     first, second = puller(store, name(proxy)), puller(store, name(proxy))
     for process in (first, second):
@@ -498,6 +516,7 @@ def test_a_crash_of_the_machine(registry: Registry, store: Store) -> None:
     check(store, image)
 
 
+@pytest.mark.usefixtures("way")
 def test_a_full_disk(registry: Registry, directory: Path) -> None:
     small = directory / "small"
     small.mkdir()

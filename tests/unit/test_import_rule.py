@@ -22,6 +22,7 @@ LINES = [
         contrast
         options
         engine doctor
+        monitor
         config network vm
         images
         container

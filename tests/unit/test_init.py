@@ -2,7 +2,6 @@
 
 import errno
 import os
-import platform
 import random
 import shutil
 import signal
@@ -16,59 +15,9 @@ import pytest
 
 from runtime import steps
 from runtime.steps import FIFO_SLOT, FIRST_SLOT, REPORT_SLOT, SYNC_SLOT, VOCABULARY, LaunchPlan
+from tests.helpers.init import SECONDS, Launched, plan_of, run_sh, spawn
 
-SOURCES = sorted((Path(__file__).parents[2] / "runtime/init").glob("*.c"))
-FLAGS = ["-std=gnu11", "-Wall", "-Wextra", "-Werror"]
-HEADERS = ["-idirafter", "/usr/include", "-idirafter", f"/usr/include/{platform.machine()}-linux-gnu"]
 LONG = bool(os.environ.get("WARREN_LONG"))
-SECONDS = 20
-"""Nothing here takes a second; what takes this long hangs."""
-
-
-def compile_init(target: Path, *command: str) -> Path | None:
-    done = subprocess.run([*command, *FLAGS, "-o", target, *SOURCES], capture_output=True, text=True)
-    return target if done.returncode == 0 else None
-
-
-@pytest.fixture(scope="session")
-def init_binary(session_directory: Path) -> Path:
-    target = session_directory / "init"
-    if shutil.which("musl-gcc"):
-        found = compile_init(target, "musl-gcc", "-static", "-Os", *HEADERS)
-    else:
-        found = compile_init(target, "gcc", "-static", "-Os")
-    assert found, "init does not compile"
-    return found
-
-
-@pytest.fixture(scope="session")
-def checked_binary(session_directory: Path, init_binary: Path) -> Path:
-    """Built with the sanitizers where the compiler has them: an overrun ends in their report, not in luck."""
-    flags = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-    return compile_init(session_directory / "init-checked", "gcc", *flags) or init_binary
-
-
-class Launched:
-    """A running `init` and our end of its sync socket."""
-
-    def __init__(self, process: "subprocess.Popen[bytes]", sock: socket.socket) -> None:
-        self.process = process
-        self.sock = sock
-
-    def receive(self) -> tuple[int, int, int, str] | None:
-        """Kind, step, value and text of the next message; None at the end."""
-        data = self.sock.recv(steps.MAX_MESSAGE)
-        if not data:
-            return None
-        return (*steps.MESSAGE.unpack_from(data), data[steps.MESSAGE.size :].decode())
-
-    def answer(self, text: str = "", kind: int = steps.OK) -> None:
-        self.sock.send(steps.MESSAGE.pack(kind, 0, 0) + text.encode())
-
-    def finish(self) -> tuple[int, str, str]:
-        out, err = self.process.communicate(timeout=SECONDS)
-        return self.process.returncode, out.decode(), err.decode()
-
 
 Start = Callable[..., Launched]
 
@@ -92,38 +41,6 @@ def start(init_binary: Path) -> Iterator[Start]:
         launched.sock.close()
         launched.process.kill()
         launched.process.communicate()
-
-
-def spawn(binary: Path, plan: bytes, fds: tuple[int, ...] = ()) -> "subprocess.Popen[bytes]":
-    fd = memfd(plan)
-    try:
-        return subprocess.Popen(
-            [binary, str(fd)],
-            pass_fds=(fd, *fds),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={"ASAN_OPTIONS": "detect_leaks=0:exitcode=99", "UBSAN_OPTIONS": "exitcode=99"},
-        )
-    finally:
-        os.close(fd)
-
-
-def memfd(data: bytes) -> int:
-    fd = os.memfd_create("plan")
-    os.write(fd, data)
-    return fd
-
-
-def plan_of(*lines: tuple[object, ...]) -> LaunchPlan:
-    plan = LaunchPlan()
-    for op, *args in lines:
-        plan.add(str(op), *args)  # type: ignore[arg-type]
-    return plan
-
-
-def run_sh(script: str, env: tuple[str, ...] = ("PATH=/usr/bin:/bin",)) -> tuple[object, ...]:
-    return ("exec", ["/bin/sh", "-c", script], list(env), 0)
 
 
 # ---- vocabulary ----------------------------------------------------------------------------------------------------
