@@ -10,6 +10,7 @@ from .. import __version__
 MODULES = {
     "containers": "create inspect kill pause rename restart rm run start stop unpause wait",
     "images": "commit diff history image images import load login logout pull push rmi save search tag untag",
+    "contrast": "contrast vm",
     "system": "doctor system",
 }
 HOMES = {name: module for module, names in MODULES.items() for name in names.split()}
