@@ -155,7 +155,12 @@ def findings(results: "list[Result]") -> "list[str]":
 
 
 def _ratio(value: float, base: float) -> str:
-    return f" ({_format(value / base)} times)" if base > 0 else ""
+    """Beside the container's, in words."""
+    if base <= 0 or value <= 0:
+        return ""
+    if value >= base:
+        return f" ({_format(value / base)} times as much)"
+    return f" ({_format(base / value)} times less)"
 
 
 def _format(value: float) -> str:
@@ -204,7 +209,7 @@ def _isolation_claim(base: "Result | None", machines: "list[Result]") -> "Json":
     own = [result for result in looked if not result.isolation["kernel_shared"]]
     shown = bool(base.isolation["kernel_shared"]) and len(own) == len(looked)
     answered = base.isolation.get("calls_answered")
-    why = f"the container's {answered} system calls that answer are the host's kernel; "
+    why = f"{answered} system calls of the host's kernel answer the container; "
     why += f"of {len(looked)} virtual machines {len(own)} have a kernel of their own"
     return {"claim": text, "shown": shown, "why": why}
 

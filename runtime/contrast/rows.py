@@ -42,10 +42,10 @@ def all_rows() -> "list[Row]":
         Row(PROCESS, "process", "no isolation: an ordinary process of this host, for comparison"),
         Row(CONTAINER, "container", "container: the host's kernel, shared; isolation by namespaces and cgroups"),
         Row(UML, "user-mode Linux", "paravirtualization: a kernel as an ordinary program of its host"),
-        Row(MICROVM, "microvm, KVM", "paravirtualization (virtio) on a hardware-assisted hypervisor", "kvm"),
-        Row(MICROVM, "microvm, TCG", "paravirtualization (virtio) on a software hypervisor", "tcg"),
-        Row(PC, "PC, KVM", "full virtualization (IDE, e1000, VGA, firmware) on a hardware-assisted hypervisor", "kvm"),
-        Row(PC, "PC, TCG", "full virtualization (IDE, e1000, VGA, firmware) on a software hypervisor", "tcg"),
+        Row(MICROVM, "microvm (KVM)", "paravirtualization (virtio) on a hardware-assisted hypervisor", "kvm"),
+        Row(MICROVM, "microvm (TCG)", "paravirtualization (virtio) on a software hypervisor", "tcg"),
+        Row(PC, "PC (KVM)", "full virtualization (IDE, e1000, VGA, firmware) on a hardware-assisted hypervisor", "kvm"),
+        Row(PC, "PC (TCG)", "full virtualization (IDE, e1000, VGA, firmware) on a software hypervisor", "tcg"),
     ]
 
 
@@ -58,4 +58,4 @@ def find_machines(rows: "list[Row]", kernel: str, boot_seconds: float) -> None:
         try:
             row.machine = vm.choose(row.kind, kernel=given, accel=row.accel or "auto", boot_seconds=boot_seconds)
         except WarrenError as error:
-            row.reason = str(error)
+            row.reason = error.message
