@@ -1,39 +1,33 @@
 """`warren`: the entry of the command line for people.  The commands are in runtime/commands; errors are told here."""
 
-import os
+import posix
 import sys
-from typing import NoReturn
 
 from runtime.errors import WarrenError
 from runtime.host import warning_for_root
 from runtime.syscalls import take_interrupt
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
 
-def main() -> NoReturn:
+
+def main() -> "NoReturn":
     """Entry point of the launcher: one line for every error, and docker's exit codes."""
     if sys.argv[1:2] == ["_event"]:
         _answer_monitor(sys.argv[2:])
-    import click
-
     try:
         take_interrupt()
         _warn_of_writable_code()
-        from runtime.commands.table import commands
-
-        commands.main(sys.argv[1:] or ["--help"], prog_name="warren", standalone_mode=False)
+        code = _execute(sys.argv[1:])
         sys.stdout.flush()
-        code = 0
     except WarrenError as error:
         code = _fail(str(error), error.exit_code)
-    except click.exceptions.Exit as error:
-        code = error.exit_code
-    except click.ClickException as error:
-        code = _fail(error.format_message().replace("\n", " ").rstrip("."), 125)
-    except (KeyboardInterrupt, click.Abort):
+    except KeyboardInterrupt:
         code = 130
     except BrokenPipeError:
         # Nobody reads on; the interpreter would complain when it flushes at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        posix.dup2(posix.open("/dev/null", posix.O_WRONLY), 1)
         code = 1
     except OSError as error:
         code = _fail(f"{f'{error.filename}: ' if error.filename else ''}{error.strerror or error}", 125)
@@ -42,7 +36,38 @@ def main() -> NoReturn:
     _end(code)
 
 
-def _answer_monitor(words: list[str]) -> NoReturn:
+def _execute(words: "list[str]") -> int:
+    """The exit code; by click, unless the words are plain enough for the commands that are typed most."""
+    from runtime.commands import QUICK
+
+    if words and words[0] in QUICK:
+        if words[0] == "ps":
+            from runtime.commands.ps import answer
+        else:
+            from runtime.commands.quick import answer
+        code = answer(words)
+        if code is not None:
+            return code
+    return _execute_with_click(words)
+
+
+def _execute_with_click(words: "list[str]") -> int:
+    import click
+
+    from runtime.commands.table import commands
+
+    try:
+        code = commands.main(words or ["--help"], prog_name="warren", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except (SystemExit, click.exceptions.Exit) as error:
+        return int((error.code if isinstance(error, SystemExit) else error.exit_code) or 0)
+    except click.ClickException as error:
+        return _fail(error.format_message().replace("\n", " ").rstrip("."), 125)
+    except click.Abort:
+        return 130
+
+
+def _answer_monitor(words: "list[str]") -> "NoReturn":
     """What a monitor runs; nobody reads its errors, so they go to the events."""
     from runtime.engine.event import handle
 
@@ -50,14 +75,14 @@ def _answer_monitor(words: list[str]) -> NoReturn:
     _end(0)
 
 
-def _end(code: int) -> NoReturn:
+def _end(code: int) -> "NoReturn":
     """By _exit: to take click and all that it has loaded apart costs some milliseconds, and nobody needs it."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except OSError:
             code = code or 1
-    os._exit(code)
+    posix._exit(code)
 
 
 def _fail(message: str, code: int) -> int:
@@ -67,7 +92,7 @@ def _fail(message: str, code: int) -> int:
 
 
 def _warn_of_writable_code() -> None:
-    if warning := warning_for_root(os.path.dirname(os.path.abspath(__file__))):
+    if warning := warning_for_root(__file__.rpartition("/")[0]):
         _tell(f"warren: warning: {warning}")
 
 

@@ -184,7 +184,7 @@ class Container:
             cgroup.check_empty()
             ours = cgroup
             cgroup.made = cgroup.missing_parents()
-            self._dir.write_record(self._head(spec, cgroup, options), bundle.raw)
+            self._dir.write_record(self._head(spec, cgroup, options), bundle.raw, sync=not options.monitor)
             if group := self._resctrl(spec.config):
                 group.create()
             if not cgroup.unit:
@@ -258,7 +258,7 @@ class Container:
         now = {**options.enforced, **cgroup.enforced(spec.config, Host.probe())}
         if now != options.enforced:
             options.enforced.update(now)
-            self._dir.write_record(self._head(spec, cgroup, options), raw)
+            self._dir.write_record(self._head(spec, cgroup, options), raw, sync=not options.monitor)
 
     def _descriptors(self, console: int, detached: bool) -> "dict[int, int]":
         from .steps import CONSOLE_SLOT, FIFO_SLOT, REPORT_SLOT
@@ -406,7 +406,7 @@ class Container:
     def is_frozen(self) -> bool:
         """Whether it is paused; asks the cgroup of its process, which is quicker than to read its record."""
         pid = self._dir.process()
-        return bool(pid) and cgroups.of_process(pid, Host.probe()).frozen()
+        return bool(pid) and cgroups.is_frozen(pid, Host.probe())
 
     def _record(self) -> "Json":
         record = self._dir.read_record()
@@ -766,7 +766,8 @@ class Container:
     def exec(self, process: "Json", options: "Options") -> int:
         """Run another process in the container; returns its pid, a child of this process (of the host's view).
 
-        `process` is a valid process object of the spec.  Raises StateError unless created or running.
+        With `options.monitor` it is the monitor's child.  `process` is a valid process object of the spec.  Raises
+        StateError unless created or running.
         """
         from .launch import Callers, launch
         from .steps import CONSOLE_SLOT, PIDFD_SLOT
@@ -785,9 +786,14 @@ class Container:
             child = launch(plan, fds, options, self._exec_events(record, filter))
             try:
                 callers.announce(child)
+                if options.monitor:
+                    options.monitor.let_go()
             except BaseException:
-                _send(child, 9)
-                wait(child)
+                if options.monitor:
+                    options.monitor.call_off()
+                else:
+                    _send(child, 9)
+                    wait(child)
                 raise
             return child
         finally:
@@ -860,12 +866,21 @@ def list_containers(root: str) -> "list[Json]":
     return found
 
 
-def sweep(root: str) -> None:
-    """Remove what killed Warren processes left: containers that were to live with a process that is gone."""
+def sweep(root: str) -> "list[str]":
+    """Remove what killed Warren processes left: containers that were to live with a process that is gone.
+
+    Returns the ids of the others that have no monitor (any more).
+    """
+    left = []
     for container_id in container_ids(root):
+        if StateDir(root, container_id).monitor():
+            continue
         container = Container(container_id, root)
         if container.abandoned():
             container.delete(force=True)
+        else:
+            left.append(container_id)
+    return left
 
 
 def _filter(config: "Json", *, cached: bool = True) -> "Program | None":

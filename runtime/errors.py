@@ -2,6 +2,7 @@
 
     WarrenError                      exit code 125 unless its class says otherwise
     +-- UsageError                   the caller's words are off
+    |   +-- NoTerminalError          standard input is to be a terminal and is none; 1, as with docker
     +-- SpecError                    config.json (or a process.json) is malformed or contradicts itself
     +-- UnsupportedError             well-formed, but this host or this version cannot do it; never ignored
     +-- PlanError                    the plan cannot be expressed
@@ -57,6 +58,10 @@ class UsageError(WarrenError):
     pass
 
 
+class NoTerminalError(UsageError):
+    exit_code = 1
+
+
 class SpecError(WarrenError):
     pass
 
@@ -84,6 +89,8 @@ class LaunchError(WarrenError):
         self.number = number
         self.step = step
         self.errno = errno
+        self.source = ""
+        """The path on the host of the mount that the step is about, where it is about one."""
         self.detail = detail
 
 

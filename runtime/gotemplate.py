@@ -186,6 +186,8 @@ def _command(words: "list[str]", piped: bool) -> "Callable[[Any, Any], Any]":
     """A function with its arguments, or one term; behind a | the value before is the last argument."""
     name, *rest = words
     function = _FUNCTIONS.get(name)
+    if function is None and rest and not piped and name.startswith("."):
+        return _method(name, [_term(word) for word in rest])
     if function is None:
         if rest or piped:
             raise UsageError(f"--format: unknown function {name!r}", hint=f"one of {', '.join(sorted(_FUNCTIONS))}")
@@ -199,6 +201,18 @@ def _command(words: "list[str]", piped: bool) -> "Callable[[Any, Any], Any]":
             return function(*arguments)
         except (TypeError, ValueError, AttributeError, KeyError, IndexError) as error:
             raise UsageError(f"--format: {name}: not with these arguments") from error
+
+    return call
+
+
+def _method(name: str, terms: "list[Term]") -> "Callable[[Any, Any], Any]":
+    """{{.Label "x"}}: the object that is rendered has it in its attribute `methods`."""
+
+    def call(dot: "Any", _value: "Any") -> "Any":
+        method = getattr(dot, "methods", {}).get(name[1:])
+        if method is None:
+            raise UsageError(f"--format: no method {name!r}")
+        return method(*[term(dot) for term in terms])
 
     return call
 

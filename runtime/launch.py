@@ -331,7 +331,15 @@ def failure(plan: LaunchPlan, number: int, errno: int, detail: str) -> LaunchErr
             return CommandNotExecutableError(number, step, errno, str(program), detail)
     if step is not None and step.op == "chdir" and errno == ENOENT:
         return WorkingDirectoryError(number, step, errno, str(step.args[0]))
-    return LaunchError(number, step, errno, detail, hint=_hint(step.op if step else "", errno))
+    error = LaunchError(number, step, errno, detail, hint=_hint(step.op if step else "", errno))
+    error.source = _source(plan, step)
+    return error
+
+
+def _source(plan: LaunchPlan, step: "Step | None") -> str:
+    """The path of the mount in the slot that a step is about; "" for other steps."""
+    slot = step.fields().get("slot") if step else None
+    return next((str(one.args[1]) for one in plan.steps if one.op == "open_tree" and one.args[0] == slot), "")
 
 
 def _hint(op: str, errno: int) -> str:

@@ -300,7 +300,7 @@ class Attached(Foreground):
     """Our streams and terminal, connected to a container over its monitor.
 
     `send` passes a signal on; None: the signals that would end us detach us instead (--sig-proxy=false).  An `owner`
-    takes the container with it when its terminal or its output is closed; others detach.
+    takes the container with it when its terminal or its output is closed; others detach.  Only `outputs` are shown.
     """
 
     def __init__(
@@ -312,9 +312,11 @@ class Attached(Foreground):
         send: "Callable[[int], object] | None" = None,
         detach_keys: bytes = b"\x10\x11",
         owner: bool = False,
+        outputs: "tuple[int, ...]" = (1, 2),
     ) -> None:
         super().__init__()
         self.detached = False
+        self._outputs = outputs
         self._client = client
         self._tty = terminal
         self._send = send
@@ -447,7 +449,7 @@ class Attached(Foreground):
             if message[0] in ("x", ""):
                 return message
             fd = 2 if message[0] == "E" else 1
-            if not self._kill_at:
+            if not self._kill_at and fd in self._outputs:
                 self._rest[fd] = message[1]
                 self._write_rest(fd)
         return None

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    from .engine.processes import Request
+
 FLAG, TEXT, NUMBER, SECONDS, MANY = "flag", "text", "number", "seconds", "many"
 
 
@@ -108,7 +110,7 @@ def to_config(words: "Sequence[str]", values: "dict[str, Any]") -> ContainerConf
     """The configuration that options and words describe; UsageError."""
     values = dict(values)
     env_files, label_files = values.pop("env_file"), values.pop("label_file")
-    values["env"] = [*(entry for path in env_files for entry in _env_file(path)), *_env(values["env"])]
+    values["env"] = _environment(env_files, values["env"])
     values["labels"] = [*(line for path in label_files for line in _lines(path, "--label-file")), *values.pop("label")]
     for name in ("volume", "mount", "ulimit", "device", "annotation", "log_opt"):
         values[name + "s"] = values.pop(name)
@@ -116,6 +118,25 @@ def to_config(words: "Sequence[str]", values: "dict[str, Any]") -> ContainerConf
     image, command = _command(list(words), values["rootfs"])
     known = {key: value for key, value in values.items() if key in ContainerConfig.__slots__}
     return ContainerConfig(command, image=image, id="", **known)
+
+
+def to_request(words: "Sequence[str]", values: "dict[str, Any]") -> "tuple[str, Request]":
+    """The container and the process in it that the options and words of `exec` describe; UsageError."""
+    from .engine.processes import Request
+
+    if not words:
+        raise UsageError("no container is given", hint="warren exec CONTAINER COMMAND...")
+    name, argv = words[0], list(words[1:])
+    argv = argv[1:] if argv[:1] == ["--"] else argv
+    if not argv:
+        raise UsageError("no command is given", hint="warren exec CONTAINER COMMAND...")
+    known = {key: values[key] for key in Request.__slots__ if key in values and key != "env"}
+    return name, Request(argv, env=_environment(values["env_file"], values["env"]), **known)
+
+
+def _environment(files: "Sequence[str]", entries: "Sequence[str]") -> "list[str]":
+    """NAME=VALUE of --env-file and, on top, --env."""
+    return [*(entry for path in files for entry in _env_file(path)), *_env(entries)]
 
 
 def _command(words: "list[str]", rootfs: str) -> "tuple[str, list[str]]":
@@ -278,3 +299,32 @@ EXEC = _grouped("General", [
     flag("--privileged", "All capabilities that the container can have."),
     text("--detach-keys", "KEYS", "What leaves the process alone (ctrl-p,ctrl-q)."),
 ])  # fmt: skip
+START = _grouped("General", [
+    flag("-a --attach", "Show its output, pass signals on, end with its exit code."),
+    flag("-i --interactive", "Give it this command's standard input."),
+    text("--detach-keys", "KEYS", "What leaves the container alone (ctrl-p,ctrl-q)."),
+])  # fmt: skip
+RESTART = _grouped("General", [
+    number("-t --time --timeout", "SECONDS", "Until it is killed (10); -1 for never."),
+])  # fmt: skip
+STOP = [*RESTART, *_grouped("General", [
+    text("-s --signal", "SIGNAL", "Instead of the container's stop signal."),
+])]  # fmt: skip
+KILL = _grouped("General", [
+    text("-s --signal", "SIGNAL", "By name or number (KILL).", "KILL"),
+])  # fmt: skip
+RM = _grouped("General", [
+    flag("-f --force", "Also those that run; they are killed."),
+    flag("-v --volumes", "With their anonymous volumes."),
+])  # fmt: skip
+PS = [
+    flag("-a --all", "Also those that do not run."),
+    many("-f --filter", "KEY=VALUE", "Of id, name, label, status, exited, ancestor, before, since, volume, network, "
+         "health, publish, expose."),
+    text("--format", "TEMPLATE", "json, table, or a Go template."),
+    number("-n --last", "NUMBER", "The last so many that were made.", -1),
+    flag("-l --latest", "The last one that was made."),
+    flag("--no-trunc", "Print whole ids and commands."),
+    flag("-q --quiet", "Print ids only."),
+    flag("-s --size", "Print what they take on disk."),
+]  # fmt: skip

@@ -89,6 +89,7 @@ def create_plan(spec: "Spec", host: "Host", cgroup: "Cgroup", wiring: Wiring) ->
 
     # The monitor is forked while nothing of the container is there: it stays out of its cgroup and namespaces.
     plan.lead(wiring.monitor)
+    _give_streams(plan, spec, host, process, wiring)
 
     # Outside: everything that needs the host's paths and privileges.
     if cgroup.unit:
@@ -150,6 +151,8 @@ def exec_plan(spec: "Spec", host: "Host", cgroup: "Cgroup", process: "Json", typ
     at once through a pidfd of the container's init (setns(2)), so that no pid can be mistaken.
     """
     plan = LaunchPlan()
+    plan.lead(wiring.monitor)
+    _give_streams(plan, spec, host, process, wiring)
     if cgroup.unit and not (host.privileged and host.initial_userns):
         plan.add("sync", "cgroup")
     _adjust_oom_score(plan, process)
@@ -172,6 +175,18 @@ def exec_plan(spec: "Spec", host: "Host", cgroup: "Cgroup", process: "Json", typ
     _become_user(plan, spec, host, process, wiring, MUST_EXIST)
     _execute(plan, process, wiring)
     return plan
+
+
+def _give_streams(plan: LaunchPlan, spec: "Spec", host: "Host", process: "Json", wiring: Wiring) -> None:
+    """Make the monitor's pipes the user's own: who opens /dev/stderr needs that, and inside nobody could give them.
+
+    An inode whose owner the user namespace does not map is out of its root's reach (user_namespaces(7)).
+    """
+    mappings = (spec.config.get("linux") or {}).get("uidMappings")
+    if wiring.monitor and mappings and host.privileged and not process.get("terminal"):
+        owner = user.host_id(mappings, _ids(process)[0])
+        if owner >= 0:
+            plan.add("own_stdio", owner, 0)
 
 
 def _adjust_oom_score(plan: LaunchPlan, process: "Json") -> None:

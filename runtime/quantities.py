@@ -1,4 +1,9 @@
-"""What people and engines write: sizes (64m), durations (1m30s), signals (TERM).  Numbers are ASCII digits only."""
+"""What people and engines write: sizes (64m), durations (1m30s), signals (TERM), times; and how they are told of them.
+
+Numbers are ASCII digits only.
+"""
+
+import time
 
 from .errors import UsageError
 
@@ -63,3 +68,122 @@ def signal_number(text: str) -> int:
     if not number or sign:
         raise UsageError(f"unknown signal {text!r}")
     return number
+
+
+# ---- times
+
+
+def timestamp(nanoseconds: int) -> str:
+    """RFC 3339 with nanoseconds, UTC, as docker writes it; its zero for 0."""
+    if not nanoseconds:
+        return "0001-01-01T00:00:00Z"
+    seconds, rest = divmod(nanoseconds, 1_000_000_000)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{rest:09}Z"
+
+
+def parse_timestamp(text: str) -> int:
+    """Nanoseconds since 1970 of RFC 3339; local time without a zone, and the day's beginning without a time (docker).
+
+    ValueError for anything else.
+    """
+    day, separator, rest = text.replace("t", "T").partition("T")
+    clock, zone = _split_zone(rest)
+    clock, _, fraction = clock.partition(".")
+    parts = [*day.split("-"), *(clock.split(":") if clock else [])]
+    if not (3 <= len(parts) <= 6) or (separator and not clock) or (fraction and not is_number(fraction)):
+        raise ValueError(text)
+    if not all(is_number(part) and len(part) <= 4 for part in parts):
+        raise ValueError(text)
+    year, month, date, hour, minute, second = [*map(int, parts), 0, 0, 0][:6]
+    if not (1 <= month <= 12 and 1 <= date <= 31 and hour < 24 and minute < 60 and second < 61):
+        raise ValueError(text)
+    seconds = _days(year, month, date) * 86400 + hour * 3600 + minute * 60 + second
+    if zone is None:
+        seconds = int(time.mktime((year, month, date, hour, minute, second, 0, 0, -1)))
+    return (seconds - (zone or 0)) * 1_000_000_000 + int((fraction + "0" * 9)[:9])
+
+
+def _split_zone(text: str) -> "tuple[str, int | None]":
+    """The clock, and what it is ahead of UTC in seconds; None without a zone."""
+    if text[-1:] in ("Z", "z"):
+        return text[:-1], 0
+    for sign in "+-":
+        clock, found, offset = text.partition(sign)
+        if found:
+            hours, _, minutes = offset.partition(":")
+            if not is_number(hours) or not is_number(minutes or "0"):
+                raise ValueError(text)
+            return clock, (int(hours) * 3600 + int(minutes or 0) * 60) * (1 if sign == "+" else -1)
+    return text, None
+
+
+def _days(year: int, month: int, day: int) -> int:
+    """Days since 1970 in the Gregorian calendar; years begin in March, so that the leap day comes last."""
+    year -= month <= 2
+    of_year = (153 * ((month + 9) % 12) + 2) // 5 + day - 1
+    return year * 365 + year // 4 - year // 100 + year // 400 + of_year - 719468
+
+
+def moment(text: str, option: str) -> int:
+    """Nanoseconds since 1970 of docker's --since and --until: seconds since 1970, RFC 3339, or how long ago (10m)."""
+    whole, _, fraction = text.partition(".")
+    if is_number(whole) and len(whole) < 12 and is_number(fraction or "0"):
+        return int(whole) * 1_000_000_000 + int((fraction + "0" * 9)[:9])
+    try:
+        return parse_timestamp(text)
+    except (ValueError, OverflowError):
+        pass
+    try:
+        return time.time_ns() - int(duration(text.removeprefix("-"), option) * 1e9)
+    except UsageError:
+        hint = "seconds since 1970, a time such as 2026-01-31T12:00:00Z, or how long ago, such as 10m"
+        raise UsageError(f"{option} {text!r} is no time", hint=hint) from None
+
+
+# ---- as docker words them for people
+
+
+def format_size(size: float) -> str:
+    """docker's: powers of 1000, three digits."""
+    return _scaled(size, 1000, ("B", "kB", "MB", "GB", "TB"), 3)
+
+
+def format_binary_size(size: float) -> str:
+    """docker's of memory: powers of 1024, four digits."""
+    return _scaled(size, 1024, ("B", "KiB", "MiB", "GiB", "TiB", "PiB"), 4)
+
+
+def _scaled(value: float, base: int, units: "tuple[str, ...]", digits: int) -> str:
+    value, number = float(value), 0
+    while value >= base and number < len(units) - 1:
+        value /= base
+        number += 1
+    text = f"{value:.{digits}g}"
+    return f"{int(value) if 'e' in text else text}{units[number]}"
+
+
+_UNITS = (("year", 365 * 24), ("month", 30 * 24), ("week", 7 * 24), ("day", 24))
+"""Hours; one is used from two of it on."""
+
+
+def format_span(seconds: float) -> str:
+    """docker's rough words for how long something has lasted: "Less than a second", "About a minute", "3 hours"."""
+    if seconds < 1:
+        return "Less than a second"
+    if seconds < 60:
+        return "1 second" if int(seconds) == 1 else f"{int(seconds)} seconds"
+    if seconds < 3600:
+        return "About a minute" if seconds < 120 else f"{int(seconds // 60)} minutes"
+    hours = int(seconds / 3600 + 0.5)
+    if hours < 48:
+        return "About an hour" if hours == 1 else f"{hours} hours"
+    return next(f"{hours // length} {name}s" for name, length in _UNITS if hours >= 2 * length)
+
+
+def format_age(text: str) -> str:
+    """How long ago an RFC 3339 time was; "N/A" for none."""
+    try:
+        then = parse_timestamp(text)
+    except (ValueError, OverflowError):
+        return "N/A"
+    return format_span(max(0, time.time_ns() - then) / 1e9) + " ago"

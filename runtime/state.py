@@ -21,13 +21,12 @@ from .jsontext import dump_json, parse_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     Json = dict[str, object]
 
 _ID = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 MAX_ID = 1024
 _STAGED = "/state.json.tmp"
+_boot_id = ""
 _DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC | posix.O_NOFOLLOW
 
 
@@ -123,12 +122,15 @@ class StateDir:
 
     # ---- the record
 
-    def write_record(self, head: "Json", config: bytes) -> None:
-        """Write the intent record: `head` and, verbatim, the bytes of config.json (fsync, rename)."""
-        self.stage_record(head, config)
+    def write_record(self, head: "Json", config: bytes, *, sync: bool = True) -> None:
+        """Write the intent record: `head` and, verbatim, the bytes of config.json (fsync, rename).
+
+        Without `sync` a crash of the machine may lose it; but what it tells of does not survive that either.
+        """
+        self.stage_record(head, config, sync=sync)
         self.commit_record()
 
-    def stage_record(self, head: "Json", config: bytes) -> None:
+    def stage_record(self, head: "Json", config: bytes, *, sync: bool = True) -> None:
         """Write it where nobody looks until commit_record(): everything that may fail."""
         data = dump_json(head)[:-1].encode("utf-8", "surrogateescape") + b',"config":' + config + b"}"
         fd = posix.open(self.path + _STAGED, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC, 0o600)
@@ -136,7 +138,8 @@ class StateDir:
             view = memoryview(data)
             while view:
                 view = view[posix.write(fd, view) :]
-            posix.fsync(fd)
+            if sync:
+                posix.fsync(fd)
         finally:
             posix.close(fd)
 
@@ -247,16 +250,15 @@ def unlock(fd: int) -> None:
     posix.close(fd)
 
 
-def container_ids(root: str) -> "Iterator[str]":
+def container_ids(root: str) -> "list[str]":
     try:
-        names = posix.listdir(root)
+        with posix.scandir(root) as entries:
+            found = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
     except OSError as error:
         if error.errno == ENOENT:
-            return
+            return []
         raise
-    for name in sorted(names):
-        if name[0] != "." and _ID.issuperset(name) and StateDir(root, name).exists():
-            yield name
+    return sorted(name for name in found if name[0] != "." and _ID.issuperset(name))
 
 
 def start_time(pid: int, *, ended: bool = False) -> str:
@@ -287,7 +289,10 @@ def living(identity: str) -> int:
 
 
 def boot_id() -> str:
-    return read_file("/proc/sys/kernel/random/boot_id").decode().strip()
+    """Read once: the kernel takes 0.1 ms to tell."""
+    global _boot_id
+    _boot_id = _boot_id or read_file("/proc/sys/kernel/random/boot_id").decode().strip()
+    return _boot_id
 
 
 def poll_end(fd: int, timeout: "float | None") -> bool:
@@ -301,7 +306,8 @@ def read_file(path: str) -> bytes:
     fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NOFOLLOW | posix.O_NONBLOCK)
     try:
         parts = []
-        while part := posix.read(fd, 1 << 20):
+        # Small enough for malloc(3) not to ask the kernel for it each time.
+        while part := posix.read(fd, 1 << 16):
             parts.append(part)
         return b"".join(parts)
     finally:

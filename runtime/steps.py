@@ -209,6 +209,8 @@ VOCABULARY = {
         "hold directory listener owner console flags",
         "leave a monitor behind{console:console_of}{flags:input}{directory:exit}{listener:attach}",
     ),
+    "fill": Op(64, "fs", "slot path", "copy what {path} holds into #{slot} if that is empty"),
+    "own": Op(65, "fii", "slot uid gid", "give #{slot} and all in it to {uid}:{gid}"),
     # In a virtual machine, whose process 1 `init` is.
     "module": Op(80, "s", "path", "load module {path}"),
     "channel": Op(81, "l", "devices", "go on with what the supervisor sends over {devices:command}"),

@@ -109,3 +109,22 @@ def syncfs(fd: int) -> None:
     if libc.syncfs(ctypes.c_int(fd)):
         number = ctypes.get_errno()
         raise OSError(number, posix.strerror(number))
+
+
+_IN_MODIFY, _IN_MOVED_TO, _IN_CREATE, _IN_MOVE_SELF = 0x2, 0x80, 0x100, 0x800
+_IN_NONBLOCK, _IN_CLOEXEC = 0o4000, 0o2000000
+
+
+def watch_directory(path: str) -> int:
+    """inotify(7): a descriptor that becomes readable when a file in it is written, made or renamed, or it is moved."""
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    fd = libc.inotify_init1(_IN_NONBLOCK | _IN_CLOEXEC)
+    wanted = _IN_MODIFY | _IN_MOVED_TO | _IN_CREATE | _IN_MOVE_SELF
+    if fd < 0 or libc.inotify_add_watch(fd, path.encode("utf-8", "surrogateescape"), wanted) < 0:
+        errno = ctypes.get_errno()
+        if fd >= 0:
+            posix.close(fd)
+        raise OSError(errno, "inotify: " + posix.strerror(errno))
+    return int(fd)

@@ -7,12 +7,11 @@ import click
 
 from ..engine import images as engine
 from ..errors import UsageError
+from ..quantities import format_age, format_size
 from .printing import (
     FORMAT,
     combine,
     confirm,
-    format_age,
-    format_size,
     many,
     print_objects,
     print_rows,
@@ -50,12 +49,13 @@ def pull(name: str, platform: str, quiet: bool, verify_key: str) -> None:
     click.echo(image.id)
 
 
-def fetch_image(name: str, store: Any) -> Any:
+def fetch_image(name: str, store: Any, *, platform: str, quiet: bool) -> Any:
     """What `run` pulls with."""
+    from ..images.manifest import parse_platform
     from ..images.pull import pull
 
-    with show_progress(quiet=False) as progress:
-        return pull(name, store, progress=progress)
+    with show_progress(quiet) as progress:
+        return pull(name, store, platform=parse_platform(platform) if platform else None, progress=progress)
 
 
 @click.command()

@@ -3,14 +3,13 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from functools import partial
-from itertools import zip_longest
 from typing import Any
 
 import click
 
 from ..jsontext import dump_json
+from .tables import table_lines
 
 FORMAT = click.option("-f", "--format", "template", default="", metavar="TEMPLATE", help="json, or a Go template.")
 
@@ -46,47 +45,11 @@ def print_each(values: list[Any], template: str) -> None:
 
 def print_rows(rows: list[dict[str, Any]], template: str, columns: dict[str, str]) -> None:
     """A table with these columns (key: heading), a list for json, or a template for each row, after "table" headed."""
-    from ..gotemplate import compile_template
-
     if template == "json":
         click.echo(dump_json(rows, 2))
         return
-    if template and not template.startswith("table"):
-        print_each(rows, template)
-        return
-    chosen = template.removeprefix("table").strip() or "\t".join(f"{{{{.{key}}}}}" for key in columns)
-    render = compile_template(chosen)
-    headings = {key: columns.get(key, key.upper()) for key in (*columns, *(rows[0] if rows else ()))}
-    lines = [render(row).split("\t") for row in (headings, *rows)]
-    widths = [max(map(len, column)) for column in zip_longest(*lines, fillvalue="")]
-    for line in lines:
-        click.echo("   ".join(text.ljust(width) for text, width in zip(line, widths, strict=False)).rstrip())
-
-
-def format_size(size: int) -> str:
-    """docker's: powers of 1000, three digits."""
-    value, units = float(size), ["B", "kB", "MB", "GB", "TB"]
-    while value >= 1000 and len(units) > 1:
-        value /= 1000
-        units.pop(0)
-    return f"{value:.3g}{units[0]}"
-
-
-_UNITS = {"year": 31536000, "month": 2592000, "week": 604800, "day": 86400, "hour": 3600, "minute": 60}
-"""Seconds."""
-
-
-def format_age(time: str) -> str:
-    """How long ago an RFC 3339 time was, in one unit; "N/A" for none."""
-    try:
-        then = datetime.fromisoformat(time[:19] + "+00:00")
-    except ValueError:
-        return "N/A"
-    seconds = max(0, (datetime.now(UTC) - then).total_seconds())
-    for name, length in _UNITS.items():
-        if seconds >= 2 * length:
-            return f"{int(seconds // length)} {name}s ago"
-    return f"{int(seconds)} seconds ago"
+    for line in table_lines(rows, template, columns):
+        click.echo(line)
 
 
 @contextmanager

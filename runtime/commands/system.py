@@ -9,8 +9,9 @@ from ..engine.images import image_usage
 from ..engine.lifecycle import sweep
 from ..host import Host
 from ..jsontext import dump_json
+from ..quantities import format_size
 from .images import prune_images_of
-from .printing import FORMAT, confirm, format_size, print_rows, warn
+from .printing import FORMAT, confirm, print_rows, warn
 
 
 @click.command()

@@ -8,13 +8,17 @@ import click
 from .. import __version__
 
 MODULES = {
-    "containers": "create inspect kill pause rename restart rm run start stop unpause wait",
+    "containers": "create kill pause rename restart rm run start stop unpause wait",
     "images": "commit diff history image images import load login logout pull push rmi save search tag untag",
+    "processes": "attach exec logs",
+    "inspecting": "inspect",
+    "listing": "ps",
     "contrast": "contrast vm",
     "system": "doctor system",
+    "volumes": "volume",
 }
 HOMES = {name: module for module, names in MODULES.items() for name in names.split()}
-FUNCTIONS = {"import": "import_image"}
+FUNCTIONS = {"import": "import_image", "exec": "exec_"}
 """Where the function cannot be called as the command is."""
 
 

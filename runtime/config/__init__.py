@@ -17,7 +17,7 @@ from ..quantities import size
 from ..seccomp import default_profile
 from ..seccomp.docker import plain
 from ..spec import SPEC_VERSION, Layers, Spec, validate
-from . import limits
+from . import limits, mounts
 from .accounts import Accounts
 from .ids import RANGE
 from .sources import (
@@ -38,12 +38,9 @@ from .words import (
     device,
     device_node,
     mount_entry,
-    mount_option,
     pair,
     rlimits,
     security_options,
-    tmpfs,
-    volume,
 )
 
 TYPE_CHECKING = False
@@ -66,7 +63,8 @@ class ContainerConfig:
     argv        the command and its arguments
     env         NAME=VALUE entries, later ones win
     user        NAME|UID[:NAME|GID] as the root file system's /etc/passwd and /etc/group know them
-    volumes     SRC:DST[:OPTIONS]; mounts: type=bind|tmpfs,src=,dst=,...; tmpfs: DST[:OPTIONS]
+    volumes     [SRC:]DST[:OPTIONS]; mounts: type=bind|volume|tmpfs,src=,dst=,...; tmpfs: DST[:OPTIONS]
+    resolved_mounts  what the engine has made of these, the image's volumes and those of other containers
     userns      "" (the default for the caller), host, private
     pid, ipc, uts, network  "" or private, host, ns:PATH
     timeout     seconds, None for ever
@@ -83,11 +81,11 @@ class ContainerConfig:
         "cpuset_mems", "detach_keys", "device_cgroup_rule", "device_read_bps", "device_read_iops", "device_write_bps",
         "device_write_iops", "devices", "entrypoint", "env", "exposed_ports", "health_cmd", "health_interval",
         "health_retries", "health_start_period", "health_timeout", "hide", "hostname", "id", "image", "image_health",
-        "image_volumes", "init", "interactive", "ipc", "isolation", "keep_changes", "kernel", "labels", "layers", "log_driver", "log_opts",
-        "memory", "memory_reservation", "memory_swap", "memory_swappiness", "mounts", "name", "network",
-        "no_healthcheck", "oom_kill_disable", "pid", "pids_limit", "privileged", "read_only", "restart", "rootfs",
-        "security_opt", "shm_size", "stdin_once", "stop_signal", "stop_timeout", "sysctl", "timeout", "tmpfs", "tty",
-        "ulimits", "user", "userns", "uts", "volumes", "volumes_from", "workdir", "write",
+        "image_volumes", "init", "interactive", "ipc", "isolation", "keep_changes", "kernel", "labels", "layers",
+        "log_driver", "log_opts", "memory", "memory_reservation", "memory_swap", "memory_swappiness", "mounts", "name", "network",
+        "no_healthcheck", "oom_kill_disable", "pid", "pids_limit", "privileged", "read_only", "resolved_mounts",
+        "restart", "rootfs", "security_opt", "shm_size", "stdin_once", "stop_signal", "stop_timeout", "sysctl",
+        "timeout", "tmpfs", "tty", "ulimits", "user", "userns", "uts", "volumes", "volumes_from", "workdir", "write",
     )  # fmt: skip
 
     def __init__(
@@ -170,6 +168,7 @@ class ContainerConfig:
         image_volumes: "Sequence[str]" = (),
         exposed_ports: "Sequence[str]" = (),
         detach_keys: str = "",
+        resolved_mounts: "Sequence[Json]" = (),
         isolation: str = "",
         kernel: str = "",
         accel: str = "auto",
@@ -257,6 +256,7 @@ class ContainerConfig:
         image_volumes: Sequence[str]
         exposed_ports: Sequence[str]
         detach_keys: str
+        resolved_mounts: Sequence[Json]
         isolation: str
         kernel: str
         accel: str
@@ -560,11 +560,12 @@ class _Builder:
                 raise UsageError("--keep-changes and --write exclude each other")
             return None
         keep = absolute_path(config.keep_changes) if config.keep_changes else ""
-        if keep and not self.host.privileged:
-            raise UnsupportedError("--keep-changes needs root", hint="mount a directory with -v instead")
         if keep:
             need_directory(keep, "--keep-changes")
         if self.on_host and not self.host.privileged:
+            if keep:
+                hint = "use an image or --rootfs, or mount a directory with -v"
+                raise UnsupportedError("--keep-changes of the host's root needs root", hint=hint)
             return Layers([])
         return Layers(list(config.layers) or [self.root], keep, bool(self.idmap))
 
@@ -623,20 +624,28 @@ class _Builder:
 
     def _user_mounts(self) -> "list[Json]":
         config = self.config
-        mounts = [volume(text, self.idmap) for text in config.volumes]
-        mounts += [mount_option(text, self.idmap) for text in config.mounts]
-        mounts += [tmpfs(text) for text in config.tmpfs]
-        places = [normal(str(mount["destination"])) for mount in mounts]
-        if twice := next((place for place in places if places.count(place) > 1), ""):
-            raise UsageError(f"more than one mount on {twice}")
+        wishes = mounts.resolved(config)
+        self._check_wishes(wishes)
+        uid, gid, _, _ = self._user()
+        found = [mounts.entry(wish, self.idmap, (uid, gid)) for wish in wishes]
         if self.userns:
             # mknod(2) makes no devices in a user namespace: the host's node is bound.
             devices = [device(text) for text in config.devices]
-            mounts += [mount_entry(node["path"], "bind", source, ["bind"]) for source, node, _ in devices]
+            found += [mount_entry(node["path"], "bind", source, ["bind"]) for source, node, _ in devices]
         if self.userns and config.privileged:
             usable = [path for path in host_devices() if posix.access(path, posix.R_OK | posix.W_OK)]
-            mounts += [mount_entry(path, "bind", path, ["bind"]) for path in usable]
-        return mounts
+            found += [mount_entry(path, "bind", path, ["bind"]) for path in usable]
+        return found
+
+    def _check_wishes(self, wishes: "list[mounts.Wish]") -> None:
+        """What is asked of mounts and this host or user cannot do."""
+        for wish in wishes:
+            if "idmap" in wish.options and not self.idmap:
+                reason = "only root can" if not self.host.privileged else "the container has no user namespace"
+                raise UnsupportedError(f"idmap of {wish.target}: {reason}", hint="leave the option idmap out")
+        if any({"z", "Z"} & set(wish.options) for wish in wishes):
+            # Nothing of a container is confined by SELinux here: there is no label that would let it in or keep it out.
+            self.enforced["selinux_relabel"] = "not done: no container is confined by SELinux here"
 
 
 def raw_config(spec: Spec) -> bytes:

@@ -4,7 +4,7 @@ import fcntl
 import posix
 
 from ..errors import UsageError
-from ..state import StateDir, make_root, start_time, unlock
+from ..state import container_ids, make_root, start_time, unlock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,8 +55,10 @@ def reclaim_ids(root: str) -> None:
     except FileNotFoundError:
         return
     try:
-        for path, holder, pid, started in _leases(root):
-            if not StateDir(root, holder).exists() and start_time(int(pid)) != started:
+        leases = list(_leases(root))
+        there = set(container_ids(root)) if leases else set()
+        for path, holder, pid, started in leases:
+            if holder not in there and start_time(int(pid)) != started:
                 _unlink(path)
     finally:
         unlock(lock)

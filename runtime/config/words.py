@@ -1,10 +1,10 @@
-"""Options in docker's words, taken apart: --security-opt, --ulimit, --device, --volume, --mount, --tmpfs."""
+"""Options in docker's words, taken apart: --security-opt, --ulimit, --device."""
 
 import posix
 
 from ..errors import UnsupportedError, UsageError
 from ..host import Host
-from ..quantities import is_number, size
+from ..quantities import is_number
 from ..spec import MASKED_PATHS, READONLY_PATHS
 
 TYPE_CHECKING = False
@@ -51,7 +51,7 @@ def security_options(texts: "Sequence[str]") -> Security:
         if not equals:
             key, _, value = text.partition(":")
         if key == "no-new-privileges":
-            security.no_new_privileges = _boolean(value or "true", "--security-opt no-new-privileges")
+            security.no_new_privileges = yes_or_no(value or "true", "--security-opt no-new-privileges")
         elif key == "systempaths" and value == "unconfined":
             security.unconfined_paths = True
         elif key == "mask" and value:
@@ -78,7 +78,7 @@ def _unmask(security: Security, value: str) -> None:
     security.readonly = [path for path in security.readonly if path not in paths]
 
 
-def _boolean(text: str, option: str) -> bool:
+def yes_or_no(text: str, option: str) -> bool:
     if text.lower() not in ("true", "false", "1", "0"):
         raise UsageError(f"{option} is true or false, not {text!r}")
     return text.lower() in ("true", "1")
@@ -159,101 +159,3 @@ def device_node(source: str, target: str) -> "Json":
         "path": target, "type": kind, "major": major, "minor": minor,
         "fileMode": info.st_mode & 0o777, "uid": info.st_uid, "gid": info.st_gid,
     }  # fmt: skip
-
-
-def volume(text: str, idmap: "list[str]") -> "Json":
-    """-v SRC:DST[:OPTIONS] with docker's and podman's options; named volumes do not exist yet."""
-    parts = text.split(":")
-    if len(parts) not in (2, 3):
-        raise UsageError(f"--volume {text!r} is malformed", hint="SRC:DST[:OPTIONS]")
-    source, target = parts[0], absolute(parts[1])
-    if not source.startswith(("/", ".")):
-        raise UnsupportedError(f"--volume {text!r}: there are no named volumes yet", hint="give a path")
-    words = [word for word in (parts[2].split(",") if len(parts) == 3 else []) if word not in ("z", "Z", "nocopy", "")]
-    known = ("ro", "rw", "O", "nosuid", "nodev", "noexec", "suid", "dev", "exec", "bind", "rbind")
-    for word in words:
-        if word not in known and word.removeprefix("r") not in ("shared", "slave", "private", "unbindable"):
-            raise UsageError(f"--volume {text!r}: unknown option {word!r}")
-    tree = [] if "bind" in words or "O" in words else ["rbind"]
-    return mount_entry(target, "bind", absolute_path(source), [*tree, *_readonly(words, bool(tree)), *idmap])
-
-
-def _readonly(words: "list[str]", recursive: bool) -> "list[str]":
-    """docker's ro covers what is mounted below as well (since 25, where the kernel has mount_setattr(2))."""
-    return ["rro" if word == "ro" and recursive else word for word in words]
-
-
-def make_sources(volumes: "Iterable[str]") -> None:
-    """Make each missing source of -v a directory, as docker does; --mount refuses it, and a plan makes nothing."""
-    for text in volumes:
-        path = absolute_path(text.partition(":")[0])
-        try:
-            posix.stat(path)
-        except FileNotFoundError:
-            _make_directory(path)
-        except OSError as error:
-            raise UsageError(f"--volume {path}: {posix.strerror(error.errno or 0)}".lower()) from error
-
-
-def _make_directory(path: str) -> None:
-    for end in [index for index, letter in enumerate(path) if letter == "/" and index] + [len(path)]:
-        try:
-            posix.mkdir(path[:end], 0o755)
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise UsageError(f"--volume {path}: {posix.strerror(error.errno or 0)}".lower()) from error
-
-
-def mount_option(text: str, idmap: "list[str]") -> "Json":
-    """--mount type=bind|tmpfs,source=...,target=...,..., as docker reads it."""
-    given = {part.partition("=")[0]: part.partition("=")[2] for part in text.split(",")}
-    kind = given.pop("type", "volume")
-    source = given.pop("source", given.pop("src", ""))
-    target = given.pop("target", given.pop("destination", given.pop("dst", "")))
-    if not target:
-        raise UsageError(f"--mount {text!r} needs a target")
-    flags = [given.pop(name) or "true" for name in ("readonly", "ro") if name in given]
-    options = ["ro"] if any(_boolean(flag, "--mount readonly") for flag in flags) else []
-    if kind == "tmpfs":
-        options += [f"size={size(given.pop('tmpfs-size'), '--mount tmpfs-size')}"] if "tmpfs-size" in given else []
-        options += [f"mode={_mode(given.pop('tmpfs-mode'))}"] if "tmpfs-mode" in given else []
-        _refuse_rest(text, given)
-        return mount_entry(absolute(target), "tmpfs", "tmpfs", ["nosuid", "nodev", "noexec", *options])
-    if kind != "bind":
-        raise UsageError(f"--mount {text!r}: type {kind!r} is unknown", hint="bind or tmpfs; volumes come later")
-    if "bind-propagation" in given:
-        options.append(given.pop("bind-propagation"))
-    recursive = not _boolean(given.pop("bind-nonrecursive", "false") or "true", "--mount bind-nonrecursive")
-    _refuse_rest(text, given)
-    source = absolute_path(_filled(source, text))
-    try:
-        posix.stat(source)
-    except OSError as error:
-        raise UsageError(f"--mount source {source}: {posix.strerror(error.errno or 0)}".lower()) from error
-    words = ["rbind" if recursive else "bind", *_readonly(options, recursive), *idmap]
-    return mount_entry(absolute(target), "bind", source, words)
-
-
-def _mode(text: str) -> str:
-    if not 1 <= len(text) <= 5 or set(text) - set("01234567"):
-        raise UsageError(f"--mount tmpfs-mode {text!r} is not an octal mode")
-    return text
-
-
-def _filled(source: str, text: str) -> str:
-    if not source:
-        raise UsageError(f"--mount {text!r} needs a source")
-    return source
-
-
-def _refuse_rest(text: str, given: "dict[str, str]") -> None:
-    if given:
-        raise UsageError(f"--mount {text!r}: unknown option {next(iter(given))!r}")
-
-
-def tmpfs(text: str) -> "Json":
-    """--tmpfs DST[:OPTIONS]."""
-    target, _, options = text.partition(":")
-    words = [word for word in options.split(",") if word]
-    return mount_entry(absolute(target), "tmpfs", "tmpfs", ["nosuid", "nodev", "noexec", *words])

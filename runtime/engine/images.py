@@ -8,30 +8,37 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..images.store import Image, Store
+    from ..images.local import Image, LocalStore
+    from ..images.store import Store
     from ..images.upkeep import Problem, Usage
 
     Fetch = Callable[[str, Store], Image]
 
 
-def take_image(config: ContainerConfig, store: "Store", policy: str, fetch: "Fetch | None" = None) -> "Image":
-    """Let the configuration be the image's where it says nothing itself, and keep its layers for the container.
+def take_image(
+    config: ContainerConfig, store: "LocalStore", policy: str, fetch: "Fetch | None" = None, platform: str = ""
+) -> "Image":
+    """choose_image() and use_image()."""
+    image = choose_image(config.image, store, policy, fetch, platform)
+    use_image(config, store, image)
+    return image
 
-    `policy` is docker's --pull: missing, always, never; `fetch` pulls, images.pull.pull by default.  Raises
-    NotFoundError, ImageError.
+
+def choose_image(
+    name: str, store: "LocalStore", policy: str, fetch: "Fetch | None" = None, platform: str = ""
+) -> "Image":
+    """The image of that name, pulled if need be.
+
+    `policy` is docker's --pull: missing, always, never; `fetch` pulls, images.pull.pull by default.  An image for
+    another `platform` than the one that is asked for is as good as none.  Raises NotFoundError, ImageError.
     """
     if policy not in ("missing", "always", "never"):
         raise UsageError(f"--pull {policy!r} is unknown", hint="missing, always or never")
-    try:
-        image = store.find(config.image) if policy != "always" else None
-    except NotFoundError:
-        if policy == "never":
-            raise
-        image = None
-    if image is None:
-        from ..images.pull import pull
+    return _stored(name, store, policy, platform) or _pull(name, store, fetch)
 
-        image = (fetch or pull)(config.image, store)
+
+def use_image(config: ContainerConfig, store: "LocalStore", image: "Image") -> None:
+    """Let the configuration be the image's where it says nothing itself, and keep its layers for the container."""
     if config.keep_changes:
         from ..images.changes import remember
 
@@ -39,7 +46,40 @@ def take_image(config: ContainerConfig, store: "Store", policy: str, fetch: "Fet
     store.use(config.id, image.chains)
     config.layers = store.layer_paths(image.chains)
     image_config.apply(config, image.config)
-    return image
+
+
+def _stored(name: str, store: "LocalStore", policy: str, platform: str) -> "Image | None":
+    """What is there already; None when it is to be pulled."""
+    if policy == "always":
+        return None
+    try:
+        image = store.find(name)
+        if platform and not _is_for(image, platform):
+            raise NotFoundError(
+                f"no such image for {platform}: {name}", hint=f"warren pull --platform {platform} {name}"
+            )
+        return image
+    except NotFoundError:
+        if policy == "never":
+            raise
+        return None
+
+
+def _is_for(image: "Image", platform: str) -> bool:
+    from ..images.manifest import parse_platform
+
+    return all(str(image.config.get(key) or "") == value for key, value in parse_platform(platform).items())
+
+
+def _pull(name: str, store: "LocalStore", fetch: "Fetch | None") -> "Image":
+    from ..images.pull import pull
+    from ..images.store import Store
+
+    whole = Store(store.root)
+    try:
+        return (fetch or pull)(name, whole)
+    finally:
+        store.notes += whole.notes
 
 
 def unused_names(store: "Store", *, every: bool) -> "list[str]":

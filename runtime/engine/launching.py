@@ -2,9 +2,9 @@
 
 from errno import EINVAL, EPERM
 
-from ..config import ContainerConfig, make_spec, raw_config, wants_userns
+from ..config import ContainerConfig, make_spec, mounts, raw_config, wants_userns
 from ..config.ids import lease_ids, reclaim_ids, release_ids
-from ..config.words import make_sources
+from ..config.sources import is_below
 from ..container import Container, default_root, sweep
 from ..errors import LaunchError, UnsupportedError
 from ..host import Host
@@ -15,6 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..spec import Spec
     from ..steps import LaunchPlan
+    from .volumes import Places
     from ..vm import Machine
 
 _NAMESPACES = {"pid": "pid", "ipc": "ipc", "uts": "uts", "network": "net"}
@@ -23,11 +24,19 @@ _FIRST_RANGE = 0x70000000
 
 
 class Launch:
-    """A container that is about to be launched from its configuration, whose `layers` are known."""
+    """A container that is about to be launched from its configuration, whose `layers` are known.
 
-    def __init__(self, config: ContainerConfig, options: Options, root: str = "") -> None:
+    `fill` is for its first launch: empty volumes get what the image has in their place.  `scratch` allows what cannot
+    be kept of the root's changes to be thrown away, with a note.
+    """
+
+    def __init__(
+        self, config: ContainerConfig, options: Options, root: str = "", *, fill: bool = True, scratch: bool = False
+    ) -> None:
         self.config = config
         self.options = options
+        self.fill = fill
+        self.scratch = scratch
         self.root = root or default_root()
         self.container = Container(config.id, self.root)
         options.init = config.init
@@ -42,14 +51,50 @@ class Launch:
         Raises what Container.run() raises; nothing is left then.
         """
         self._join_containers()
+        places = self._places()
         try:
-            return self._run()
-        except LaunchError as error:
-            if self.config.userns or not _is_idmap_failure(error):
-                raise
+            return self._try()
+        finally:
+            if places:
+                places.close()
+
+    def _places(self) -> "Places | None":
+        """Find the volumes among its mounts, and let `config` have all of them resolved."""
+        wanted = mounts.resolved(self.config)
+        if not any(wish.type == mounts.VOLUME for wish in wanted):
+            return None
+        from .volumes import Places
+
+        places = Places(self.config, fill=self.fill)
+        self.config.resolved_mounts = [wish.to_dict() for wish in places.wishes]
+        return places
+
+    def _try(self) -> int:
+        """Launch it, with less where this host cannot give all and nobody insists on it."""
+        for _ in range(3):
+            try:
+                return self._run()
+            except LaunchError as error:
+                if not self._can_do_without(error):
+                    raise
+        return self._run()
+
+    def _can_do_without(self, error: LaunchError) -> bool:
+        """Take out of the configuration what the host cannot do, and note it; False if it has to be had."""
+        enforced = self.options.enforced
+        if _is_idmap_failure(error):
+            reason = _idmap_reason(error)
+            insists = self.config.userns or any("idmap" in wish.options for wish in mounts.resolved(self.config))
+            if insists or not Host.probe().privileged:
+                raise UnsupportedError(reason, hint="--userns host does without") from error
             self.config.userns = "host"
-            self.options.enforced = {**self.options.enforced, "user_namespace": f"off: {error}"}
-            return self._run()
+            self.options.enforced = {**enforced, "user_namespace": f"off: {reason}"}
+            return True
+        if self.scratch and self.config.keep_changes and error.step is not None and error.step.op == "overlay":
+            self.options.enforced = {**enforced, "changes": f"of the root are not kept: {error}"}
+            self.config.keep_changes = ""
+            return True
+        return False
 
     def plan(self) -> "LaunchPlan":
         """What run() would execute; launches nothing and takes nothing.
@@ -57,6 +102,10 @@ class Launch:
         The range of ids shown is the first one, since a real one is only taken by a launch.
         """
         self._join_containers()
+        if any(wish.type == mounts.VOLUME for wish in mounts.resolved(self.config)):
+            from .volumes import planned
+
+            self.config.resolved_mounts = planned(self.config)
         spec = make_spec(self.config, Host.probe(), _FIRST_RANGE, {})
         return self.container.plan(Bundle("/", spec, raw_config(spec)), self.options, detached=False)
 
@@ -70,10 +119,10 @@ class Launch:
             first = lease_ids(self.root, config.id) if leased else 0
             if config.isolation not in ("", "container"):
                 spec = make_spec(_inside_machine(config), host, first, self.options.enforced)
-                make_sources(config.volumes)
+                mounts.make_sources(mounts.resolved(config))
                 return self._boot(spec)
             spec = make_spec(config, host, first, self.options.enforced)
-            make_sources(config.volumes)
+            mounts.make_sources(mounts.resolved(config))
             return self.container.run(Bundle("/", spec, raw_config(spec)), self.options)
         except BaseException:
             self.release()
@@ -130,11 +179,12 @@ def _inside_machine(config: ContainerConfig) -> ContainerConfig:
     return inside
 
 
-def clean_up(root: str = "") -> None:
-    """Remove what killed Warren processes left behind; below `root`, by default the user's own."""
+def clean_up(root: str = "") -> "list[str]":
+    """Remove what killed Warren processes left, below `root`, the user's own by default; as container.sweep()."""
     root = root or default_root()
-    sweep(root)
+    left = sweep(root)
     reclaim_ids(root)
+    return left
 
 
 def _pid_of(name: str) -> int:
@@ -150,3 +200,10 @@ def _is_idmap_failure(error: LaunchError) -> bool:
         return False
     userns = step.fields()["userns"]
     return isinstance(userns, int) and userns >= 0
+
+
+def _idmap_reason(error: LaunchError) -> str:
+    """Which file system it is that cannot be idmapped, and where."""
+    path = error.source
+    mount = max((one for one in Host.probe().mounts if is_below(path, one.point)), key=lambda one: len(one.point))
+    return f"{path} cannot be idmapped: file system {mount.type} mounted on {mount.point}"

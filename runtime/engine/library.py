@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import IO, Any
 
-    from ..images.store import Store
+    from ..images.local import LocalStore
 
     Stream = int | IO[Any] | None
 
@@ -177,7 +177,7 @@ class _Run:
         self.container = self.launching.container
         self.config = config
         self.options = options
-        self.store: Store | None = None
+        self.store: LocalStore | None = None
         self.pid = 0
         """The container's process from its launch until it is waited for."""
         self.oom_killed = False
@@ -185,10 +185,10 @@ class _Run:
     def launch(self) -> int:
         clean_up(self.launching.root)
         if self.config.image:
-            from ..images.store import Store
+            from ..images.local import LocalStore
             from .images import take_image
 
-            self.store = Store()
+            self.store = LocalStore()
             take_image(self.config, self.store, "missing")
             if self.store.notes:
                 self.options.enforced = {**self.options.enforced, "image": "; ".join(self.store.notes)}

@@ -17,25 +17,27 @@ from ..console import terminal_size
 from ..errors import NotFoundError, StateError, UnsupportedError, UsageError, WarrenError
 from ..launch import Options
 from ..monitor import Events, make_monitor
-from ..quantities import signal_number
-from ..state import container_ids, poll_end
+from ..quantities import signal_number, timestamp
+from ..state import poll_end
 from . import journal, logs
 from .health import HealthCheck, begin
 from .launching import Launch, clean_up
 from .names import new_id
 from .policy import RestartPolicy
-from .records import Record, containers_root, find, make_record, record_ids, release_name, remove_tree, rename_record
+from .records import Record, containers_root, find, make_record, record_ids, release_name, rename_record
+from .trees import remove_tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from ..images.store import Image
+    from ..images.local import Image, LocalStore
     from ..launch import Monitor
     from ..monitor import Client
     from .images import Fetch
 
     Json = dict[str, Any]
+    Source = tuple[LocalStore, Image]
 
 SIGKILL, SIGTERM = 9, 15
 STOP_SECONDS = 10
@@ -44,30 +46,67 @@ _END_SECONDS = 10.0
 _GONE = ".gone-"
 
 
-def create(config: ContainerConfig, pull: str = "missing", fetch: "Fetch | None" = None) -> Record:
-    """Make a container that does not run yet.  `pull` and `fetch` are take_image()'s.
+def create(config: ContainerConfig, pull: str = "missing", fetch: "Fetch | None" = None, platform: str = "") -> Record:
+    """Make a container that does not run yet.  `pull`, `fetch` and `platform` are choose_image()'s.
 
     Raises UsageError, ExistsError for a name that is taken, NotFoundError and ImageError; nothing is left then.
     """
     sweep()
-    config.id = config.id or new_id()
-    image, chains = None, []
-    _check(config)
-    try:
-        if config.image:
-            from ..images.store import Store
-            from .images import take_image
+    record = make(config, choose(config, pull, fetch, platform))
+    keep(record)
+    return record
 
-            store = Store()
-            image = take_image(config, store, pull, fetch)
-            chains = image.chains
-        head = _head(config, image, chains)
-        if image and store.notes:
+
+def choose(config: ContainerConfig, pull: str, fetch: "Fetch | None", platform: str) -> "Source | None":
+    """The image that the configuration names, and its store; None for the host and directories."""
+    _check(config)
+    if not config.image:
+        return None
+    from ..images.local import LocalStore
+    from .images import choose_image
+
+    store = LocalStore()
+    return store, choose_image(config.image, store, pull, fetch, platform)
+
+
+def make(config: ContainerConfig, source: "Source | None") -> Record:
+    """create() with the image chosen, which several containers may share; to be kept by keep()."""
+    config.id = config.id or new_id()
+    try:
+        if source:
+            from .images import use_image
+
+            use_image(config, *source)
+        if _wants_mounts(config):
+            from .volumes import resolve
+
+            config.resolved_mounts = resolve(config)
+        head = _head(config, source[1] if source else None)
+        if source and (store := source[0]).notes:
             head["notes"] = {"image": "; ".join(store.notes)}
         return make_record(config.id, config.name, head)
     except BaseException:
+        _release_volumes(config, remove=True)
         _release_image(config.id)
         raise
+
+
+def keep(record: Record) -> None:
+    """Let it outlive a crash of the machine, unless it would be removed then anyway."""
+    if not record.config().auto_remove:
+        record.sync()
+
+
+def _wants_mounts(config: ContainerConfig) -> bool:
+    return bool(config.volumes or config.mounts or config.tmpfs or config.volumes_from or config.image_volumes)
+
+
+def _release_volumes(config: ContainerConfig, *, remove: bool) -> None:
+    if config.resolved_mounts:
+        from ..config.mounts import Wish
+        from .volumes import release
+
+        release([Wish.from_dict(entry) for entry in config.resolved_mounts], config.id, remove=remove)
 
 
 def _check(config: ContainerConfig) -> None:
@@ -80,7 +119,7 @@ def _check(config: ContainerConfig) -> None:
     HealthCheck(config)
 
 
-def _head(config: ContainerConfig, image: "Image | None", chains: "list[str]") -> "Json":
+def _head(config: ContainerConfig, image: "Image | None") -> "Json":
     wanted = config.to_dict()
     wanted.pop("layers", None)  # They are found by the chain: a store may be moved.
     return {
@@ -88,9 +127,17 @@ def _head(config: ContainerConfig, image: "Image | None", chains: "list[str]") -
         "image": config.image,
         "image_id": image.id if image else "",
         "manifest": image.manifest.digest if image else "",
-        "chains": chains,
+        "chains": image.chains if image else [],
+        "entrypoint": _entrypoint(config, image),
         "config": wanted,
     }
+
+
+def _entrypoint(config: ContainerConfig, image: "Image | None") -> "list[str]":
+    """How argv begins because of the image; `inspect` tells the two apart."""
+    told = image.config.get("config") if image and config.entrypoint is None else None
+    found = told.get("Entrypoint") if isinstance(told, dict) else None
+    return found if isinstance(found, list) else []
 
 
 def start(record: Record, monitor: "Monitor | None" = None, *, restarting: bool = False) -> int:
@@ -110,23 +157,28 @@ def start(record: Record, monitor: "Monitor | None" = None, *, restarting: bool 
         config = configured(record)
         record.forget_exit()
         restarts = {"restarts": int(life.get("restarts") or 0) + 1} if restarting else {"restarts": 0, "delay": 0}
-        record.update_life(
+        life.update(
             starts=int(life.get("starts") or 0) + 1, started=time.time_ns(), stopped=False, launching=True,
             oom_killed=False, timed_out=False, error="", enforced={}, **restarts,
         )  # fmt: skip
+        if not config.auto_remove:  # One that goes anyway if we are killed now needs no word of it.
+            record.write_json("life.json", life)
         if check := HealthCheck(config):
             begin(record, check)
         monitor = monitor or monitor_of(record, config)[0]
         try:
             options = Options(monitor=monitor, size=terminal_size() if config.tty else (0, 0))
-            pid = Launch(config, options, record.root).run()
+            launch = Launch(config, options, record.root, fill=not life.get("filled"), scratch=not _keeps(record))
+            pid = launch.run()
         except WarrenError as error:
+            record.write_json("life.json", life)
             _note_failure(record, error)
             raise
         finally:
             monitor.close()
         notes = {**options.enforced, **record.data.get("notes", {})}
-        record.update_life(enforced=notes, launching=False, restart_at=0, monitor="")
+        life.update(enforced=notes, launching=False, restart_at=0, monitor="", filled=True)
+        record.write_json("life.json", life)
         journal.note(record, "start")
         return pid
 
@@ -171,13 +223,18 @@ def configured(record: Record) -> ContainerConfig:
     """Its configuration with what depends on where things are: the layers, and where changes are kept."""
     config = record.config()
     if record.data.get("chains"):
-        from ..images.store import Store
+        from ..images.local import LocalStore
 
-        config.layers = Store().layer_paths(record.data["chains"])
+        config.layers = LocalStore().layer_paths(record.data["chains"])
     machine = config.isolation not in ("", "container")  # Its changes are in its memory.
     if not config.keep_changes and not config.write and not machine and (config.layers or config.rootfs):
         config.keep_changes = record.path
     return config
+
+
+def _keeps(record: Record) -> bool:
+    """Whether the user insists on a directory for the changes of the root."""
+    return bool(record.data["config"].get("keep_changes"))
 
 
 def _note_failure(record: Record, error: WarrenError) -> None:
@@ -334,9 +391,10 @@ def remove(record: Record, *, force: bool = False, volumes: bool = False) -> Non
 
 def discard(record: Record, *, volumes: bool = False) -> None:
     """Remove all that is kept of a container that has been settled.  Lock held."""
+    config: ContainerConfig | None = None
     try:
         journal.note(record, "destroy")
-        name = record.name
+        name, config = record.name, record.config()
     except StateError:
         name = ""  # What is damaged can be removed, too.
     gone = f"{containers_root()}/{_GONE}{record.id}"
@@ -344,11 +402,13 @@ def discard(record: Record, *, volumes: bool = False) -> None:
     if name:
         release_name(name, record.id)
     _release_image(record.id)
+    if config:
+        _release_volumes(config, remove=volumes)
     remove_tree(gone)
 
 
 def _release_image(container_id: str) -> None:
-    from ..images.store import default_store
+    from ..images.local import default_store
 
     path = f"{default_store()}/users/{container_id}"
     try:
@@ -359,12 +419,11 @@ def _release_image(container_id: str) -> None:
 
 def sweep() -> None:
     """Finish what killed commands and monitors have begun or left; cheap where there is nothing to do."""
-    clean_up()
-    known = record_ids()
-    for container_id in container_ids(Record("", {}).root):
+    left = clean_up()
+    known = set(record_ids()) if left else set()
+    for container_id in left:
         record = Record(container_id)
-        state = record.state_dir
-        if container_id in known and not state.process() and not record.monitor():
+        if container_id in known and not record.state_dir.process() and not record.monitor():
             _sweep_one(record)
     for name in _leftovers():
         remove_tree(f"{containers_root()}/{name}")
@@ -393,11 +452,3 @@ def _leftovers() -> "list[str]":
 
 def resolve(names: "tuple[str, ...] | list[str]") -> "list[Record]":
     return [find(name) for name in names]
-
-
-def timestamp(nanoseconds: int) -> str:
-    """RFC 3339 with nanoseconds, UTC, as docker writes it; its zero for 0."""
-    if not nanoseconds:
-        return "0001-01-01T00:00:00Z"
-    seconds, rest = divmod(nanoseconds, 1_000_000_000)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{rest:09}Z"

@@ -1,6 +1,6 @@
 """Ids and names of containers."""
 
-import os
+import posix
 
 from ..errors import UsageError
 
@@ -19,12 +19,12 @@ _SURNAMES = (
 
 def new_id() -> str:
     """64 random hexadecimal digits, as docker's."""
-    return os.urandom(32).hex()
+    return posix.urandom(32).hex()
 
 
 def new_name() -> str:
     """A name in docker's manner, such as keen_hopper."""
-    first, second = os.urandom(2)
+    first, second = posix.urandom(2)
     return f"{_ADJECTIVES[first % len(_ADJECTIVES)]}_{_SURNAMES[second % len(_SURNAMES)]}"
 
 

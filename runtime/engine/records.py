@@ -2,7 +2,7 @@
 
     DATA/containers/.names/NAME   a symbolic link to the id: whoever makes it has the name
     DATA/containers/ID/           0700; an flock on it serialises the commands on one container
-        config.json     what was asked for, the image's part included; written once (fsync, rename)
+        config.json     what was asked for, the image's part included; written once (rename, fsync)
         health.json     what health checks have found
         life.json       how often it was started, and what the kernel does not remember
         exit            "CODE STARTED FINISHED LOST", by the monitor when the process has ended
@@ -23,6 +23,7 @@ from ..jsontext import dump_json, parse_json
 from ..monitor import Exit, read_exit
 from ..state import StateDir, living, make_root, read_file, unlock
 from .names import check_name, new_name
+from .trees import remove_tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,6 +68,14 @@ class Record:
         self._data = data
         self.write_json("config.json", data)
 
+    def sync(self) -> None:
+        """Bring it to disk: it is to outlive a crash of the machine."""
+        fd = posix.open(self.path + "/config.json", posix.O_RDONLY | posix.O_CLOEXEC)
+        try:
+            posix.fsync(fd)
+        finally:
+            posix.close(fd)
+
     # ---- its life
 
     def life(self) -> "Json":
@@ -76,10 +85,14 @@ class Record:
         self.write_json("life.json", {**self.life(), **changes})
 
     def read_optional(self, name: str) -> "Json":
-        """A file beside config.json; empty when it is not there."""
+        """A file beside config.json; empty when it is not there, or was lost in a crash (it is not synced)."""
         try:
             return self._read(name)
         except NotFoundError:
+            return {}
+        except StateError:
+            if posix.stat(f"{self.path}/{name}").st_size:
+                raise
             return {}
 
     def write_json(self, name: str, value: "Json") -> None:
@@ -113,15 +126,30 @@ class Record:
         state = self.state_dir
         if state.process():
             return "paused" if self.container.is_frozen() else "running"
-        life = self.life()
-        if not life.get("starts"):
+        return self.idle_status(self.life())
+
+    def idle_status(self, life: "Json") -> str:
+        """The status of one that has no process, and this `life`."""
+        if not life.get("starts") and not self.exit():
             return "created"
         if life.get("restart_at") and self.monitor():
             return "restarting"
         if life.get("launching"):
             return "created"
         # Its monitor is about to write down how it has ended.
-        return "running" if state.monitor() and not self.exit() else "exited"
+        return "running" if self.state_dir.monitor() and not self.exit() else "exited"
+
+    def take_damaged(self) -> None:
+        """Let `data` tell what can be told without config.json: a damaged record hides no container (RULES 20)."""
+        self._data = {"id": self.id, "name": self._named(), "created": "", "image": "", "config": {}}
+
+    def _named(self) -> str:
+        """By the link; "" where none names it."""
+        names = f"{containers_root()}/.names"
+        try:
+            return next((name for name in posix.listdir(names) if posix.readlink(f"{names}/{name}") == self.id), "")
+        except OSError:
+            return ""
 
     def exit_code(self) -> int:
         """Of the last start that has ended; 0 before."""
@@ -183,7 +211,7 @@ class Record:
             raise StateError(f"{path} is damaged", hint=f"warren rm --force {self.id[:12]}")
         return found
 
-    def _write(self, name: str, data: bytes) -> None:
+    def _write(self, name: str, data: bytes, *, sync: bool = False) -> None:
         """By rename: a reader sees all of it or what was before."""
         staged = f"{self.path}/.{name}.tmp"
         fd = posix.open(staged, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC, 0o600)
@@ -191,6 +219,8 @@ class Record:
             view = memoryview(data)
             while view:
                 view = view[posix.write(fd, view) :]
+            if sync:
+                posix.fsync(fd)
         finally:
             posix.close(fd)
         posix.rename(staged, f"{self.path}/{name}")
@@ -247,6 +277,7 @@ def rename_record(record: Record, name: str) -> None:
     old = record.name
     claim_name(name, record.id)
     record.write({**record.data, "name": name})
+    record.sync()
     release_name(old, record.id)
 
 
@@ -310,18 +341,6 @@ def exists() -> "Callable[[str], bool]":
     from ..state import container_ids
 
     return {*record_ids(), *container_ids(default_root())}.__contains__
-
-
-def remove_tree(path: str) -> None:
-    """rm -rf, whatever the container has made there; nothing is followed."""
-    from shutil import rmtree
-
-    rmtree(path, ignore_errors=False, onerror=_forgive)
-
-
-def _forgive(_function: object, _path: str, info: "Any") -> None:
-    if not isinstance(info[1], FileNotFoundError):
-        raise info[1]
 
 
 def _unlink(path: str) -> None:

@@ -3,27 +3,38 @@
 import posix
 
 from ..config import ContainerConfig
-from ..errors import ExistsError, NotFoundError, StateError, TimeoutExpiredError, UsageError, WarrenError
+from ..errors import (
+    ExistsError,
+    NoTerminalError,
+    NotFoundError,
+    StateError,
+    TimeoutExpiredError,
+    UsageError,
+    WarrenError,
+)
 from ..launch import Options
-from ..monitor import Attached, parse_keys
+from ..monitor import Attached, Client, parse_keys
 from ..steps import LaunchPlan
 from ..syscalls import wait
 from . import lifecycle
 from .launching import Launch
 from .names import new_id
+from .parallel import in_parallel
 from .policy import RestartPolicy
 from .records import Record, find
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from ..launch import Monitor
-    from ..monitor import Client
     from .images import Fetch
 
     Values = dict[str, Any]
+
+_KILLED = 137
+"""Of a container whose monitor was killed: the kernel has killed the container with it."""
 
 
 def plan(config: ContainerConfig) -> LaunchPlan:
@@ -37,9 +48,12 @@ def create(config: ContainerConfig, values: "Values", fetch: "Fetch | None" = No
     cidfile = values["cidfile"]
     if cidfile and posix.access(cidfile, posix.F_OK):
         raise ExistsError(f"--cidfile {cidfile} exists", hint="remove it first")
+    lifecycle.sweep()
+    source = lifecycle.choose(config, values["pull"], fetch, values["platform"])
     if values["replace"]:
         _replace(config.name)
-    record = lifecycle.create(config, values["pull"], fetch)
+    record = lifecycle.make(config, source)
+    lifecycle.keep(record)
     if cidfile:
         try:
             _write_new(cidfile, record.id)
@@ -67,25 +81,47 @@ def _write_new(path: str, content: str) -> None:
 
 
 def run_detached(config: ContainerConfig, values: "Values", fetch: "Fetch | None" = None) -> "Iterator[str]":
-    """Start it, or --replicas of it, and leave; the ids."""
+    """Start it, or --replicas of it, and leave; the ids, each as soon as it runs."""
     if values["attach"]:
         raise UsageError("--attach and --detach exclude each other")
-    for one in _replicas(config, values["replicas"]):
-        record = create(one, values, fetch)
-        _start(record)
-        yield record.id
-
-
-def _replicas(config: ContainerConfig, count: int) -> "Iterator[ContainerConfig]":
-    if not count:
-        yield config
+    if values["replicas"]:
+        yield from _run_replicas(config, values, fetch)
         return
+    record = create(config, values, fetch)
+    _start(record)
+    yield record.id
+
+
+def _run_replicas(config: ContainerConfig, values: "Values", fetch: "Fetch | None") -> "Iterator[str]":
+    """What is the same for all is done once; the first error ends it, and says how many run."""
+    count = values["replicas"]
     if count < 1:
         raise UsageError(f"--replicas {count} is none")
-    for number in range(1, count + 1):
-        one = ContainerConfig.from_dict(config.to_dict())
+    if values["cidfile"]:
+        raise UsageError("--cidfile and --replicas exclude each other", hint="the ids are printed")
+    lifecycle.sweep()
+    source = lifecycle.choose(config, values["pull"], fetch, values["platform"])
+    wanted, started = config.to_dict(), []
+
+    def run(number: int) -> Record:
+        one = ContainerConfig.from_dict(wanted)
         one.name = f"{config.name}-{number}" if config.name else ""
-        yield one
+        if values["replace"]:
+            _replace(one.name)
+        record = lifecycle.make(one, source)
+        _start(record)
+        return record
+
+    try:
+        for record in in_parallel(run, count):
+            started.append(record)
+            yield record.id
+    except WarrenError as error:
+        error.message = f"{len(started)} of {count} replicas run: {error.message}"
+        raise
+    finally:
+        for record in started:
+            lifecycle.keep(record)
 
 
 def _start(record: Record, monitor: "Monitor | None" = None) -> int:
@@ -117,34 +153,98 @@ def run_attached(config: ContainerConfig, values: "Values", fetch: "Fetch | None
 
     Raises TimeoutExpiredError after config.timeout seconds, and what a launch raises.  Main thread only.
     """
+    streams = values["attach"]
+    outputs = _outputs(streams)
+    _need_terminal(config)
     record = create(config, values, fetch)
-    send = values["sig_proxy"] == "true"
-    return _attend(record, interactive=config.interactive, detach_keys=config.detach_keys, sends=send, first=True)
+    config = record.config()
+    config.interactive = config.interactive and (not streams or "stdin" in streams)
+    return _attend(record, config, sends=values["sig_proxy"] == "true", outputs=outputs, start=_start)
 
 
 def start_attached(record: Record, *, interactive: bool, detach_keys: str) -> Outcome:
     """`start --attach`: in the foreground, as run_attached()."""
-    return _attend(record, interactive=interactive, detach_keys=detach_keys, sends=True, first=False)
-
-
-def _attend(record: Record, *, interactive: bool, detach_keys: str, sends: bool, first: bool) -> Outcome:
     config = record.config()
+    config.interactive = config.interactive and interactive
+    config.detach_keys = detach_keys or config.detach_keys
+    _need_terminal(config)
+    return _attend(record, config, sends=True, outputs=(1, 2), start=lifecycle.start)
+
+
+def attach(record: Record, *, stdin: bool, sends: bool, detach_keys: str) -> Outcome:
+    """Go on as if it had been started in the foreground by us; StateError for one that does not run."""
+    config = record.config()
+    config.interactive = config.interactive and stdin
+    _need_terminal(config)
+    record.running_pid()
+    if record.container.is_frozen():
+        raise StateError(f"container {record.name!r} is paused", hint=f"warren unpause {record.name}")
     outcome = Outcome(record)
-    monitor, client = lifecycle.monitor_of(record, config, owner=True)
-    assert client is not None
-    with Attached(
+    client = Client.connect(record.state_dir.path)
+    with _attached(record, config, client, sends=sends, detach_keys=detach_keys or config.detach_keys) as attached:
+        try:
+            code = attached.follow()
+            outcome.detached = attached.detached
+            if not outcome.detached:
+                outcome.code = _exit_code(record) if code is None else code
+        finally:
+            client.close()
+    return outcome
+
+
+def _need_terminal(config: ContainerConfig) -> None:
+    if config.tty and config.interactive and not posix.isatty(0):
+        what = "cannot attach stdin to a TTY-enabled container because stdin is not a terminal"
+        raise NoTerminalError(what, hint="-t without -i needs none")
+
+
+def _outputs(attach: "tuple[str, ...]") -> "tuple[int, ...]":
+    """Our descriptors that --attach names; both if it names none."""
+    known = {"stdin": 0, "stdout": 1, "stderr": 2}
+    for name in attach:
+        if name not in known:
+            raise UsageError(f"--attach {name!r} is no stream", hint="stdin, stdout or stderr")
+    return tuple(known[name] for name in attach) or (1, 2)
+
+
+def _attached(
+    record: Record,
+    config: ContainerConfig,
+    client: Client,
+    *,
+    sends: bool,
+    detach_keys: str,
+    owner: bool = False,
+    outputs: "tuple[int, ...]" = (1, 2),
+) -> Attached:
+    return Attached(
         client,
         terminal=config.tty,
-        stdin=interactive,
-        send=lambda number: _pass_on(record, number) if sends else None,
+        stdin=config.interactive,
+        send=(lambda number: _pass_on(record, number)) if sends else None,
         detach_keys=parse_keys(detach_keys or "ctrl-p,ctrl-q"),
-        owner=config.auto_remove,
+        owner=owner,
+        outputs=outputs,
+    )
+
+
+def _attend(
+    record: Record,
+    config: ContainerConfig,
+    *,
+    sends: bool,
+    outputs: "tuple[int, ...]",
+    start: "Callable[[Record, Monitor], int]",
+) -> Outcome:
+    outcome = Outcome(record)
+    monitor, client = lifecycle.monitor_of(record, record.config(), owner=True)
+    assert client is not None
+    keys = config.detach_keys
+    with _attached(
+        record, config, client, sends=sends, detach_keys=keys, owner=config.auto_remove, outputs=outputs
     ) as attached:
         try:
-            if first:
-                _start(record, monitor)
-            else:
-                lifecycle.start(record, monitor)
+            start(record, monitor)
             code = attached.follow()
             outcome.detached = attached.detached
             attached.restore_mode()
@@ -154,6 +254,14 @@ def _attend(record: Record, *, interactive: bool, detach_keys: str, sends: bool,
         finally:
             client.close()
     return outcome
+
+
+def _exit_code(record: Record) -> int:
+    """Of one whose monitor was killed; it may have been removed since."""
+    try:
+        return record.exit_code()
+    except NotFoundError:
+        return _KILLED
 
 
 def _end(outcome: Outcome, config: ContainerConfig, client: "Client", monitor: int) -> None:

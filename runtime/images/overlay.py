@@ -1,15 +1,16 @@
 """What an overlay of layers shows: overlayfs's marks (overlayfs.rst, "whiteouts and opaque directories") and the search
 through layers, none of whose links is followed."""
 
-import os
-import stat
+import posix
+import sys
 from errno import ELOOP, ENODATA, ENOENT, ENOTDIR, ENOTSUP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterator
 
-DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC
 """How directories are opened that are not trusted."""
 
 
@@ -34,7 +35,7 @@ def is_opaque(directory: "int | str") -> bool:
     """
     for key in ("trusted.overlay.opaque", "user.overlay.opaque"):
         try:
-            if os.getxattr(directory, key, follow_symlinks=isinstance(directory, int)) == b"y":
+            if posix.getxattr(directory, key, follow_symlinks=isinstance(directory, int)) == b"y":
                 return True
         except OSError as error:
             if error.errno not in (ENODATA, ENOTSUP):
@@ -42,8 +43,8 @@ def is_opaque(directory: "int | str") -> bool:
     return False
 
 
-def is_whiteout(status: os.stat_result) -> bool:
-    return stat.S_ISCHR(status.st_mode) and not status.st_rdev
+def is_whiteout(status: "os.stat_result") -> bool:
+    return status.st_mode & 0o170000 == 0o020000 and not status.st_rdev
 
 
 def find_entry(path: bytes, layers: "list[str]") -> "os.stat_result | None":
@@ -51,7 +52,7 @@ def find_entry(path: bytes, layers: "list[str]") -> "os.stat_result | None":
     above, _, name = path.rpartition(b"/")
     for parent, is_last in _directories(above, layers):
         try:
-            status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            status = posix.stat(name, dir_fd=parent, follow_symlinks=False)
         except FileNotFoundError:
             if is_last:
                 break
@@ -65,17 +66,23 @@ def list_entries(path: bytes, layers: "list[str]") -> "set[bytes]":
     shown: set[bytes] = set()
     hidden: set[bytes] = set()
     for directory, _ in _directories(path, layers):
-        for name in {os.fsencode(name) for name in os.listdir(directory)} - hidden:
-            if not is_whiteout(os.stat(name, dir_fd=directory, follow_symlinks=False)):
+        for name in _names(directory) - hidden:
+            if not is_whiteout(posix.stat(name, dir_fd=directory, follow_symlinks=False)):
                 shown.add(name)
             hidden.add(name)
     return shown
 
 
+def _names(directory: int) -> "set[bytes]":
+    """listdir(3) of a descriptor gives text only."""
+    encoding, errors = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
+    return {name.encode(encoding, errors) for name in posix.listdir(directory)}
+
+
 def _directories(path: bytes, layers: "list[str]") -> "Iterator[tuple[int, bool]]":
     """The directories that are merged at `path`, each with whether it hides those below it; closed behind each."""
     for layer in layers:
-        fd = os.open(layer, DIRECTORY)
+        fd = posix.open(layer, DIRECTORY)
         try:
             try:
                 found = descend(fd, path)
@@ -89,28 +96,28 @@ def _directories(path: bytes, layers: "list[str]") -> "Iterator[tuple[int, bool]
                 is_last = is_opaque(found) or _hides(fd, path)
                 yield found, is_last
             finally:
-                os.close(found)
+                posix.close(found)
             if is_last:
                 return
         finally:
-            os.close(fd)
+            posix.close(fd)
 
 
 def find_directory(path: bytes, layers: "list[str]") -> int:
     """What an overlay of these layers, the highest first, shows as the directory `path`: a descriptor, or -1."""
     for directory, _ in _directories(path, layers):
-        return os.dup(directory)
+        return posix.dup(directory)
     return -1
 
 
 def descend(directory: int, path: bytes) -> int:
     """Open a directory below another one, no part of it a link."""
-    fd = os.dup(directory)
+    fd = posix.dup(directory)
     for name in path.split(b"/") if path else ():
         try:
-            deeper = os.open(name, DIRECTORY, dir_fd=fd)
+            deeper = posix.open(name, DIRECTORY, dir_fd=fd)
         finally:
-            os.close(fd)
+            posix.close(fd)
         fd = deeper
     return fd
 
@@ -127,5 +134,5 @@ def _hides(directory: int, path: bytes) -> bool:
             if is_opaque(fd):
                 return True
         finally:
-            os.close(fd)
+            posix.close(fd)
     return False

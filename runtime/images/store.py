@@ -21,13 +21,14 @@ import time
 from contextlib import contextmanager
 from errno import EAGAIN, EEXIST, ENOENT, ENOTEMPTY
 
-from ..container import default_data
 from ..errors import ImageError, NotFoundError, SpecError, UsageError
 from ..jsontext import dump_json, parse_json
 from ..syscalls import syncfs
 from . import reference
-from .manifest import Manifest, chain_ids, diff_ids, digest_of, document, parse_manifest
-from .overlay import Owner, is_opaque
+from .local import Image as Image
+from .local import LocalStore, readings
+from .manifest import digest_of
+from .overlay import Owner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,45 +45,14 @@ _PIECE = 1 << 20
 _FLUSH_SECONDS = 0.1
 
 
-def default_store() -> str:
-    """/var/lib/warren/images for root; below the XDG data directory for ordinary users."""
-    return default_data() + "/images"
-
-
-class Image:
-    """What a name stands for: the manifest of one platform, its configuration, and the chain of its layers."""
-
-    __slots__ = ("chains", "config", "diffs", "manifest", "names")
-
-    def __init__(self, manifest: Manifest, config: "Json", names: "list[str]") -> None:
-        self.manifest = manifest
-        self.config = config
-        self.names = names
-        self.diffs = diff_ids(config, len(manifest.layers))
-        self.chains = chain_ids(self.diffs)
-
-    @property
-    def id(self) -> str:
-        """docker's image id: the digest of the configuration."""
-        return self.manifest.config.digest
-
-    @property
-    def size(self) -> int:
-        """Bytes of its blobs, as they are transferred."""
-        return sum(layer.size for layer in self.manifest.layers) + self.manifest.config.size
-
-
-class Store:
+class Store(LocalStore):
     """All of it below `root`; nothing is made before it is needed."""
 
     def __init__(self, root: str = "") -> None:
-        self.root = root or default_store()
+        super().__init__(root)
         self.privileged = os.geteuid() == 0
         self.owner = Owner(privileged=self.privileged)
         """Whose the files of layers are."""
-        self.lock_path = self.root + "/lock"
-        self.notes: list[str] = []
-        """What could not be taken over as it was given, or is damaged; for the user to see."""
 
     # ---- locks
 
@@ -150,39 +120,11 @@ class Store:
         try:
             for name in os.listdir(self.root + "/partial"):
                 os.unlink(f"{self.root}/partial/{name}")
-            self._collect(lambda _container: False)
+            self._collect(self._is_kept)
         finally:
             os.close(fd)
 
-    def _lock(self, kind: int) -> int:
-        fd = os.open(self.lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, kind)
-        except BaseException:
-            os.close(fd)
-            raise
-        return fd
-
     # ---- blobs
-
-    def blob_path(self, digest: str) -> str:
-        if not reference.is_digest(digest):
-            raise ImageError(f"{digest!r} is no digest")
-        return f"{self.root}/blobs/sha256/{digest[7:]}"
-
-    def has_blob(self, digest: str) -> bool:
-        return os.path.exists(self.blob_path(digest))
-
-    def read_blob(self, digest: str) -> bytes:
-        """A small blob, checked; NotFoundError, or ImageError when it is damaged."""
-        try:
-            with open(self.blob_path(digest), "rb") as file:
-                data = file.read()
-        except FileNotFoundError as error:
-            raise NotFoundError(f"blob {digest} is not in the store", hint="pull the image again") from error
-        if digest_of(data) != digest:
-            raise ImageError(f"blob {digest} is damaged in the store", hint="warren image verify")
-        return data
 
     def open_blob(self, digest: str) -> "Iterator[bytes]":
         """A blob in pieces."""
@@ -213,24 +155,6 @@ class Store:
             partial.close()
 
     # ---- layers
-
-    def layer_path(self, chain: str) -> str:
-        return f"{self.root}/layers/{chain[7:]}"
-
-    def layer_paths(self, chains: "list[str]") -> "list[str]":
-        """What an overlay is mounted of, the highest first.
-
-        It ends with a layer whose root is opaque: overlayfs looks for that mark below the root only.
-        """
-        found = []
-        for chain in reversed(chains):
-            found.append(self.layer_path(chain))
-            if is_opaque(found[-1]):
-                break
-        return found
-
-    def has_layer(self, chain: str) -> bool:
-        return os.path.isdir(self.layer_path(chain))
 
     def new_layer(self) -> str:
         """An empty directory to unpack into; to be published or discarded."""
@@ -267,70 +191,14 @@ class Store:
     def untag(self, name: str) -> None:
         self._change_index(lambda names: names.pop(name, None))
 
-    def names(self) -> "dict[str, str]":
-        """Every name, and the digest of its manifest."""
-        try:
-            with open(self.root + "/index.json", "rb") as file:
-                found = parse_json(file.read(), "index.json of the store")
-        except FileNotFoundError:
-            return {}
-        except SpecError as error:
-            raise ImageError(f"{error.message}: the store's index is damaged", hint="warren image verify") from error
-        names = found.get("names") if isinstance(found, dict) else None
-        return {str(name): str(digest) for name, digest in names.items()} if isinstance(names, dict) else {}
-
-    def find(self, text: str) -> Image:
-        """By name, by digest, or by an unambiguous beginning of its id; NotFoundError, UsageError."""
-        names = self.names()
-        if wanted := self._by_name(text, names):
-            return self.load(wanted, names)
-        start = text.removeprefix("sha256:")
-        images = {image.id: image for image in self.images() if start and image.id[7:].startswith(start)}
-        if len(images) > 1:
-            raise UsageError(f"image {text!r} is ambiguous", hint="give more of the id")
-        if not images:
-            raise NotFoundError(f"no such image: {text}", hint=f"warren pull {text}")
-        return next(iter(images.values()))
-
-    def _by_name(self, text: str, names: "dict[str, str]") -> str:
-        try:
-            ref = reference.parse(text)
-        except UsageError:
-            return ""
-        if ref.digest:
-            same = [
-                digest for name, digest in names.items() if name.startswith(ref.name + ":") and digest == ref.digest
-            ]
-            return names.get(str(ref)) or names.get(f"{ref.name}@{ref.digest}") or next(iter(same), "")
-        return next((names[name] for name in _readings(ref) if name in names), "")
-
     def names_of(self, text: str) -> "list[str]":
         """The names that removing `text` takes away: the one that it is, damaged or not, else all of the image's."""
         try:
             known = self.names()
-            named = [name for name in _readings(reference.parse(text)) if name in known]
+            named = [name for name in readings(reference.parse(text)) if name in known]
         except UsageError:
             named = []
         return named[:1] or self.find(text).names
-
-    def load(self, manifest: str, names: "dict[str, str] | None" = None) -> Image:
-        """The image of a manifest that is in the store; `names` saves reading them."""
-        names = self.names() if names is None else names
-        found = parse_manifest(self.read_blob(manifest))
-        config = document(self.read_blob(found.config.digest), "image configuration")
-        return Image(found, config, [name for name, digest in names.items() if digest == manifest])
-
-    def images(self) -> "list[Image]":
-        """One for each manifest that has a name; of those that are damaged only a note."""
-        names = self.names()
-        found = []
-        for digest in dict.fromkeys(names.values()):
-            try:
-                found.append(self.load(digest, names))
-            except (ImageError, NotFoundError) as error:
-                known = next(name for name, named in names.items() if named == digest)
-                self.notes.append(f"image {known}: {error.message} (warren image verify --repair)")
-        return found
 
     def _change_index(self, change: "Callable[[dict[str, str]], object]") -> None:
         fd = os.open(self.root + "/index.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -342,34 +210,27 @@ class Store:
         finally:
             os.close(fd)
 
-    # ---- use
-
-    def use(self, container: str, chains: "list[str]") -> None:
-        """Keep these layers while the container exists; NotFoundError when they have just been collected."""
-        fd = self._lock(fcntl.LOCK_SH)
-        try:
-            # Not synced: a container does not outlive the machine.
-            with open(f"{self.root}/users/{container}", "wb") as file:
-                file.write(dump_json({"chains": chains}).encode())
-            if missing := next((chain for chain in chains if not self.has_layer(chain)), ""):
-                self.release(container)
-                raise NotFoundError(f"layer {missing} is not in the store", hint="pull the image again")
-        finally:
-            os.close(fd)
-
-    def release(self, container: str) -> None:
-        try:
-            os.unlink(f"{self.root}/users/{container}")
-        except FileNotFoundError:
-            pass
-
     def chains_in_use(self, exists: "Callable[[str], bool]") -> "list[list[str]]":
         """What each container that there is has taken."""
-        try:
-            containers = os.listdir(self.root + "/users")
-        except FileNotFoundError:
-            return []
-        return [self._used(container) for container in containers if exists(container)]
+        return [self._used(container) for container in sorted(self._users()) if exists(container)]
+
+    def _users(self) -> "set[str]":
+        """Ids of containers that have taken layers, of those that are kept even if the note here is lost."""
+        found: set[str] = set()
+        for directory in (self.root + "/users", self._records):
+            try:
+                found |= {name for name in os.listdir(directory) if name[0] != "."}
+            except FileNotFoundError:
+                continue
+        return found
+
+    @property
+    def _records(self) -> str:
+        """Where the containers that are kept lie (engine/records.py)."""
+        return os.path.dirname(self.root) + "/containers"
+
+    def _is_kept(self, container: str) -> bool:
+        return os.path.exists(f"{self._records}/{container}/config.json")
 
     # ---- removal
 
@@ -394,7 +255,7 @@ class Store:
             image = self._load_whole(digest)
             blobs |= {digest, image.id, *(layer.digest for layer in image.manifest.layers)}
             chains |= set(image.chains)
-        for container in os.listdir(self.root + "/users"):
+        for container in self._users():
             if exists(container):
                 chains |= set(self._used(container))
             else:
@@ -430,9 +291,17 @@ class Store:
             ) from error
 
     def _used(self, container: str) -> "list[str]":
-        with open(f"{self.root}/users/{container}", "rb") as file:
-            found = parse_json(file.read(), "users of the store")
-        return list(found.get("chains") or ()) if isinstance(found, dict) else []
+        """What a container needs: by the note here and, as that may be lost or torn by a crash, by its own record."""
+        for path in (f"{self.root}/users/{container}", f"{self._records}/{container}/config.json"):
+            try:
+                with open(path, "rb") as file:
+                    told = parse_json(file.read(), path)
+            except (FileNotFoundError, NotADirectoryError, SpecError):
+                continue
+            chains = told.get("chains") if isinstance(told, dict) else None
+            if isinstance(chains, list):
+                return [str(chain) for chain in chains]
+        return []
 
 
 class Partial:
@@ -521,11 +390,6 @@ class NewBlob:
         finally:
             if os.path.exists(self._path):
                 os.unlink(self._path)
-
-
-def _readings(ref: "reference.Reference") -> list[str]:
-    """The names that may be meant: what podman, buildah and archives name without a registry lies below localhost."""
-    return [str(ref), f"localhost/{ref.familiar}"]
 
 
 def _boot_id() -> str:

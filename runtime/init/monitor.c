@@ -79,6 +79,7 @@ static int prepare_exit(int directory)
     return fd < 0 || write(fd, room, sizeof room) != sizeof room ? -1 : 0;
 }
 
+/* An owner is not kept waiting for the disk: what it sees is not lost by anything that it survives. */
 static void write_exit(struct monitor *m)
 {
     int64_t numbers[] = {m->code, m->started, m->finished, m->log.lost};
@@ -93,8 +94,19 @@ static void write_exit(struct monitor *m)
     autoclose int fd = openat(m->directory, EXIT_TEMPORARY, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0 || write(fd, text, at - text) != at - text || ftruncate(fd, at - text) < 0)
         return;
-    fsync(fd);
+    m->unsynced = owner_of(m);
+    if (!m->unsynced)
+        fsync(fd);
     renameat(m->directory, EXIT_TEMPORARY, m->directory, "exit");
+}
+
+/* The owner has gone, and has not seen to it. */
+static void sync_exit(struct monitor *m)
+{
+    autoclose int fd = m->unsynced ? openat(m->directory, "exit", O_RDONLY | O_CLOEXEC | O_NOFOLLOW) : -1;
+    if (fd >= 0)
+        fsync(fd);
+    m->unsynced = false;
 }
 
 /* There is no container, or it is not to be. */
@@ -398,6 +410,7 @@ static bool over(struct monitor *m)
         return false;
     if (!m->exit_told && !m->cleaned_up) {
         m->exit_told = true;
+        sync_exit(m);
         run_event(&m->events, "exited", number_text(&code, m->code));
         if (m->events.pid)
             return false;

@@ -86,6 +86,7 @@ struct monitor {
     bool ended;                     /* the container */
     bool exit_told;                 /* to the event program */
     bool cleaned_up;                /* by the owner: nothing is to be told */
+    bool unsynced;                  /* the file `exit` may not be on the disk yet */
     int code;                       /* with which it ended */
     int64_t started, finished;      /* in nanoseconds since 1970 */
     int64_t accept_at;              /* too few descriptors: not before that; 0 now */

@@ -76,6 +76,8 @@
     X(61, monitor_log, "sfsii")      \
     X(62, monitor_events, "llis")    \
     X(63, monitor, "fffffi")         \
+    X(64, fill, "fs")                \
+    X(65, own, "fii")                \
     X(80, module, "s")               \
     X(81, channel, "l")              \
     X(82, interface, "ssss")         \
@@ -203,6 +205,10 @@ int private_proc(struct run *run);
 
 /* Copies what is in one directory into another, with owners, modes and links; -1 with errno. */
 int copy_tree(int from, int to);
+/* The same into an empty directory, which becomes like the other one; 0 at once for one that is not empty. */
+int fill_tree(int from, int to);
+/* Gives a file, or a directory and all in it, to an owner; -1 with errno. */
+int own_tree(int root, uid_t uid, gid_t gid);
 
 /* ---- steps_overlay.c ---- */
 

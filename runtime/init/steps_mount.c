@@ -51,6 +51,36 @@ int do_bind(struct run *run, const struct arg *arg)
     return target < 0 ? -1 : attach(run, source, target);
 }
 
+/* An empty volume becomes what the image has in its place; where it has no directory there is nothing to be copied. */
+int do_fill(struct run *run, const struct arg *arg)
+{
+    struct stat st;
+    int volume = slot_fd(run, arg[0].i);
+    if (volume < 0)
+        return fail(run, "slot");
+    autoclose int found = resolve(run, arg[1].s, MUST_EXIST);
+    if (found < 0)
+        return errno == ENOENT || errno == ENOTDIR ? 0 : fail(run, "resolve");
+    if (fstat(found, &st) < 0)
+        return fail(run, "stat");
+    if (!S_ISDIR(st.st_mode))
+        return 0;
+    autoclose int checked = resolve_target(run, arg[1].s, MUST_EXIST);
+    if (checked < 0)
+        return -1;
+    return fill_tree(checked, volume) < 0 ? fail(run, "copy") : 0;
+}
+
+int do_own(struct run *run, const struct arg *arg)
+{
+    int mount = slot_fd(run, arg[0].i);
+    if (mount < 0)
+        return fail(run, "slot");
+    if (arg[1].i < 0 || arg[1].i >= UINT32_MAX || arg[2].i < 0 || arg[2].i >= UINT32_MAX)
+        return fail_as(run, EINVAL, "not an id");
+    return own_tree(mount, arg[1].i, arg[2].i) < 0 ? fail(run, "chown") : 0;
+}
+
 /* What exists stays as it is; only the last directory gets the mode. */
 int do_mkdir(struct run *run, const struct arg *arg)
 {

@@ -50,8 +50,8 @@ class Options:
     """A mount's option words, sorted by what they are."""
 
     __slots__ = (
-        "attr", "clear", "copy_up", "data", "idmap", "overlay", "propagation", "recursive_clear", "recursive_set",
-        "remount", "symlink", "tree",
+        "attr", "clear", "copy_up", "data", "fill", "idmap", "overlay", "own", "propagation", "recursive_clear",
+        "recursive_set", "remount", "symlink", "tree",
     )  # fmt: skip
 
     def __init__(self, words: "list[str]") -> None:
@@ -62,7 +62,7 @@ class Options:
         self.propagation = 0
         self.tree = -1  # not a bind; 0 bind, 1 rbind
         self.idmap = -1  # none; 0 idmap, 1 ridmap
-        self.copy_up = self.overlay = self.remount = self.symlink = False
+        self.copy_up = self.fill = self.overlay = self.own = self.remount = self.symlink = False
         self.data: list[str] = []
         for word in words:
             self._take(word)
@@ -91,6 +91,10 @@ class Options:
             self.overlay = True
         elif word == "tmpcopyup":
             self.copy_up = True
+        elif word == "copyup":
+            self.fill = True
+        elif word == "U":
+            self.own = True
         elif word == "copy-symlink":
             self.symlink = True
         elif word not in _IGNORED:
@@ -134,6 +138,11 @@ class Mount:
     @property
     def is_bind(self) -> bool:
         return self.options.tree >= 0 and not self.options.remount
+
+    @property
+    def is_written_first(self) -> bool:
+        """Whether something is done to the source before it may become read-only."""
+        return self.options.fill or self.options.own
 
 
 def _maps(entry: "dict[str, object]") -> "tuple[str, str] | None":
@@ -201,11 +210,13 @@ def set_attributes(plan: LaunchPlan, mounts: "list[Mount]", userns: int) -> None
         if options.idmap >= 0 and idmap < 0:
             raise SpecError(f"mounts[{mount.index}]: option idmap needs a new user namespace")
         plan.add("mount_setattr", mount.slot, 1, 0, 0, options.propagation or SLAVE, -1)
-        if options.attr or idmap >= 0:
+        later = _SET["ro"] if mount.is_written_first else 0
+        attr, recursive_attr = options.attr & ~later, options.recursive_set & ~later
+        if attr or idmap >= 0:
             recursive = _IDMAP_RECURSIVE if options.idmap > 0 else 0
-            plan.add("mount_setattr", mount.slot, recursive, options.attr, 0, 0, idmap)
-        if options.recursive_set or options.recursive_clear:
-            plan.add("mount_setattr", mount.slot, 1, options.recursive_set, options.recursive_clear, 0, -1)
+            plan.add("mount_setattr", mount.slot, recursive, attr, 0, 0, idmap)
+        if recursive_attr or options.recursive_clear:
+            plan.add("mount_setattr", mount.slot, 1, recursive_attr, options.recursive_clear, 0, -1)
 
 
 def _make_maps(plan: LaunchPlan, mounts: "list[Mount]") -> "dict[tuple[str, str], int]":
@@ -235,11 +246,24 @@ def attach(
         elif mount.options.remount:
             _remount(plan, mount)
         elif mount.is_bind:
-            plan.add("bind", mount.slot, mount.destination, mount.resolve)
+            _bind(plan, mount, spec)
         elif mount.type == "cgroup":
             _mount_cgroups(plan, mount, spec, host, unified, legacy)
         else:
             _mount_new(plan, mount, spec, host)
+
+
+def _bind(plan: LaunchPlan, mount: Mount, spec: "Spec") -> None:
+    """Attach a source; one that is to be filled or given away becomes read-only after that."""
+    options = mount.options
+    if options.fill:
+        plan.add("fill", mount.slot, mount.destination)
+    if options.own:
+        account = spec.config["process"].get("user") or {}
+        plan.add("own", mount.slot, int(account.get("uid") or 0), int(account.get("gid") or 0))
+    plan.add("bind", mount.slot, mount.destination, mount.resolve)
+    if mount.is_written_first and (options.attr | options.recursive_set) & _SET["ro"]:
+        plan.add("readonly", mount.destination)
 
 
 def _mount_new(plan: LaunchPlan, mount: Mount, spec: "Spec", host: "Host") -> None:

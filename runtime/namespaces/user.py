@@ -76,7 +76,15 @@ def setup_ids(plan: LaunchPlan, spec: "Spec", host: "Host", user: "tuple[int, in
 
 
 def _maps(mappings: "Mappings", container_id: int) -> bool:
-    return any(m["containerID"] <= container_id < m["containerID"] + m["size"] for m in mappings)
+    return host_id(mappings, container_id) >= 0
+
+
+def host_id(mappings: "Mappings", container_id: int) -> int:
+    """What an id of the namespace is on the host; -1 for one that is not mapped."""
+    for m in mappings:
+        if m["containerID"] <= container_id < m["containerID"] + m["size"]:
+            return m["hostID"] + container_id - m["containerID"]
+    return -1
 
 
 def set_home(process: "Json", root: str) -> None:

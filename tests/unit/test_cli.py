@@ -34,16 +34,17 @@ class Command:
         self.planned = 0
         self.result: int | Exception = 0
         monkeypatch.setattr(running, "run_attached", self._run)
-        monkeypatch.setattr(running, "last_words", lambda *_: "")
         monkeypatch.setattr(running, "plan", self._plan)
         monkeypatch.setattr(cli, "_warn_of_writable_code", lambda: None)
         monkeypatch.setattr(cli.os, "_exit", sys.exit)
 
-    def _run(self, config: ContainerConfig, _values: object, _fetch: object) -> tuple[int, None]:
+    def _run(self, config: ContainerConfig, _values: object, _fetch: object) -> running.Outcome:
         self.configs.append(config)
         if isinstance(self.result, Exception):
             raise self.result
-        return self.result, None
+        outcome = running.Outcome(records.Record("x"))
+        outcome.code = self.result
+        return outcome
 
     def _plan(self, config: ContainerConfig) -> LaunchPlan:
         self.configs.append(config)

@@ -137,7 +137,8 @@ def wrong(room: str, target: str, for_types: bool) -> str:
     top, to = target.split(".")[0], room_of(target)
     if top not in ("runtime", "cli"):
         homes = HOMES.get(top, set() if top not in sys.stdlib_module_names else {room})
-        return "" if room in homes else f"{top} belongs in {' or '.join(homes) or 'no file: give it a home first'}"
+        home = " or ".join(sorted(homes)) or "no file: give it a home first"
+        return "" if room in homes else f"{top} belongs in {home}"
     if to == room or (for_types and (room, to) in TYPES_FROM_ABOVE):
         return ""
     if to not in HEIGHT:
