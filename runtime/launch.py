@@ -65,7 +65,7 @@ class Options:
     best_effort     limits that this host cannot hold are such notes, not errors
     cgroup_manager  who makes the cgroup: cgroupfs, systemd, or auto, which is systemd for an ordinary user without one
     monitor         the container's process is to be the child of a monitor, not of this process
-    supervise       the program is a hypervisor: the plan of its guest, milliseconds to come up, whether it has a terminal
+    supervise       the program is a hypervisor: its guest's plan, milliseconds to come up, whether it has a terminal
     ephemeral       the container lives with this process: if it is killed, the next sweep() removes the container
     """
 

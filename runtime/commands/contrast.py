@@ -15,14 +15,24 @@ from .printing import warn
 @click.command(context_settings={"ignore_unknown_options": False, "help_option_names": ["-h", "--help"]})
 @click.option("--rootfs", default="", metavar="DIR", help="Use this directory as the root.")
 @click.option("--rounds", default=3, type=click.IntRange(1, 1000), show_default=True, help="Samples of each figure.")
-@click.option("--row", "rows", multiple=True, metavar="ROW",
-              help="Only these: process, container, uml, microvm, pc, or microvm-tcg, pc-kvm...")
+@click.option(
+    "--row",
+    "rows",
+    multiple=True,
+    metavar="ROW",
+    help="Only these: process, container, uml, microvm, pc, or microvm-tcg, pc-kvm...",
+)
 @click.option("--guest-memory", default="128m", show_default=True, metavar="SIZE", help="Of each virtual machine.")
 @click.option("--budget", default="1g", show_default=True, metavar="SIZE", help="Memory for the run of many at once.")
 @click.option("--no-density", is_flag=True, help="Leave out the run of many at once.")
 @click.option("--kernel", default="", metavar="FILE", help="The kernel of QEMU's guests.")
-@click.option("--boot-timeout", default=60.0, type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
-              help="How long a virtual machine may take to come up.")
+@click.option(
+    "--boot-timeout",
+    default=60.0,
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="How long a virtual machine may take to come up.",
+)
 @click.option("--format", "style", default="table", type=click.Choice(["table", "json"]))
 @click.option("--report", default="", metavar="FILE.html", help="Write a page with plots, findings and method.")
 @click.option("-q", "--quiet", is_flag=True, help="Do not show the progress.")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     Json = dict[str, Any]
 
 PUBLISHED = [
-    ("Start of a microVM", "Firecracker", "up to 125 ms to the guest's init; at most 5 MiB of memory besides the guest's",
+    ("Start of a microVM", "Firecracker", "up to 125 ms to the guest's init; at most 5 MiB besides the guest's",
      "Firecracker specification; Agache et al., NSDI 2020"),
     ("Start of a unikernel", "LightVM", "2.3 ms, against about 1 ms of fork and exec", "Manco et al., SOSP 2017"),
     ("Start of a microVM", "Clear Containers", "60 ms", "Intel, 2015"),
@@ -25,21 +25,33 @@ PUBLISHED = [
 """Measured by others on other machines: what, with what, how much, where it stands."""
 
 METHOD = [
-    "All times are this host's: from the call that launches to what comes back over a pipe. No clock of a guest is used.",
-    "Every row runs once a round, each round beginning with another row. Figures are medians of the rounds; ranges go "
-    "from the smallest to the largest sample.",
+    "All times are this host's: from the call that launches to what comes back over a pipe; no guest's clock is used.",
+    (
+        "Every row runs once a round, each round beginning with another row. Figures are medians of the rounds; ranges go "
+        "from the smallest to the largest sample."
+    ),
     "The first run of each row is not counted: it unpacks, makes disks and fills caches.",
-    "Start is measured from a running Python process: the start of the `warren` command itself, alike in all rows, is "
-    "left out.",
+    (
+        "Start is measured from a running Python process: the start of the `warren` command itself, alike in all rows, is "
+        "left out."
+    ),
     "Loops run in one static program, the same in all rows, for a quarter of a second at least a sample.",
-    "Memory is the proportional set size of all processes that the instance consists of, the hypervisor with its "
-    "guest's touched memory among them; memory that the host's kernel uses for it is not in it.",
-    "Disk is what must lie there besides the image: kernel, initramfs, hypervisor with its libraries, and the disk "
-    "that a PC boots from.",
-    "Root of a virtual machine has all capabilities, as the guest's kernel is its own; a container's has the default "
-    "ones, and the default seccomp filter.",
-    "The network is the host's own for process and container, and the hypervisor's user networking (slirp) for "
-    "virtual machines.",
+    (
+        "Memory is the proportional set size of all processes that the instance consists of, the hypervisor with its "
+        "guest's touched memory among them; memory that the host's kernel uses for it is not in it."
+    ),
+    (
+        "Disk is what must lie there besides the image: kernel, initramfs, hypervisor with its libraries, and the disk "
+        "that a PC boots from."
+    ),
+    (
+        "Root of a virtual machine has all capabilities, as the guest's kernel is its own; a container's has the default "
+        "ones, and the default seccomp filter."
+    ),
+    (
+        "The network is the host's own for process and container, and the hypervisor's user networking (slirp) for "
+        "virtual machines."
+    ),
 ]
 
 _REACH = {
@@ -134,7 +146,7 @@ def _figure(result: Result, metric: Metric) -> "Json":
 
 def findings(results: "list[Result]") -> "list[str]":
     """What the figures show, a sentence each."""
-    found = []
+    found: list[str] = []
     base = _by_kind(results, CONTAINER)
     machines = [result for result in results if result.row.is_machine and not result.row.reason]
     if base is None:
@@ -198,7 +210,11 @@ def _claim(text: str, key: str, base: "Result | None", machines: "list[Result]")
     least = min(min(result.samples[key]) for result in measured)
     why = f"at most {_format(max(ours) * metric.scale)} {metric.unit}, virtual machines at least "
     why += f"{_format(least * metric.scale)} {metric.unit}"
-    return {"claim": text, "shown": not against, "why": why + (f"; not less than {', '.join(against)}" if against else "")}
+    return {
+        "claim": text,
+        "shown": not against,
+        "why": why + (f"; not less than {', '.join(against)}" if against else ""),
+    }
 
 
 def _isolation_claim(base: "Result | None", machines: "list[Result]") -> "Json":
@@ -278,7 +294,9 @@ def text_table(told: "Json") -> str:
         for key, reason in row.get("missing", {}).items():
             out.append(f"not measured: {row['title']}, {key}: {reason}")
     out.append("")
-    out += [f"{'shown' if claim['shown'] else 'NOT shown'}: {claim['claim']}: {claim['why']}" for claim in told["claims"]]
+    out += [
+        f"{'shown' if claim['shown'] else 'NOT shown'}: {claim['claim']}: {claim['why']}" for claim in told["claims"]
+    ]
     return "\n".join(out)
 
 

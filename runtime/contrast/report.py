@@ -69,10 +69,12 @@ def _head(told: "Json") -> "list[str]":
     command = f" -- {' '.join(told['command'])}" if told["command"] else ""
     return [
         f"<h1>{escape(str(told['source']))} as a container and as virtual machines</h1>",
-        f'<p class="soft">Measured with <code>warren contrast {escape(str(told["source"]) + command)}</code> on '
-        f"{escape(told['when'][:10])}, {told['rounds']} rounds in {told['seconds']:.0f} s, on "
-        f"{escape(machine['processor'] or machine['architecture'])}, {machine['processors']} processors, {memory} GiB, "
-        f"Linux {escape(machine['kernel'])}; load at the end {machine['load']:.1f}.</p>",
+        (
+            f'<p class="soft">Measured with <code>warren contrast {escape(str(told["source"]) + command)}</code> on '
+            f"{escape(told['when'][:10])}, {told['rounds']} rounds in {told['seconds']:.0f} s, on "
+            f"{escape(machine['processor'] or machine['architecture'])}, {machine['processors']} processors, {memory} GiB, "
+            f"Linux {escape(machine['kernel'])}; load at the end {machine['load']:.1f}.</p>"
+        ),
     ]
 
 
@@ -92,9 +94,11 @@ def _figures(told: "Json") -> "list[str]":
     rows = [row for row in told["rows"] if row["available"]]
     lines = [
         "<h2>Figures</h2>",
-        '<p class="small"><span class="key process"></span>process of the host '
-        '<span class="key container"></span>container <span class="key machine"></span>virtual machine. '
-        "Bars are medians on a logarithmic scale, lines go from the smallest to the largest sample.</p>",
+        (
+            '<p class="small"><span class="key process"></span>process of the host '
+            '<span class="key container"></span>container <span class="key machine"></span>virtual machine. '
+            "Bars are medians on a logarithmic scale, lines go from the smallest to the largest sample.</p>"
+        ),
     ]
     sentences = {text.partition(":")[0]: text for text in told["findings"]}
     for metric in told["metrics"]:
@@ -108,7 +112,7 @@ def _figures(told: "Json") -> "list[str]":
         lines.append(f'<p class="small soft">{escape(_tail(sentence) + better)}.</p>')
         lines.append(_plot(metric, shown))
         lines += [
-            f'<p class="small soft">Not measured for {escape(row["title"])}: {escape(row["missing"][metric["key"]])}.</p>'
+            f'<p class="small soft">Not measured: {escape(row["title"])}: {escape(row["missing"][metric["key"]])}.</p>'
             for row in rows if metric["key"] in row["missing"]
         ]  # fmt: skip
     rest = [text for text in told["findings"] if text.partition(":")[0] not in {m["title"] for m in told["metrics"]}]
@@ -177,8 +181,10 @@ def _isolation(told: "Json") -> "list[str]":
     head = "".join(f"<th>{escape(row['title'])}</th>" for row in rows)
     lines = [
         "<h2>Isolation</h2>",
-        "<p>What root inside sees and may do. “Its own” means that it may, and that what it does it to is the guest's "
-        "own kernel or devices, not the host's. A “yes” reaches the host. Nothing is tried on the host itself.</p>",
+        (
+            "<p>What root inside sees and may do. “Its own” means that it may, and that what it does it to is the guest's "
+            "own kernel or devices, not the host's. A “yes” reaches the host. Nothing is tried on the host itself.</p>"
+        ),
         f'<div class="scroll"><table><thead><tr><th></th>{head}</tr></thead><tbody>',
     ]
     for question, answers in isolation_table(rows):
@@ -197,16 +203,20 @@ def _rows(told: "Json") -> "list[str]":
     lines = ["<h2>What the rows stand for</h2>", '<div class="scroll"><table><tbody>']
     for row in told["rows"]:
         state = "" if row["available"] else f'<br><span class="tag">not run here</span>: {escape(row["reason"])}'
-        kernel = f"<br>kernel: {escape(row['kernel_file'])} ({escape(row['kernel_origin'])})" if "kernel_file" in row else ""
-        lines.append(f'<tr><th scope="row">{escape(row["title"])}</th><td>{escape(row["term"])}{kernel}{state}</td></tr>')
+        kernel = (
+            f"<br>kernel: {escape(row['kernel_file'])} ({escape(row['kernel_origin'])})" if "kernel_file" in row else ""
+        )
+        lines.append(
+            f'<tr><th scope="row">{escape(row["title"])}</th><td>{escape(row["term"])}{kernel}{state}</td></tr>'
+        )
     lines.append("</tbody></table></div>")
     for row in told["rows"]:
         density = row.get("density")
         if density:
             total = format_figure(density["memory"] / (1 << 20))
             lines.append(
-                f"<p class='small'>{escape(row['title'])}: {density['count']} at once took {total} MiB together and were "
-                f"up after {format_figure(density['seconds'])} s.</p>"
+                f"<p class='small'>{escape(row['title'])}: {density['count']} at once took {total} MiB together and "
+                f"were up after {format_figure(density['seconds'])} s.</p>"
             )
     return lines
 
@@ -214,9 +224,12 @@ def _rows(told: "Json") -> "list[str]":
 def _published(told: "Json") -> "list[str]":
     lines = [
         "<h2>Published figures</h2>",
-        "<p>Measured by others, on other machines, most of them with hardware virtualization: not comparable with the "
-        "figures above line by line.</p>",
-        '<div class="scroll"><table><thead><tr><th>What</th><th>System</th><th>Figure</th><th>Source</th></tr></thead><tbody>',
+        (
+            "<p>Measured by others, on other machines, most of them with hardware virtualization: not comparable with the "
+            "figures above line by line.</p>"
+        ),
+        '<div class="scroll"><table><thead><tr><th>What</th><th>System</th><th>Figure</th><th>Source</th></tr></thead>',
+        "<tbody>",
     ]
     for entry in told["published"]:
         cells = "".join(f"<td>{escape(entry[key])}</td>" for key in ("what", "system", "figure", "source"))

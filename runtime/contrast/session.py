@@ -1,4 +1,4 @@
-"""One instance of a row: started, asked, measured and ended.  All times are the host's: a guest's clock may be wrong."""
+"""One instance of a row: started, asked, measured and ended.  All times are the host's: a guest's clock may err."""
 
 import os
 import posix

@@ -15,8 +15,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..spec import Spec
     from ..steps import LaunchPlan
-    from .volumes import Places
     from ..vm import Machine
+    from .volumes import Places
 
 _NAMESPACES = {"pid": "pid", "ipc": "ipc", "uts": "uts", "network": "net"}
 """Option: its name under /proc/PID/ns."""

@@ -52,4 +52,6 @@ def guest_failure(error: LaunchError, guest: "LaunchPlan", machine: Machine) -> 
     number, _, text = error.detail.removeprefix("guest ").partition(" ")
     if error.detail.startswith("guest ") and number.isdigit():
         return failure(guest, int(number), error.errno, text)
-    return LaunchError(error.number, None, error.errno, f"virtual machine ({machine.label}): {error.detail}", hint=machine.hint)
+    return LaunchError(
+        error.number, None, error.errno, f"virtual machine ({machine.label}): {error.detail}", hint=machine.hint
+    )

@@ -31,7 +31,9 @@ _MOST_LAYERS = 18
 """Names of so many fit the 255 bytes that an older kernel's fsconfig(2) takes."""
 
 
-def convert(spec: Spec, machine: Machine, id: str, enforced: "dict[str, str]", *, network: bool) -> "tuple[Spec, LaunchPlan]":
+def convert(
+    spec: Spec, machine: Machine, id: str, enforced: "dict[str, str]", *, network: bool
+) -> "tuple[Spec, LaunchPlan]":
     return _Conversion(spec, machine, id, enforced, network).convert()
 
 
@@ -112,7 +114,7 @@ class _Conversion:
             "env": ["PATH=/usr/bin:/usr/sbin:/bin:/sbin", "HOME=/var/tmp", "TMPDIR=/var/tmp"],
             "cwd": "/",
             "capabilities": {
-                **{name: _CAPABILITIES for name in ("bounding", "permitted", "effective")},
+                **dict.fromkeys(("bounding", "permitted", "effective"), _CAPABILITIES),
                 "inheritable": [],
                 "ambient": [],
             },
@@ -181,7 +183,9 @@ class _Conversion:
         if layers is None:
             self._bind(self.spec.root_path(), "root", ["rbind"])
         elif not layers.lower:
-            raise UnsupportedError("the host as an image of a virtual machine needs root", hint="use an image or --rootfs")
+            raise UnsupportedError(
+                "the host as an image of a virtual machine needs root", hint="use an image or --rootfs"
+            )
         elif len(layers.lower) == 1:
             self._bind(layers.lower[0], "root", ["bind", "ro", *self.idmap])
         else:
@@ -204,7 +208,9 @@ class _Conversion:
     def _stack(self, lower: list[str]) -> None:
         """Several layers: an overlay of them, without changes, made by the hypervisor's container."""
         if len(lower) > _MOST_LAYERS:
-            raise UnsupportedError(f"an image of {len(lower)} layers", hint=f"at most {_MOST_LAYERS} for a virtual machine")
+            raise UnsupportedError(
+                f"an image of {len(lower)} layers", hint=f"at most {_MOST_LAYERS} for a virtual machine"
+            )
         for number, path in enumerate(lower):
             self._bind(path, f"l/{number}", ["bind", "ro", *self.idmap])
         # Relative to the container's root, where `init` is while it mounts.

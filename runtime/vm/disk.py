@@ -106,7 +106,8 @@ def _size(layers: "list[str]") -> int:
         total += _tree_size(layer, posix.stat(layer).st_dev)
         if total > MOST:
             raise UnsupportedError(
-                f"{layer}: more than {MOST >> 30} GiB are not copied to a disk", hint="vm:microvm and vm:uml copy nothing"
+                f"{layer}: more than {MOST >> 30} GiB are not copied to a disk",
+                hint="vm:microvm and vm:uml copy nothing",
             )
     return (total * 11 // 10 + (64 << 20)) & ~0xFFFFF
 

@@ -156,7 +156,11 @@ def _with_modules(path: str, origin: str) -> Kernel:
 def find_uml(given: str = "") -> Kernel:
     """User-mode Linux: --kernel, the installed one, or the fetched one."""
     tree = data_directory() + "/uml"
-    for file, modules in ((given, UML_MODULES), ("/usr/bin/linux.uml", UML_MODULES), (f"{tree}/usr/bin/linux.uml", tree + UML_MODULES)):
+    for file, modules in (
+        (given, UML_MODULES),
+        ("/usr/bin/linux.uml", UML_MODULES),
+        (f"{tree}/usr/bin/linux.uml", tree + UML_MODULES),
+    ):
         if file and os.access(file, os.X_OK) and os.path.isfile(file):
             release = _uml_release(file)
             place = f"{modules}/{release}"
@@ -164,13 +168,17 @@ def find_uml(given: str = "") -> Kernel:
             return Kernel(os.path.abspath(file), place if os.path.isdir(place) else "", origin)
         if given:
             raise UsageError(f"--kernel {given}: not an executable file", hint="user-mode Linux is a program")
-    raise UnsupportedError("user-mode Linux is not installed", hint="apt install user-mode-linux, or warren vm setup uml")
+    raise UnsupportedError(
+        "user-mode Linux is not installed", hint="apt install user-mode-linux, or warren vm setup uml"
+    )
 
 
 def _uml_release(file: str) -> str:
     """What it says of itself; UsageError for what is something else."""
     try:
-        done = subprocess.run([file, "--version"], capture_output=True, timeout=10, check=True, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            [file, "--version"], capture_output=True, timeout=10, check=True, stdin=subprocess.DEVNULL
+        )
     except (OSError, subprocess.SubprocessError) as error:
         raise UsageError(f"--kernel {file}: this is no user-mode Linux") from error
     text = done.stdout.decode(errors="replace").strip()

@@ -49,7 +49,9 @@ class Machine:
     interface = "eth0"
     hint = "a larger --boot-timeout"
 
-    def __init__(self, kernel: Kernel, hypervisor: str, *, accel: str = "", memory: int = 0, boot_seconds: float = 60.0) -> None:
+    def __init__(
+        self, kernel: Kernel, hypervisor: str, *, accel: str = "", memory: int = 0, boot_seconds: float = 60.0
+    ) -> None:
         self.kernel = kernel
         self.hypervisor = hypervisor
         """Path of the program on the host."""
@@ -71,7 +73,17 @@ class Machine:
     def label(self) -> str:
         return f"{self.kind}, {self.accel}" if self.accel else self.kind
 
-    def command(self, memory: int, cpus: int, shares: "Sequence[Share]", *, disk: str, network: bool, ports: "Sequence[int]", seed: str) -> list[str]:
+    def command(
+        self,
+        memory: int,
+        cpus: int,
+        shares: "Sequence[Share]",
+        *,
+        disk: str,
+        network: bool,
+        ports: "Sequence[int]",
+        seed: str,
+    ) -> list[str]:
         """The hypervisor's arguments: `memory` bytes, what the guest sees, a raw `disk` ("" for none)."""
         raise NotImplementedError
 
@@ -89,7 +101,17 @@ class UserModeLinux(Machine):
     least_memory = 64 << 20
     hint = "a larger --boot-timeout"
 
-    def command(self, memory: int, cpus: int, shares: "Sequence[Share]", *, disk: str, network: bool, ports: "Sequence[int]", seed: str) -> list[str]:
+    def command(
+        self,
+        memory: int,
+        cpus: int,
+        shares: "Sequence[Share]",
+        *,
+        disk: str,
+        network: bool,
+        ports: "Sequence[int]",
+        seed: str,
+    ) -> list[str]:
         # It hands over between its processes all the time, which is twice as fast within one CPU.
         processors = sorted(os.sched_getaffinity(0))
         chosen = processors[zlib.crc32(seed.encode()) % len(processors)]
@@ -115,7 +137,9 @@ def _slirp() -> str:
 
 class _Qemu(Machine):
     def base(self, memory: int, cpus: int) -> list[str]:
-        accel = ["-accel", "kvm", "-cpu", KVM_CPU] if self.accel == "kvm" else ["-accel", "tcg,thread=multi", "-cpu", "max"]
+        accel = (
+            ["-accel", "kvm", "-cpu", KVM_CPU] if self.accel == "kvm" else ["-accel", "tcg,thread=multi", "-cpu", "max"]
+        )
         return [
             self.hypervisor,
             *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-name", "warren"),
@@ -129,7 +153,10 @@ class _Qemu(Machine):
         words = []
         for share in shares:
             readonly = ",readonly=on" if share.readonly else ""
-            words += ["-fsdev", f"local,id={share.tag},path={share.path},security_model={model},multidevs=remap{readonly}"]
+            words += [
+                "-fsdev",
+                f"local,id={share.tag},path={share.path},security_model={model},multidevs=remap{readonly}",
+            ]
             words += ["-device", f"{device},fsdev={share.tag},mount_tag={share.tag}"]
         return words
 
@@ -148,7 +175,17 @@ class MicroVM(_Qemu):
     network_modules = ("virtio_net",)
     devices = ["/dev/vport0p1", "/dev/vport1p1", "/dev/vport2p1", "/dev/vport3p1"]
 
-    def command(self, memory: int, cpus: int, shares: "Sequence[Share]", *, disk: str, network: bool, ports: "Sequence[int]", seed: str) -> list[str]:
+    def command(
+        self,
+        memory: int,
+        cpus: int,
+        shares: "Sequence[Share]",
+        *,
+        disk: str,
+        network: bool,
+        ports: "Sequence[int]",
+        seed: str,
+    ) -> list[str]:
         kvm = self.accel == "kvm"
         machine = "microvm" if kvm else "microvm,pic=on,pit=on,rtc=on,isa-serial=on"
         clock = "" if kvm else f"tsc_early_khz={host_khz()}"
@@ -169,7 +206,17 @@ class PC(_Qemu):
     devices = ["/dev/ttyS1"]
     root_on_disk = True
 
-    def command(self, memory: int, cpus: int, shares: "Sequence[Share]", *, disk: str, network: bool, ports: "Sequence[int]", seed: str) -> list[str]:
+    def command(
+        self,
+        memory: int,
+        cpus: int,
+        shares: "Sequence[Share]",
+        *,
+        disk: str,
+        network: bool,
+        ports: "Sequence[int]",
+        seed: str,
+    ) -> list[str]:
         return [
             *self.base(memory, cpus), "-M", "pc", "-vga", "std",
             *("-serial", "chardev:console", "-serial", "chardev:line"),

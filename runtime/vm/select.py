@@ -1,4 +1,4 @@
-"""Which machine there can be on this host: kind, kernel, hypervisor, and KVM where a bounded boot shows that it works."""
+"""Which machine there can be on this host: kind, kernel, hypervisor, and KVM where a bounded boot shows it to work."""
 
 import os
 import posix
