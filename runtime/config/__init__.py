@@ -78,7 +78,8 @@ class ContainerConfig:
     __slots__ = (
         "accel", "annotations", "argv", "auto_remove", "best_effort", "blkio_weight", "blkio_weight_device",
         "boot_timeout", "cap_add", "cap_drop", "cgroup_parent", "cgroupns", "cpu_period", "cpu_quota", "cpu_shares",
-        "cpus", "cpuset_cpus", "cpuset_mems", "detach_keys", "device_cgroup_rule", "device_read_bps", "device_read_iops", "device_write_bps",
+        "cpus", "cpuset_cpus", "cpuset_mems", "detach_keys", "device_cgroup_rule", "device_read_bps",
+        "device_read_iops", "device_write_bps",
         "device_write_iops", "devices", "entrypoint", "env", "exposed_ports", "health_cmd", "health_interval",
         "health_retries", "health_start_period", "health_timeout", "hide", "hostname", "id", "image", "image_health",
         "image_volumes", "init", "interactive", "ipc", "isolation", "keep_changes", "kernel", "labels", "layers",

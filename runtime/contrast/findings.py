@@ -27,13 +27,13 @@ PUBLISHED = [
 METHOD = [
     "All times are this host's: from the call that launches to what comes back over a pipe; no guest's clock is used.",
     (
-        "Every row runs once a round, each round beginning with another row. Figures are medians of the rounds; ranges go "
-        "from the smallest to the largest sample."
+        "Every row runs once a round, each round beginning with another row. Figures are medians of the rounds; "
+        "ranges go from the smallest to the largest sample."
     ),
     "The first run of each row is not counted: it unpacks, makes disks and fills caches.",
     (
-        "Start is measured from a running Python process: the start of the `warren` command itself, alike in all rows, is "
-        "left out."
+        "Start is measured from a running Python process: the start of the `warren` command itself, alike in all "
+        "rows, is left out."
     ),
     "Loops run in one static program, the same in all rows, for a quarter of a second at least a sample.",
     (
@@ -45,8 +45,8 @@ METHOD = [
         "that a PC boots from."
     ),
     (
-        "Root of a virtual machine has all capabilities, as the guest's kernel is its own; a container's has the default "
-        "ones, and the default seccomp filter."
+        "Root of a virtual machine has all capabilities, as the guest's kernel is its own; a container's has the "
+        "default ones, and the default seccomp filter."
     ),
     (
         "The network is the host's own for process and container, and the hypervisor's user networking (slirp) for "

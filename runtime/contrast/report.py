@@ -72,8 +72,8 @@ def _head(told: "Json") -> "list[str]":
         (
             f'<p class="soft">Measured with <code>warren contrast {escape(str(told["source"]) + command)}</code> on '
             f"{escape(told['when'][:10])}, {told['rounds']} rounds in {told['seconds']:.0f} s, on "
-            f"{escape(machine['processor'] or machine['architecture'])}, {machine['processors']} processors, {memory} GiB, "
-            f"Linux {escape(machine['kernel'])}; load at the end {machine['load']:.1f}.</p>"
+            f"{escape(machine['processor'] or machine['architecture'])}, {machine['processors']} processors, "
+            f"{memory} GiB, Linux {escape(machine['kernel'])}; load at the end {machine['load']:.1f}.</p>"
         ),
     ]
 
@@ -156,8 +156,8 @@ def _bar(row: "Json", figure: "Json", top: float, x: "Any") -> "list[str]":
     ]
     if most - least > 1:
         parts.append(f'<line class="range" x1="{least:.1f}" x2="{most:.1f}" y1="{middle}" y2="{middle}"/>')
-        for at in (least, most):
-            parts.append(f'<line class="range" x1="{at:.1f}" x2="{at:.1f}" y1="{middle - 4}" y2="{middle + 4}"/>')
+        ends = ((at, middle - 4, middle + 4) for at in (least, most))
+        parts += [f'<line class="range" x1="{at:.1f}" x2="{at:.1f}" y1="{up}" y2="{down}"/>' for at, up, down in ends]
     after = max(end, most) + 8
     parts.append(f'<text x="{after:.1f}" y="{middle + 4.5:.1f}">{format_figure(figure["median"])}</text>')
     return parts
@@ -182,8 +182,8 @@ def _isolation(told: "Json") -> "list[str]":
     lines = [
         "<h2>Isolation</h2>",
         (
-            "<p>What root inside sees and may do. “Its own” means that it may, and that what it does it to is the guest's "
-            "own kernel or devices, not the host's. A “yes” reaches the host. Nothing is tried on the host itself.</p>"
+            "<p>What root inside sees and may do. “Its own” means that it may, and that what it does it to is the "
+            "guest's own kernel or devices, not the host's. A “yes” reaches the host. Nothing is tried on the host itself.</p>"
         ),
         f'<div class="scroll"><table><thead><tr><th></th>{head}</tr></thead><tbody>',
     ]
@@ -225,8 +225,8 @@ def _published(told: "Json") -> "list[str]":
     lines = [
         "<h2>Published figures</h2>",
         (
-            "<p>Measured by others, on other machines, most of them with hardware virtualization: not comparable with the "
-            "figures above line by line.</p>"
+            "<p>Measured by others, on other machines, most of them with hardware virtualization: not comparable with "
+            "the figures above line by line.</p>"
         ),
         '<div class="scroll"><table><thead><tr><th>What</th><th>System</th><th>Figure</th><th>Source</th></tr></thead>',
         "<tbody>",
