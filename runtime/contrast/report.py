@@ -183,7 +183,8 @@ def _isolation(told: "Json") -> "list[str]":
         "<h2>Isolation</h2>",
         (
             "<p>What root inside sees and may do. “Its own” means that it may, and that what it does it to is the "
-            "guest's own kernel or devices, not the host's. A “yes” reaches the host. Nothing is tried on the host itself.</p>"
+            "guest's own kernel or devices, not the host's. A “yes” reaches the host. Nothing is tried on "
+            "the host itself.</p>"
         ),
         f'<div class="scroll"><table><thead><tr><th></th>{head}</tr></thead><tbody>',
     ]

@@ -125,11 +125,13 @@ FEATURES: dict[str, Callable[[], str]] = {
     "systemd": _file("/lib/systemd/systemd", "systemd is not installed"),
     "dbus-daemon": _tool("dbus-daemon"),
     "qemu": _tool(f"qemu-system-{os.uname().machine}"),
+    "slirp": _tool("slirp-fullbolt"),
+    "chromium": _tool("chromium"),
     "guest-kernel": _file(f"{GUEST_KERNEL}/boot", "`make guest-kernel` unpacks it"),
 }
 """Each feature's check returns "" or why this host lacks it."""
 
-MACHINES = ("user-mode-linux", "systemd", "dbus-daemon", "qemu", "guest-kernel")
+MACHINES = ("user-mode-linux", "systemd", "dbus-daemon", "qemu", "guest-kernel", "slirp", "chromium")
 ENGINES = ("containerd", "dockerd", "podman", "buildah")
 TOOLS = ("docker-registry", "skopeo", "htpasswd", "openssl", "debootstrap")
 PROVIDED = (*MACHINES, *ENGINES, *TOOLS)
