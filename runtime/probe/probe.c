@@ -345,7 +345,7 @@ static long in_child(long (*act)(void))
 
 static long mount_something(void)
 {
-    return unshare(CLONE_NEWNS) < 0 || mount("none", "/tmp", "tmpfs", 0, NULL) < 0 ? -1 : 0;
+    return unshare(CLONE_NEWNS) < 0 || mount("none", "/", "tmpfs", 0, NULL) < 0 ? -1 : 0;
 }
 
 static long new_userns(void)
