@@ -296,6 +296,8 @@ class Container:
                 from .namespaces import netdevices
 
                 netdevices.move(spec.config["linux"]["netDevices"], pid, value)
+            elif kind == SYNC and name.startswith("links ") and options.connect:
+                options.connect(pid, value)
             elif kind == SYNC:
                 return self._runtime_hooks(name, spec, pid)
             else:

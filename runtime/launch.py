@@ -8,7 +8,7 @@ import _socket
 import fcntl
 import posix
 import sys
-from _struct import pack
+from _struct import pack, unpack
 from errno import EACCES, EAGAIN, EBADMSG, EINTR, EINVAL, EISDIR, ENOENT, ENOEXEC, ENOSPC, ENOTDIR, EPERM, EROFS
 
 from .errors import CommandNotExecutableError, CommandNotFoundError, LaunchError, WarrenError, WorkingDirectoryError
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     OnEvent = Callable[[int, int, str], str]
 
 _SEALS = 0x000F  # F_SEAL_SEAL | SHRINK | GROW | WRITE
+_ROOM_FOR_FD = _socket.CMSG_SPACE(4)
+_MSG_CMSG_CLOEXEC = 0x40000000
 _MFD_FLAGS = 0x0003  # MFD_CLOEXEC | MFD_ALLOW_SEALING
 _MFD_EXEC = 0x0010  # Linux 6.3; without it vm.memfd_noexec may refuse execution
 
@@ -64,13 +66,14 @@ class Options:
     enforced        notes on what could not be enforced; kept in the container's state
     best_effort     limits that this host cannot hold are such notes, not errors
     cgroup_manager  who makes the cgroup: cgroupfs, systemd, or auto, which is systemd for an ordinary user without one
+    connect         makes the links of the spec: called with the pid of the container's init and a route socket in there
     monitor         the container's process is to be the child of a monitor, not of this process
     supervise       the program is a hypervisor: its guest's plan, milliseconds to come up, whether it has a terminal
     ephemeral       the container lives with this process: if it is killed, the next sweep() removes the container
     """
 
     __slots__ = (
-        "best_effort", "cgroup_manager", "cgroups", "console_fd", "console_socket", "enforced", "ephemeral",
+        "best_effort", "cgroup_manager", "cgroups", "connect", "console_fd", "console_socket", "enforced", "ephemeral",
         "ignore_paused", "init", "monitor", "no_new_keyring", "no_pivot", "pdeathsig", "pid_file", "pidfd_socket",
         "preserve_fds", "size", "stdio", "supervise",
     )  # fmt: skip
@@ -95,6 +98,7 @@ class Options:
         best_effort: bool = False,
         cgroup_manager: str = "cgroupfs",
         ephemeral: bool = False,
+        connect: "Callable[[int, int], None] | None" = None,
         monitor: "Monitor | None" = None,
         supervise: "tuple[bytes, int, int] | None" = None,
     ) -> None:
@@ -115,6 +119,7 @@ class Options:
         self.best_effort = best_effort
         self.cgroup_manager = cgroup_manager
         self.ephemeral = ephemeral
+        self.connect = connect
         self.monitor = monitor
         self.supervise = supervise
 
@@ -267,11 +272,24 @@ class _Conversation:
     def _message(self) -> bool:
         """Take one message; False when the launch is over."""
         try:
-            data = self.sock.recv(MAX_MESSAGE)
+            data, passed, *_ = self.sock.recvmsg(MAX_MESSAGE, _ROOM_FOR_FD, _MSG_CMSG_CLOEXEC)
         except ConnectionResetError:
             data = b""
         if not data:
             return False
+        if passed:
+            return self._with_fd(data, unpack("=i", passed[0][2])[0])
+        return self._take(data)
+
+    def _with_fd(self, data: bytes, fd: int) -> bool:
+        """A SYNC that comes with a descriptor of init's, which is its value; it is closed afterwards."""
+        kind, step, _ = MESSAGE.unpack_from(data)
+        try:
+            return self._take(MESSAGE.pack(kind, step, fd) + data[MESSAGE.size :])
+        finally:
+            posix.close(fd)
+
+    def _take(self, data: bytes) -> bool:
         kind, step, value = MESSAGE.unpack_from(data)
         text = data[MESSAGE.size :].decode("utf-8", "replace")
         if kind == FAIL:

@@ -115,6 +115,8 @@ def to_config(words: "Sequence[str]", values: "dict[str, Any]") -> ContainerConf
     for name in ("volume", "mount", "ulimit", "device", "annotation", "log_opt"):
         values[name + "s"] = values.pop(name)
     values["auto_remove"] = values.pop("rm")
+    values["exposed_ports"] = values.pop("expose")
+    values["network"], values["networks"] = _networks(values["network"], values)
     image, command = _command(list(words), values["rootfs"])
     known = {key: value for key, value in values.items() if key in ContainerConfig.__slots__}
     return ContainerConfig(command, image=image, id="", **known)
@@ -137,6 +139,25 @@ def to_request(words: "Sequence[str]", values: "dict[str, Any]") -> "tuple[str, 
 def _environment(files: "Sequence[str]", entries: "Sequence[str]") -> "list[str]":
     """NAME=VALUE of --env-file and, on top, --env."""
     return [*(entry for path in files for entry in _env_file(path)), *_env(entries)]
+
+
+_MODES = ("none", "host", "private", "pasta", "slirp4netns")
+_FOR_NETWORKS = ("publish", "publish_all", "egress", "network_alias", "ip", "ip6", "mac_address")
+"""Options without a meaning on the host's network, or without one."""
+
+
+def _networks(words: "Sequence[str]", values: "dict[str, Any]") -> "tuple[str, list[str]]":
+    """The mode, and with bridge the names of networks; "" where nothing is said: networking.py has the default."""
+    modes = [word for word in words if word in _MODES or word.startswith(("container:", "ns:"))]
+    if not modes:
+        return ("bridge", list(words)) if words else ("", [])
+    if len(words) > 1:
+        raise UsageError(f"--network {modes[0]}: there can be no other network beside it")
+    if modes[0] not in ("private", "pasta", "slirp4netns"):
+        for key in _FOR_NETWORKS:
+            if values[key]:
+                raise UsageError(f"--{key.replace('_', '-')}: not with --network {modes[0]}")
+    return modes[0], []
 
 
 def _command(words: "list[str]", rootfs: str) -> "tuple[str, list[str]]":
@@ -249,7 +270,20 @@ RUN = [
         text("--userns", "NS", "host or private (the default)."),
         text("--cgroupns", "NS", "host or private (the default).")]),
     *_grouped("Network", [
-        text("--network --net", "NET", "none, host, container:NAME or ns:PATH.", "none")]),
+        many("--network --net", "NET[:ip=,mac=,alias=]",
+             "bridge (the default), none, host, private, container:NAME, ns:PATH, or names of networks."),
+        many("-p --publish", "[[IP:]PORT:]PORT[/PROTOCOL]", "Give a port of the container at the host's."),
+        flag("-P --publish-all", "Give every port that the image exposes at a random one."),
+        many("--expose", "PORT[/PROTOCOL]", "A port for --publish-all."),
+        many("--egress", "RULE,...", "All it may reach: none, or NAME[:PORT], ADDRESS[/BITS][:PORT], *.NAME."),
+        many("--network-alias --net-alias", "NAME", "A further name on its networks."),
+        text("--ip", "ADDRESS", "Its IPv4 address."),
+        text("--ip6", "ADDRESS", "Its IPv6 address."),
+        text("--mac-address", "MAC", "Its hardware address."),
+        many("--dns", "ADDRESS", "Ask this name server."),
+        many("--dns-search", "DOMAIN", "Complete names with it; . for none."),
+        many("--dns-option --dns-opt", "OPTION", "An option of resolv.conf."),
+        many("--add-host", "NAME:ADDRESS", "Add a line to /etc/hosts; host-gateway is the host's address.")]),
     *_grouped("Health", [
         text("--health-cmd", "COMMAND", "What tells whether it is well.", None),
         text("--health-interval", "DURATION", "Between two checks (30s)."),

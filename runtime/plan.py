@@ -114,6 +114,7 @@ def create_plan(spec: "Spec", host: "Host", cgroup: "Cgroup", wiring: Wiring) ->
     if wiring.keyring:
         plan.add("keyring", wiring.keyring, _KEY_USR_SEARCH)
     network.take_devices(plan, spec)
+    network.take_links(plan, spec)
     plan.add("propagation", mount.SLAVE)
     if not host.privileged:
         root = _clone_sources(plan, spec, host, mounts, nodes)
@@ -127,6 +128,7 @@ def create_plan(spec: "Spec", host: "Host", cgroup: "Cgroup", wiring: Wiring) ->
     plan.add("chroot" if wiring.no_pivot else "pivot_root")
     uts.set_names(plan, spec)
     network.raise_loopback(plan, spec)
+    network.quiet_links(plan, spec)
     for key, value in ((spec.config.get("linux") or {}).get("sysctl") or {}).items():
         plan.add("sysctl", _sysctl_path(key), value)
     rootfs.finish(plan, root, spec)

@@ -37,17 +37,62 @@ class Layers:
         """Whether the layers are idmapped with the container's user namespace."""
 
 
+class Link:
+    """An interface that Warren makes in the container's network namespace, beside loopback."""
+
+    __slots__ = ("addresses", "bridge", "gateways", "host_name", "isolated", "kind", "mac", "mtu", "name", "parent")
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        kind: str = "veth",
+        host_name: str = "",
+        bridge: str = "",
+        parent: str = "",
+        mac: str = "",
+        mtu: int = 0,
+        addresses: "tuple[str, ...]" = (),
+        gateways: "tuple[str, ...]" = (),
+        isolated: bool = False,
+    ) -> None:
+        self.name = name
+        self.kind = kind
+        """veth, macvlan, or tap: one that a program of the host makes, such as pasta."""
+        self.host_name = host_name
+        """The end of a veth that stays on the host, in `bridge`."""
+        self.bridge = bridge
+        self.parent = parent
+        """The host's interface that a macvlan lies on."""
+        self.mac = mac
+        self.mtu = mtu
+        """0: as the kernel has it."""
+        self.addresses = addresses
+        """With their prefix lengths, 10.0.0.2/24."""
+        self.gateways = gateways
+        """Of default routes, one for each family at most."""
+        self.isolated = isolated
+        """Whether its neighbours on the bridge are out of reach."""
+
+    def __str__(self) -> str:
+        via = f" via {','.join(self.gateways)}" if self.gateways else ""
+        return f"{self.name} {','.join(self.addresses) or self.kind}{via}"
+
+
 class Spec:
     """A valid configuration and where it came from; alone it determines the launch plan."""
 
-    __slots__ = ("bundle", "config", "layers")
+    __slots__ = ("bundle", "config", "layers", "links")
 
-    def __init__(self, config: "Config", bundle: str, layers: Layers | None = None) -> None:
+    def __init__(
+        self, config: "Config", bundle: str, layers: Layers | None = None, links: tuple[Link, ...] = ()
+    ) -> None:
         self.config = config
         self.bundle = bundle
         """Absolute path; relative paths of the configuration start here."""
         self.layers = layers
         """None: root.path is a plain directory."""
+        self.links = links
 
     def namespaces(self) -> dict[str, str]:
         """The namespaces of the container: type -> path of the one to join, "" for a new one."""

@@ -28,6 +28,8 @@ The conversation over the sync socket (SOCK_SEQPACKET), one struct a message: ki
     init, inside
         SYNC  text=name                --->   does what the name says (runs the runtime's hooks)
                                        <---   OK  text=state of the container, the input of later `hook` steps
+        SYNC  text=netDevices, and a   --->   moves or makes interfaces of the container's network namespace
+              socket in there          <---   OK
         SYNC  text=seccomp value=fd    --->   takes init's descriptor fd, and sends it to the agent of SCMP_ACT_NOTIFY
                                        <---   OK
         READY                          --->   `create` returns; init waits for a byte from the fifo
@@ -216,6 +218,7 @@ VOCABULARY = {
     "channel": Op(81, "l", "devices", "go on with what the supervisor sends over {devices:command}"),
     "interface": Op(82, "ssss", "name address mask gateway", "give {name} the address {address}"),
     "guest": Op(83, "iii", "terminal rows columns", "fork, pass on streams and signals as process 1 of the machine"),
+    "file": Op(86, "sb", "path content", "write {path}"),
     "wait_path": Op(85, "s", "path", "wait for {path}"),
     # Beside a virtual machine: process 1 of the container in which its hypervisor runs.
     "supervise": Op(84, "bii", "plan milliseconds terminal", "fork, send the guest its plan, wait for its program"),

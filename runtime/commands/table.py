@@ -14,6 +14,7 @@ MODULES = {
     "inspecting": "inspect",
     "listing": "ps",
     "contrast": "contrast vm",
+    "networks": "network port",
     "system": "doctor system",
     "volumes": "volume",
 }

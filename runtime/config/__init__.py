@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     Json = dict[str, Any]
 
 HOST = "host"
+OWN_NETWORK = ("none", "bridge", "pasta", "slirp4netns")
+"""Modes of a network namespace of the container's own; what is in it is the engine's business."""
 _SAFE = ["nosuid", "noexec", "nodev"]
 
 
@@ -66,7 +68,10 @@ class ContainerConfig:
     volumes     [SRC:]DST[:OPTIONS]; mounts: type=bind|volume|tmpfs,src=,dst=,...; tmpfs: DST[:OPTIONS]
     resolved_mounts  what the engine has made of these, the image's volumes and those of other containers
     userns      "" (the default for the caller), host, private
-    pid, ipc, uts, network  "" or private, host, ns:PATH
+    pid, ipc, uts  "" or private, host, ns:PATH
+    network     none, host, ns:PATH; bridge with names of `networks`; private: of an ordinary user's own; "" the default
+    publish ... add_host   docker's options of networks
+    files       (source, target): what the engine binds over the image's: /etc/hosts and the like
     timeout     seconds, None for ever
     memory ... device_cgroup_rule   limits as docker writes them ("512m", "1.5"); pids_limit None is the default, 1024
     cgroupns    "" or private, host
@@ -76,18 +81,18 @@ class ContainerConfig:
     """
 
     __slots__ = (
-        "accel", "annotations", "argv", "auto_remove", "best_effort", "blkio_weight", "blkio_weight_device",
+        "accel", "add_host", "annotations", "argv", "auto_remove", "best_effort", "blkio_weight", "blkio_weight_device",
         "boot_timeout", "cap_add", "cap_drop", "cgroup_parent", "cgroupns", "cpu_period", "cpu_quota", "cpu_shares",
         "cpus", "cpuset_cpus", "cpuset_mems", "detach_keys", "device_cgroup_rule", "device_read_bps",
-        "device_read_iops", "device_write_bps",
-        "device_write_iops", "devices", "entrypoint", "env", "exposed_ports", "health_cmd", "health_interval",
-        "health_retries", "health_start_period", "health_timeout", "hide", "hostname", "id", "image", "image_health",
-        "image_volumes", "init", "interactive", "ipc", "isolation", "keep_changes", "kernel", "labels", "layers",
-        "log_driver", "log_opts", "memory", "memory_reservation", "memory_swap", "memory_swappiness", "mounts",
-        "name", "network",
-        "no_healthcheck", "oom_kill_disable", "pid", "pids_limit", "privileged", "read_only", "resolved_mounts",
-        "restart", "rootfs", "security_opt", "shm_size", "stdin_once", "stop_signal", "stop_timeout", "sysctl",
-        "timeout", "tmpfs", "tty", "ulimits", "user", "userns", "uts", "volumes", "volumes_from", "workdir", "write",
+        "device_read_iops", "device_write_bps", "device_write_iops", "devices", "dns", "dns_option", "dns_search",
+        "egress", "entrypoint", "env", "exposed_ports", "files", "health_cmd", "health_interval", "health_retries",
+        "health_start_period", "health_timeout", "hide", "hostname", "id", "image", "image_health", "image_volumes",
+        "init", "interactive", "ip", "ip6", "ipc", "isolation", "keep_changes", "kernel", "labels", "layers",
+        "log_driver", "log_opts", "mac_address", "memory", "memory_reservation", "memory_swap", "memory_swappiness",
+        "mounts", "name", "network", "network_alias", "networks", "no_healthcheck", "oom_kill_disable", "pid",
+        "pids_limit", "privileged", "publish", "publish_all", "read_only", "resolved_mounts", "restart", "rootfs",
+        "security_opt", "shm_size", "stdin_once", "stop_signal", "stop_timeout", "sysctl", "timeout", "tmpfs", "tty",
+        "ulimits", "user", "userns", "uts", "volumes", "volumes_from", "workdir", "write",
     )  # fmt: skip
 
     def __init__(
@@ -121,6 +126,19 @@ class ContainerConfig:
         ipc: str = "",
         uts: str = "",
         network: str = "none",
+        networks: "Sequence[str]" = (),
+        publish: "Sequence[str]" = (),
+        egress: "Sequence[str]" = (),
+        network_alias: "Sequence[str]" = (),
+        dns: "Sequence[str]" = (),
+        dns_search: "Sequence[str]" = (),
+        dns_option: "Sequence[str]" = (),
+        add_host: "Sequence[str]" = (),
+        publish_all: bool = False,
+        ip: str = "",
+        ip6: str = "",
+        mac_address: str = "",
+        files: "Sequence[tuple[str, str]]" = (),
         userns: str = "",
         init: bool = False,
         privileged: bool = False,
@@ -209,6 +227,19 @@ class ContainerConfig:
         ipc: str
         uts: str
         network: str
+        networks: Sequence[str]
+        publish: Sequence[str]
+        egress: Sequence[str]
+        network_alias: Sequence[str]
+        dns: Sequence[str]
+        dns_search: Sequence[str]
+        dns_option: Sequence[str]
+        add_host: Sequence[str]
+        publish_all: bool
+        ip: str
+        ip6: str
+        mac_address: str
+        files: Sequence[tuple[str, str]]
         userns: str
         init: bool
         privileged: bool
@@ -450,14 +481,12 @@ class _Builder:
         if config.cgroupns != "host":
             found["cgroup"] = ""
         for kind, word in (("pid", config.pid), ("ipc", config.ipc), ("uts", config.uts), ("network", config.network)):
-            if word in ("", "private") or (kind == "network" and word == "none"):
+            if word in ("", "private") or (kind == "network" and word in OWN_NETWORK):
                 found[kind] = ""
             elif word.startswith("ns:/"):
                 found[kind] = word[3:]
             elif word.startswith("container:"):
                 raise UnsupportedError(f"--{kind} {word} is not resolved", hint="use ns:PATH")
-            elif kind == "network" and word != "host":
-                raise UnsupportedError(f"--network {word}: there are no networks yet", hint="none or host")
             elif word != "host":
                 raise UsageError(f"--{kind} {word!r} is unknown", hint="host, private or ns:PATH")
         if self.userns:
@@ -630,6 +659,9 @@ class _Builder:
         self._check_wishes(wishes)
         uid, gid, _, _ = self._user()
         found = [mounts.entry(wish, self.idmap, (uid, gid)) for wish in wishes]
+        places = [normal(str(mount["destination"])) for mount in found]
+        # What the user mounts there comes first.
+        found += [mount_entry(to, "bind", source, ["bind"]) for source, to in config.files if to not in places]
         if self.userns:
             # mknod(2) makes no devices in a user namespace: the host's node is bound.
             devices = [device(text) for text in config.devices]

@@ -6,8 +6,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from .records import Record
-
     Json = dict[str, Any]
     Ports = dict[str, list[dict[str, str]] | None]
 
@@ -70,26 +68,3 @@ def ports_text(ports: "Ports") -> str:
 def _order(key: str) -> "tuple[int, str]":
     number, _, protocol = key.partition("/")
     return int(number) if is_number(number) else 0, protocol
-
-
-def settings_of(record: "Record") -> "Json":
-    """docker's NetworkSettings."""
-    config = record.data["config"]
-    running = bool(record.state_dir.process())
-    names = [] if config.get("network", "none").startswith(("container:", "ns:")) else networks_of(config)
-    return {
-        "SandboxKey": f"/proc/{record.state_dir.process()}/ns/net" if running else "",
-        "Ports": ports_of(config) if running else {},
-        "IPAddress": "",
-        "IPPrefixLen": 0,
-        "Gateway": "",
-        "MacAddress": "",
-        "Networks": {name: _endpoint() for name in names},
-    }
-
-
-def _endpoint() -> "Json":
-    return {
-        "Aliases": None, "NetworkID": "", "EndpointID": "", "Gateway": "", "IPAddress": "", "IPPrefixLen": 0,
-        "IPv6Gateway": "", "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0, "MacAddress": "",
-    }  # fmt: skip

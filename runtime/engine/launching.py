@@ -10,6 +10,7 @@ from ..errors import LaunchError, UnsupportedError
 from ..host import Host
 from ..launch import Options
 from ..spec import Bundle
+from . import networking
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Launch:
         Raises what Container.run() raises; nothing is left then.
         """
         self._join_containers()
+        networking.settle_mode(self.config, self.options)
         places = self._places()
         try:
             return self._try()
@@ -102,6 +104,7 @@ class Launch:
         The range of ids shown is the first one, since a real one is only taken by a launch.
         """
         self._join_containers()
+        networking.settle_mode(self.config, self.options)
         if any(wish.type == mounts.VOLUME for wish in mounts.resolved(self.config)):
             from .volumes import planned
 
@@ -111,17 +114,21 @@ class Launch:
 
     def release(self) -> None:
         release_ids(self.root, self.config.id)
+        networking.release(self.config.id, self.root)
 
     def _run(self) -> int:
         host, config = Host.probe(), self.config
         try:
             leased = wants_userns(config, host) and host.privileged
             first = lease_ids(self.root, config.id) if leased else 0
+            attachment = networking.attach(config, self.options, self.root, first)
             if config.isolation not in ("", "container"):
                 spec = make_spec(_inside_machine(config), host, first, self.options.enforced)
+                networking.name_links(spec, attachment)
                 mounts.make_sources(mounts.resolved(config))
                 return self._boot(spec)
             spec = make_spec(config, host, first, self.options.enforced)
+            networking.name_links(spec, attachment)
             mounts.make_sources(mounts.resolved(config))
             return self.container.run(Bundle("/", spec, raw_config(spec)), self.options)
         except BaseException:
@@ -137,7 +144,9 @@ class Launch:
             vm.parse_isolation(config.isolation),
             kernel=config.kernel, accel=config.accel, boot_seconds=config.boot_timeout,
         )  # fmt: skip
-        outer, guest = vm.prepare(spec, self.options, machine, config.id, network=config.network not in ("", "none"))
+        outer, guest = vm.prepare(
+            spec, self.options, machine, config.id, network=config.network not in ("", "none"), ports=_ports(config)
+        )
         try:
             return self.container.run(Bundle("/", outer, raw_config(outer)), self.options)
         except LaunchError as error:
@@ -163,6 +172,16 @@ class Launch:
             config.userns = "host"
             options = ", --".join(joined)
             self.options.enforced["user_namespace"] = f"off: the container joins a namespace (--{options})"
+
+
+def _ports(config: ContainerConfig) -> "list[tuple[str, int]]":
+    """Ports of the container that the host publishes: its hypervisor passes them on."""
+    if not config.publish and not config.publish_all:
+        return []
+    from ..network.ports import exposed, parse
+
+    found = parse(config.publish) + (exposed(config.exposed_ports) if config.publish_all else [])
+    return [(port.protocol, port.container_port) for port in found]
 
 
 def _inside_machine(config: ContainerConfig) -> ContainerConfig:

@@ -19,7 +19,7 @@ from ..launch import Options
 from ..monitor import Events, make_monitor
 from ..quantities import signal_number, timestamp
 from ..state import poll_end
-from . import journal, logs
+from . import journal, logs, networking
 from .health import HealthCheck, begin
 from .launching import Launch, clean_up
 from .names import new_id
@@ -222,6 +222,7 @@ def event_timer(config: ContainerConfig) -> "tuple[int, str]":
 def configured(record: Record) -> ContainerConfig:
     """Its configuration with what depends on where things are: the layers, and where changes are kept."""
     config = record.config()
+    config.name = record.name
     if record.data.get("chains"):
         from ..images.local import LocalStore
 
@@ -258,6 +259,7 @@ def settle(record: Record) -> None:
         pass
     record.container.delete(force=True)
     release_ids(record.root, record.id)
+    networking.release(record.id, record.root)
     if record.life().get("launching"):
         record.update_life(launching=False, error="the command that started it was killed")
 

@@ -8,8 +8,7 @@ import posix
 
 from ..errors import NotFoundError, StateError, UnsupportedError
 from ..quantities import duration, timestamp
-from . import health
-from .connections import settings_of
+from . import health, networking
 from .hostconfig import host_config
 from .listing import has_health_check, labels_of
 from .mounts import mounts_of
@@ -58,7 +57,7 @@ def describe(record: "Record", *, size: bool = False) -> "Json":
         "GraphDriver": _graph(record, config),
         "Mounts": mounts_of(data["config"]),
         "Config": _config(record, config),
-        "NetworkSettings": settings_of(record),
+        "NetworkSettings": networking.settings(record.id, record.root),
         "enforced": record.life().get("enforced") or {},
         "relaxed": relaxations(config),
     }

@@ -86,6 +86,21 @@ int do_wait_path(struct run *run, const struct arg *arg)
     return 0;
 }
 
+/* Writes a file inside the root; procfs is still the one of the initramfs. */
+int do_file(struct run *run, const struct arg *arg)
+{
+    struct digits digits;
+    char path[40] = "/proc/self/fd/";
+    autoclose int target = resolve(run, arg[0].s, MAKE_FILE);
+    if (target < 0)
+        return fail(run, "resolve");
+    strcat(path, number_text(&digits, target));
+    autoclose int fd = open(path, O_WRONLY | O_TRUNC | O_CLOEXEC);
+    if (fd < 0 || write(fd, arg[1].s, arg[1].n) != (ssize_t)arg[1].n)
+        return fail(run, "write");
+    return 0;
+}
+
 /* ---- channel ---- */
 
 /* Opens the first of the devices that there is, waiting for one. */

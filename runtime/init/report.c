@@ -53,11 +53,24 @@ const char *number_text(struct digits *buffer, long long number)
     return at;
 }
 
-static int send_message(int fd, struct message *head, const char *text)
+/* With a duplicate of the descriptor `passed`, -1 for none. */
+static int send_message(int fd, struct message *head, const char *text, int passed)
 {
+    union {
+        struct cmsghdr head;             /* for its alignment */
+        char data[CMSG_SPACE(sizeof(int))]; /* one descriptor */
+    } control = {0};
     struct iovec parts[] = {{head, sizeof *head}, {(void *)text, strlen(text)}};
     struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2};
     ssize_t sent;
+    if (passed >= 0) {
+        message.msg_control = &control;
+        message.msg_controllen = sizeof control;
+        control.head.cmsg_level = SOL_SOCKET;
+        control.head.cmsg_type = SCM_RIGHTS;
+        control.head.cmsg_len = CMSG_LEN(sizeof(int));
+        memcpy(CMSG_DATA(&control.head), &passed, sizeof passed);
+    }
     do
         sent = sendmsg(fd, &message, MSG_NOSIGNAL);
     while (sent < 0 && errno == EINTR);
@@ -81,7 +94,7 @@ void report_failure(struct run *run)
     struct iovec parts[] = {{&head, sizeof head}, {run->detail, strlen(run->detail)}};
     if (report_over_channel(run) == 0)
         return;
-    if (run->sync >= 0 && send_message(run->sync, &head, run->detail) == 0)
+    if (run->sync >= 0 && send_message(run->sync, &head, run->detail, -1) == 0)
         return;
     if (run->report >= 0 && writev(run->report, parts, 2) > 0)
         return;
@@ -91,7 +104,14 @@ void report_failure(struct run *run)
 void tell(struct run *run, uint32_t kind, int64_t value, const char *text)
 {
     struct message head = {kind, run->step, value};
-    if (run->sync < 0 || send_message(run->sync, &head, text) < 0)
+    if (run->sync < 0 || send_message(run->sync, &head, text, -1) < 0)
+        _exit(EXIT_INIT);
+}
+
+void sync_with_fd(struct run *run, const char *name, int fd)
+{
+    struct message head = {MESSAGE_SYNC, run->step, 0};
+    if (run->sync < 0 || send_message(run->sync, &head, name, fd) < 0)
         _exit(EXIT_INIT);
 }
 

@@ -83,7 +83,8 @@
     X(82, interface, "ssss")         \
     X(83, guest, "iii")              \
     X(84, supervise, "bii")          \
-    X(85, wait_path, "s")
+    X(85, wait_path, "s")            \
+    X(86, file, "sb")
 
 #define DETAIL_SIZE 320
 
@@ -147,6 +148,8 @@ void report_failure(struct run *run);
  * runtime a container is not to be. */
 void tell(struct run *run, uint32_t kind, int64_t value, const char *text);
 char *wait_for_ok(struct run *run);
+/* Sends a SYNC with a duplicate of a descriptor. */
+void sync_with_fd(struct run *run, const char *name, int fd);
 /* Sends a SYNC by write(2), which is the one call that SCMP_ACT_NOTIFY never holds back. */
 void sync_by_write(struct run *run, const char *name, int64_t value);
 

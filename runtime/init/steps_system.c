@@ -51,13 +51,13 @@ int do_loopback(struct run *run, const struct arg *arg)
 }
 
 /* A netlink socket stays in the network namespace in which it was opened, and keeps the power of who opened it.  Python
- * takes it out of our table of descriptors (pidfd_getfd(2)) and configures interfaces through it. */
+ * gets a duplicate and configures interfaces through it. */
 int do_netlink(struct run *run, const struct arg *arg)
 {
     autoclose int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
     if (fd < 0)
         return fail(run, "socket");
-    tell(run, MESSAGE_SYNC, fd, arg[0].s);
+    sync_with_fd(run, arg[0].s, fd);
     wait_for_ok(run);
     return 0;
 }

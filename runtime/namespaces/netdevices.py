@@ -1,17 +1,16 @@
 """Moves network devices of the host into a container (config-linux.md, "Network Devices").
 
-The host's half: our own socket takes a device out of our namespace, and a socket that `init` opened in the container's
-sets it up there.  What becomes of it afterwards is the kernel's: with the namespace virtual devices end, and physical
-ones return.  Only containers that ask for it load this module.
+The host's half: our own socket takes a device out of our namespace, and one that `init` opened in the container's and
+passed to us sets it up there.  What becomes of it afterwards is the kernel's: with the namespace virtual devices end,
+and physical ones return.  Only containers that ask for it load this module.
 """
 
 import posix
 from _struct import Struct
 from errno import EEXIST, EINVAL, EPERM
 
-from ..errors import UnsupportedError, WarrenError
+from ..errors import WarrenError
 from ..netlink import CREATE, DUMP, EXCL, GETADDR, GETLINK, NEWADDR, SETLINK, Netlink, attribute, attributes
-from ..syscalls import pidfd_getfd
 
 _LINK = Struct("=BxHiII")  # family, type, index, flags, change
 _ADDRESS = Struct("=BBBBI")  # family, prefix length, flags, scope, index
@@ -27,12 +26,12 @@ _HINTS = {
 }
 
 
-def move(devices: "dict[str, dict[str, str]]", pid: int, number: int) -> None:
-    """Move `devices`, linux.netDevices, to the namespace of process `pid`, whose descriptor `number` is a socket there.
+def move(devices: "dict[str, dict[str, str]]", pid: int, fd: int) -> None:
+    """Move `devices`, linux.netDevices, to the namespace of process `pid`, of which `fd` is a route socket.
 
     Permanent addresses of global scope go with them, and they are up afterwards.  Raises WarrenError.
     """
-    with Netlink() as ours, _socket_of(pid, number) as theirs:
+    with Netlink() as ours, Netlink(fd) as theirs:
         for name, device in devices.items():
             new = device.get("name") or name
             try:
@@ -43,21 +42,6 @@ def move(devices: "dict[str, dict[str, str]]", pid: int, number: int) -> None:
                 raise WarrenError(
                     f"linux.netDevices: cannot move {name}{to}: {text}", hint=_HINTS.get(error.errno or 0, "")
                 ) from error
-
-
-def _socket_of(pid: int, number: int) -> Netlink:
-    process = posix.pidfd_open(pid)
-    try:
-        fd = pidfd_getfd(process, number)
-    except PermissionError as error:
-        # Init is undumpable, so that the container's processes cannot reach it.
-        raise UnsupportedError("linux.netDevices: moving devices needs CAP_SYS_PTRACE") from error
-    finally:
-        posix.close(process)
-    try:
-        return Netlink(fd)
-    finally:
-        posix.close(fd)
 
 
 def _move(ours: Netlink, theirs: Netlink, name: str, new: str, pid: int) -> None:

@@ -14,6 +14,8 @@ from .select import choose
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ..launch import Options
     from ..spec import Spec
     from ..steps import LaunchPlan
@@ -34,12 +36,20 @@ def parse_isolation(text: str) -> str:
     return kind or "vm"
 
 
-def prepare(spec: "Spec", options: "Options", machine: Machine, id: str, *, network: bool) -> "tuple[Spec, LaunchPlan]":
+def prepare(
+    spec: "Spec",
+    options: "Options",
+    machine: Machine,
+    id: str,
+    *,
+    network: bool,
+    ports: "Sequence[tuple[str, int]]" = (),
+) -> "tuple[Spec, LaunchPlan]":
     """The Spec of the container that runs the machine, and the plan of its guest; `options` are made to supervise it.
 
-    `id` names files that live as long as the machine.  Raises UnsupportedError for what a machine cannot do.
+    `id` names files that live as long as the machine; `ports` (protocol, number) are passed on to the guest.  Raises UnsupportedError for what a machine cannot do.
     """
-    outer, guest = convert(spec, machine, id, options.enforced, network=network)
+    outer, guest = convert(spec, machine, id, options.enforced, network=network, ports=ports)
     terminal = bool(outer.config["process"]["terminal"])
     options.supervise = (guest.encode({}), int(machine.boot_seconds * 1000), int(terminal))
     return outer, guest

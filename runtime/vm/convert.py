@@ -15,6 +15,7 @@ from .machine import PLACE, Machine, Share
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     from ..namespaces.mount import Mount
@@ -26,29 +27,50 @@ _CAPABILITIES = ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FO
                  "CAP_SETFCAP", "CAP_SETGID", "CAP_SETUID"]  # fmt: skip
 """What serving files to a guest takes: its root may do to them what root may."""
 _KERNELS = ("/proc", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue", "/sys", "/sys/fs/cgroup")
+_CONFIGURED = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
+"""What a launch writes for a container; a machine gets copies."""
+_MOST_CONFIGURED = 1 << 20
 _SAFE = ["nosuid", "noexec", "nodev"]
 _MOST_LAYERS = 18
 """Names of so many fit the 255 bytes that an older kernel's fsconfig(2) takes."""
 
 
 def convert(
-    spec: Spec, machine: Machine, id: str, enforced: "dict[str, str]", *, network: bool
+    spec: Spec,
+    machine: Machine,
+    id: str,
+    enforced: "dict[str, str]",
+    *,
+    network: bool,
+    ports: "Sequence[tuple[str, int]]" = (),
 ) -> "tuple[Spec, LaunchPlan]":
-    return _Conversion(spec, machine, id, enforced, network).convert()
+    """The spec of the container of the hypervisor, and the plan of its guest; raises UnsupportedError."""
+    return _Conversion(spec, machine, id, enforced, network, ports).convert()
 
 
 class _Conversion:
-    def __init__(self, spec: Spec, machine: Machine, id: str, enforced: "dict[str, str]", network: bool) -> None:
+    def __init__(
+        self,
+        spec: Spec,
+        machine: Machine,
+        id: str,
+        enforced: "dict[str, str]",
+        network: bool,
+        ports: "Sequence[tuple[str, int]]",
+    ) -> None:
         self.spec = spec
         self.config: Json = spec.config
         self.machine = machine
         self.id = id
         self.enforced = enforced
         self.network = network
+        self.ports = ports
         self.idmap = ["ridmap"] if spec.layers is not None and spec.layers.idmap else []
         self.mounts: list[Json] = []
         self.shares: list[Share] = []
         self.guest = guest.Guest(machine)
+        if ports and not machine.forwards:
+            enforced["ports"] = f"not passed on: {machine.title} has no way in"
 
     def convert(self) -> "tuple[Spec, LaunchPlan]":
         self._refuse()
@@ -66,7 +88,7 @@ class _Conversion:
             self._bind(path, name)
             self.machine.files[path] = os.stat(path).st_size
         command = self.machine.command(
-            memory, cpus, self.shares, disk=image, network=self.network, ports=[], seed=self.id
+            memory, cpus, self.shares, disk=image, network=self.network, ports=self.ports, seed=self.id
         )
         outer = self._outer(command)
         plan = self.guest.finish(self.config, network=self.network, shares=self.shares)
@@ -107,6 +129,7 @@ class _Conversion:
 
     def _outer(self, command: list[str]) -> Spec:
         config = self.config
+        capabilities = [*_CAPABILITIES, *(["CAP_NET_BIND_SERVICE"] if self.ports else [])]
         process = {
             "terminal": bool(config["process"].get("terminal")),
             "user": {"uid": 0, "gid": 0},
@@ -114,7 +137,7 @@ class _Conversion:
             "env": ["PATH=/usr/bin:/usr/sbin:/bin:/sbin", "HOME=/var/tmp", "TMPDIR=/var/tmp"],
             "cwd": "/",
             "capabilities": {
-                **dict.fromkeys(("bounding", "permitted", "effective"), _CAPABILITIES),
+                **dict.fromkeys(("bounding", "permitted", "effective"), capabilities),
                 "inheritable": [],
                 "ambient": [],
             },
@@ -127,7 +150,7 @@ class _Conversion:
         linux["resources"] = self._resources()
         linux["maskedPaths"], linux["readonlyPaths"] = ["/sys/firmware"], []
         if config["linux"].get("seccomp"):
-            linux["seccomp"] = default_profile(set(_CAPABILITIES), os.uname().machine)
+            linux["seccomp"] = default_profile(set(capabilities), os.uname().machine)
         annotations = {**(config.get("annotations") or {}), "org.warren.isolation": f"vm:{self.machine.kind}"}
         outer = {
             "ociVersion": config["ociVersion"],
@@ -141,7 +164,9 @@ class _Conversion:
             outer["hostname"] = hostname
         if hooks := config.get("hooks"):
             outer["hooks"] = hooks
-        return Spec(outer, "/", Layers([]))
+        made = Spec(outer, "/", Layers([]))
+        made.links = self.spec.links
+        return made
 
     def _resources(self) -> "Json":
         """The machine's size is its limit of memory; everything else holds for the hypervisor with all it does."""
@@ -249,6 +274,10 @@ class _Conversion:
             share = Share(tag, path, readonly)
             self.shares.append(share)
             self.guest.volume(share, mount.destination)
+            return
+        if mount.destination in _CONFIGURED:
+            with open(mount.source, "rb") as file:
+                self.guest.content(mount.destination, file.read(_MOST_CONFIGURED))
             return
         if not os.path.isfile(mount.source):
             raise UnsupportedError(f"mount on {mount.destination}: neither a directory nor a plain file")

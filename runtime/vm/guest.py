@@ -78,6 +78,10 @@ class Guest:
             self.plan.add("mount_setattr", slot, 0, _READONLY, 0, 0, -1)
         self._late.append(("bind", (slot, where, MAKE_FILE)))
 
+    def content(self, where: str, content: bytes) -> None:
+        """A small file of the guest's own; it needs no share."""
+        self._late.append(("file", (where, content)))
+
     # ---- the whole
 
     def finish(self, config: "Json", *, network: bool, shares: "list[Share]") -> LaunchPlan:

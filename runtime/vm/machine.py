@@ -46,6 +46,8 @@ class Machine:
     devices: "list[str]"
     """Of the line to the supervisor, as the guest sees it."""
     root_on_disk = False
+    forwards = True
+    """Whether connections to the hypervisor's network reach the guest."""
     interface = "eth0"
     hint = "a larger --boot-timeout"
 
@@ -81,7 +83,7 @@ class Machine:
         *,
         disk: str,
         network: bool,
-        ports: "Sequence[int]",
+        ports: "Sequence[tuple[str, int]]",
         seed: str,
     ) -> list[str]:
         """The hypervisor's arguments: `memory` bytes, what the guest sees, a raw `disk` ("" for none)."""
@@ -98,6 +100,7 @@ class UserModeLinux(Machine):
     title = "user-mode Linux"
     modules = ("overlay",)
     devices = ["/dev/ttyS0"]
+    forwards = False
     least_memory = 64 << 20
     hint = "a larger --boot-timeout"
 
@@ -109,7 +112,7 @@ class UserModeLinux(Machine):
         *,
         disk: str,
         network: bool,
-        ports: "Sequence[int]",
+        ports: "Sequence[tuple[str, int]]",
         seed: str,
     ) -> list[str]:
         # It hands over between its processes all the time, which is twice as fast within one CPU.
@@ -160,8 +163,8 @@ class _Qemu(Machine):
             words += ["-device", f"{device},fsdev={share.tag},mount_tag={share.tag}"]
         return words
 
-    def user_network(self, device: str, ports: "Sequence[int]") -> list[str]:
-        forwards = "".join(f",hostfwd=tcp::{port}-:{port}" for port in ports)
+    def user_network(self, device: str, ports: "Sequence[tuple[str, int]]") -> list[str]:
+        forwards = "".join(f",hostfwd={protocol}::{port}-:{port}" for protocol, port in ports)
         return ["-netdev", f"user,id=net{forwards}", "-device", f"{device},netdev=net"]
 
     def append(self, words: str) -> list[str]:
@@ -183,7 +186,7 @@ class MicroVM(_Qemu):
         *,
         disk: str,
         network: bool,
-        ports: "Sequence[int]",
+        ports: "Sequence[tuple[str, int]]",
         seed: str,
     ) -> list[str]:
         kvm = self.accel == "kvm"
@@ -214,7 +217,7 @@ class PC(_Qemu):
         *,
         disk: str,
         network: bool,
-        ports: "Sequence[int]",
+        ports: "Sequence[tuple[str, int]]",
         seed: str,
     ) -> list[str]:
         return [

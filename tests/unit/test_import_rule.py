@@ -49,6 +49,7 @@ HOMES = {
     "click": {"cli", "commands"},
     "rich": {"commands"},
     "pyroute2": {"network"},
+    "dnslib": {"network"},
     "ctypes": {"syscalls"},
     "prctl": {"syscalls"},
     "pytest": {"pytest_plugin"},
