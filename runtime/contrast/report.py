@@ -102,21 +102,25 @@ def _figures(told: "Json") -> "list[str]":
     ]
     sentences = {text.partition(":")[0]: text for text in told["findings"]}
     for metric in told["metrics"]:
-        shown = [(row, row["metrics"][metric["key"]]) for row in rows if metric["key"] in row["metrics"]]
-        if not shown:
-            continue
-        unit = f" ({metric['unit']})" if metric["unit"] else ""
-        better = "less is better" if metric["less_is_better"] else "more is better"
-        lines.append(f"<h3>{escape(metric['title'] + unit)}</h3>")
-        sentence = sentences.get(metric["title"], "")
-        lines.append(f'<p class="small soft">{escape(_tail(sentence) + better)}.</p>')
-        lines.append(_plot(metric, shown))
-        lines += [
-            f'<p class="small soft">Not measured: {escape(row["title"])}: {escape(row["missing"][metric["key"]])}.</p>'
-            for row in rows if metric["key"] in row["missing"]
-        ]  # fmt: skip
+        lines += _figure(metric, rows, sentences.get(metric["title"], ""))
     rest = [text for text in told["findings"] if text.partition(":")[0] not in {m["title"] for m in told["metrics"]}]
     return [*lines, *(f"<p>{escape(text)}</p>" for text in rest)]
+
+
+def _figure(metric: "Json", rows: "list[Json]", sentence: str) -> "list[str]":
+    """One metric: its plot, and why rows are not in it."""
+    shown = [(row, row["metrics"][metric["key"]]) for row in rows if metric["key"] in row["metrics"]]
+    missing = [(row["title"], row["missing"][metric["key"]]) for row in rows if metric["key"] in row["missing"]]
+    if not shown and not missing:
+        return []
+    unit = f" ({metric['unit']})" if metric["unit"] else ""
+    better = "less is better" if metric["less_is_better"] else "more is better"
+    lines = [f"<h3>{escape(metric['title'] + unit)}</h3>"]
+    if shown:
+        lines += [f'<p class="small soft">{escape(_tail(sentence) + better)}.</p>', _plot(metric, shown)]
+    return lines + [
+        f'<p class="small soft">Not measured: {escape(title)}: {escape(reason)}.</p>' for title, reason in missing
+    ]
 
 
 def _tail(sentence: str) -> str:

@@ -47,7 +47,8 @@ def prepare(
 ) -> "tuple[Spec, LaunchPlan]":
     """The Spec of the container that runs the machine, and the plan of its guest; `options` are made to supervise it.
 
-    `id` names files that live as long as the machine; `ports` (protocol, number) are passed on to the guest.  Raises UnsupportedError for what a machine cannot do.
+    `id` names files that live as long as the machine; `ports` (protocol, number) are passed on to the guest.  Raises
+    UnsupportedError for what a machine cannot do.
     """
     outer, guest = convert(spec, machine, id, options.enforced, network=network, ports=ports)
     terminal = bool(outer.config["process"]["terminal"])
