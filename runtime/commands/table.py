@@ -1,7 +1,7 @@
 """The table of all commands: which module each is in.  A module is loaded when a command of it is asked for."""
 
+import os
 from importlib import import_module
-from typing import Any
 
 import click
 
@@ -9,18 +9,39 @@ from .. import __version__
 
 MODULES = {
     "containers": "create kill pause rename restart rm run start stop unpause wait",
-    "images": "commit diff history image images import load login logout pull push rmi save search tag untag",
-    "processes": "attach exec logs",
+    "copy": "commit cp diff export",
+    "images": "history image images import load login logout pull push rmi save search tag untag",
+    "about": "info version",
+    "changing": "update",
+    "groups": "container",
     "inspecting": "inspect",
+    "processes": "attach exec logs",
     "listing": "ps",
     "contrast": "contrast vm",
     "networks": "network port",
+    "completion": "completion",
     "system": "doctor system",
     "volumes": "volume",
+    "watching": "events stats top",
 }
+VARIABLE = "_WARREN_COMPLETE"
+"""Set when a shell asks how a word goes on (completion.py)."""
 HOMES = {name: module for module, names in MODULES.items() for name in names.split()}
 FUNCTIONS = {"import": "import_image", "exec": "exec_"}
 """Where the function cannot be called as the command is."""
+
+
+SECTIONS = {
+    "containers": "Containers", "processes": "Containers", "inspecting": "Containers", "listing": "Containers",
+    "images": "Images", "networks": "Networks", "volumes": "Volumes",
+}  # fmt: skip
+"""Under which head the commands of a module stand in --help, where it is not the last."""
+ELSEWHERE = {"commit": "Containers", "diff": "Containers", "port": "Containers"}
+LAST_SECTION = "System"
+
+
+def section_of(name: str) -> str:
+    return ELSEWHERE.get(name) or SECTIONS.get(HOMES[name], LAST_SECTION)
 
 
 class Table(click.Group):
@@ -33,11 +54,46 @@ class Table(click.Group):
         home = HOMES.get(cmd_name)
         if home is None:
             return None
-        found: Any = getattr(import_module(f"{__package__}.{home}"), FUNCTIONS.get(cmd_name, cmd_name))
-        return found  # type: ignore[no-any-return]
+        found: click.Command = getattr(import_module(f"{__package__}.{home}"), FUNCTIONS.get(cmd_name, cmd_name))
+        if VARIABLE in os.environ:
+            _teach(found, (cmd_name,))
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """By what they are about."""
+        lines: dict[str, list[tuple[str, str]]] = {
+            name: [] for name in (*dict.fromkeys(SECTIONS.values()), LAST_SECTION)
+        }
+        for name in self.list_commands(ctx):
+            command = self.get_command(ctx, name)
+            if command and not command.hidden:
+                lines[section_of(name)].append((name, _summary(command, formatter.width - 16)))
+        for section, entries in lines.items():
+            with formatter.section(section):
+                formatter.write_dl(entries)
 
 
-@click.group(cls=Table, context_settings={"help_option_names": ["-h", "--help"]})
+def _summary(command: click.Command, limit: int) -> str:
+    """Its first sentence, or as much of it as makes sense and fits."""
+    text = command.get_short_help_str(1000)
+    while len(text) > limit:
+        end = max(text.rfind(mark) for mark in (",", ";", ":"))
+        if end < 0:
+            return command.get_short_help_str(limit)
+        text = text[:end]
+    return text.removesuffix(".") + "."
+
+
+def _teach(command: click.Command, path: tuple[str, ...]) -> None:
+    from .completion import teach
+
+    teach(command, path)
+    if isinstance(command, click.Group):
+        for name, child in command.commands.items():
+            _teach(child, (*path, name))
+
+
+@click.group(cls=Table, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="warren")
 def commands() -> None:
     """Run isolated processes on this host's kernel."""

@@ -17,7 +17,7 @@ from ..quantities import size
 from ..seccomp import default_profile
 from ..seccomp.docker import plain
 from ..spec import SPEC_VERSION, Layers, Spec, validate
-from . import limits, mounts
+from . import cdi, limits, mounts
 from .accounts import Accounts
 from .ids import RANGE
 from .sources import (
@@ -368,6 +368,10 @@ class _Builder:
         self.namespaces = self._namespaces()
         self.security = security_options(config.security_opt)
         self.accounts = Accounts(config.layers or [self.root])
+        self.cdi = cdi.edits([text for text in config.devices if cdi.is_name(text)])
+        plain = [device(text) for text in config.devices if not cdi.is_name(text)]
+        self.devices = [*plain, *self.cdi.nodes]
+        """The host's path, the container's node and what it may do with it, of each device that is given."""
 
     def build(self) -> Spec:
         config = self.config
@@ -376,7 +380,7 @@ class _Builder:
             "ociVersion": SPEC_VERSION,
             "process": {
                 "terminal": config.tty,
-                "user": {"uid": uid, "gid": gid, "additionalGids": groups},
+                "user": {"uid": uid, "gid": gid, "additionalGids": self._groups(groups)},
                 "args": self._args(),
                 "env": self._env(home),
                 "cwd": self._cwd(),
@@ -387,8 +391,13 @@ class _Builder:
             "root": {"path": self.root, "readonly": config.read_only},
             "mounts": [*self._kernel_mounts(), *self._source_mounts(), *self._user_mounts()],
             "linux": self._linux(uid, gid),
-            "annotations": {"org.warren.name": config.name or config.id[:12]},
+            "annotations": {
+                **dict(pair(text, "--annotation") for text in config.annotations),
+                "org.warren.name": config.name or config.id[:12],
+            },
         }
+        if self.cdi.hooks:
+            spec["hooks"] = self.cdi.hooks
         if self.namespaces.get("uts") == "":
             spec["hostname"] = self._hostname()
         elif config.hostname:
@@ -411,7 +420,7 @@ class _Builder:
             del values["HOSTNAME"]  # Somebody else's, and it may change.
         if self.config.tty:
             values["TERM"] = posix.environ.get(b"TERM", b"xterm").decode("utf-8", "replace")
-        for entry in self.config.env:
+        for entry in [*self.config.env, *self.cdi.env]:
             name, _, value = entry.partition("=")
             values[name] = value
         return [f"{name}={value}" for name, value in values.items()]
@@ -447,6 +456,14 @@ class _Builder:
                 self.enforced["supplementary_groups"] = "none: no subordinate ids in /etc/subgid"
             groups = []
         return user.uid, user.gid, groups, user.home
+
+    def _groups(self, groups: "list[int]") -> "list[int]":
+        """With those that CDI devices need, where supplementary groups can be had."""
+        wanted = [*groups, *(gid for gid in self.cdi.gids if gid not in groups)]
+        if self.cdi.gids and not self.host.privileged and not self.host.subordinate("gid")[1]:
+            self.enforced["supplementary_groups"] = "none: no subordinate ids in /etc/subgid"
+            return groups
+        return wanted
 
     def _capabilities(self) -> "Json":
         config = self.config
@@ -501,7 +518,7 @@ class _Builder:
             ],
             "maskedPaths": [*([] if self._unmasked else self.security.masked), *self._hidden()],
             "readonlyPaths": [] if self._unmasked else self.security.readonly,
-            "devices": [] if self.userns else [*self._host_devices(), *(device(text)[1] for text in config.devices)],
+            "devices": [] if self.userns else [*self._host_devices(), *(node for _, node, _ in self.devices)],
         }
         if self.userns:
             linux["uidMappings"] = self._mappings("uid", uid)
@@ -514,6 +531,10 @@ class _Builder:
             linux["resources"] = resources
         if path := limits.cgroups_path(config):
             linux["cgroupsPath"] = path
+        if self.cdi.rdt:
+            linux["intelRdt"] = self.cdi.rdt
+        if self.cdi.net_devices:
+            linux["netDevices"] = self.cdi.net_devices
         if profile := self._seccomp():
             linux["seccomp"] = profile
         if config.sysctl:
@@ -542,11 +563,10 @@ class _Builder:
         config = self.config
         enforced = self.host.privileged and bool(devices.holder(self.host))
         rules = []
-        for text in config.devices:
-            _, node, permissions = device(text)
+        for source, node, permissions in self.devices:
             if not enforced and not config.best_effort and not {"r", "w"} <= set(permissions):
                 raise UnsupportedError(
-                    f"--device {text}: permissions cannot be enforced here", hint="leave them out to allow everything"
+                    f"--device {source}: permissions cannot be enforced here", hint="leave them out to allow everything"
                 )
             place = {key: node[key] for key in ("type", "major", "minor")}
             rules.append({"allow": True, "access": permissions, **place})
@@ -662,10 +682,14 @@ class _Builder:
         places = [normal(str(mount["destination"])) for mount in found]
         # What the user mounts there comes first.
         found += [mount_entry(to, "bind", source, ["bind"]) for source, to in config.files if to not in places]
+        for entry in self.cdi.mounts:
+            idmap = self.idmap if entry["type"] == "bind" else []
+            found.append({**entry, "options": [*entry["options"], *idmap]})
         if self.userns:
             # mknod(2) makes no devices in a user namespace: the host's node is bound.
-            devices = [device(text) for text in config.devices]
-            found += [mount_entry(node["path"], "bind", source, ["bind"]) for source, node, _ in devices]
+            found += [mount_entry(node["path"], "bind", source, ["bind"]) for source, node, _ in self.devices]
+            if self.cdi.owned:
+                self.enforced["device_owners"] = "the host's: in a user namespace its nodes are bound, not made"
         if self.userns and config.privileged:
             usable = [path for path in host_devices() if posix.access(path, posix.R_OK | posix.W_OK)]
             found += [mount_entry(path, "bind", path, ["bind"]) for path in usable]

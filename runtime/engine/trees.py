@@ -12,8 +12,19 @@ def remove_tree(path: str) -> None:
     """rm -rf, followed by no link; idempotent.
 
     However deep it is, there are two descriptors and short names: a directory below another one is first moved up to
-    the top.
+    the top.  An ordinary user's containers make files that are not his own: what he may not remove, a helper does.
     """
+    try:
+        _remove_tree(path)
+    except PermissionError:
+        if not posix.geteuid():
+            raise
+        from .helper import on_files
+
+        on_files({"task": "remove", "paths": [path]}).finish()
+
+
+def _remove_tree(path: str) -> None:
     try:
         top = posix.open(path, _DIRECTORY)
     except OSError as error:

@@ -77,8 +77,10 @@ def _pull_from(
     check: "signature.Check | None",
 ) -> "Image":
     with store.adding():
-        wanted = signature.signed_digest(registry, ref.wanted, check) if check else ref.wanted
-        found = _resolve(registry, wanted, platform)
+        first = registry.manifest(ref.wanted)
+        if check:
+            signature.check_signed(registry, first[0], check)
+        found = _resolve(registry, first, platform)
         config = _small_blob(registry, store, found.config)
         diffs = manifest.diff_ids(manifest.document(config, "image configuration"), len(found.layers))
         fetch_layers(registry, store, found, diffs, progress)
@@ -88,12 +90,12 @@ def _pull_from(
         return store.load(found.digest)
 
 
-def _resolve(registry: Registry, wanted: str, platform: "Json") -> "Manifest":
-    """The manifest for the platform, through indexes of indexes."""
-    queue = [(wanted, "", 0)]
+def _resolve(registry: Registry, first: "tuple[bytes, str]", platform: "Json") -> "Manifest":
+    """The manifest for the platform, through indexes of indexes; what was asked for is the `first`."""
+    queue: list[tuple[str, str, int]] = [("", "", 0)]
     while queue:
         name, told, depth = queue.pop(0)
-        raw, type = registry.manifest(name)
+        raw, type = registry.manifest(name) if depth else first
         if manifest.kind(manifest.document(raw, "manifest"), type or told) in manifest.MANIFESTS:
             return manifest.parse_manifest(raw, type or told)
         if depth == _NESTED:

@@ -25,6 +25,7 @@ from ..errors import ImageError, NotFoundError, SpecError, UsageError
 from ..jsontext import dump_json, parse_json
 from ..syscalls import syncfs
 from . import reference
+from .holes import MIN_HOLE, is_zero
 from .local import Image as Image
 from .local import LocalStore, readings
 from .manifest import digest_of
@@ -214,6 +215,10 @@ class Store(LocalStore):
         """What each container that there is has taken."""
         return [self._used(container) for container in sorted(self._users()) if exists(container)]
 
+    def users_of(self, image: Image, exists: "Callable[[str], bool]") -> "list[str]":
+        """Containers that there are and that have taken exactly its layers."""
+        return [one for one in sorted(self._users()) if exists(one) and self._used(one) == image.chains]
+
     def _users(self) -> "set[str]":
         """Ids of containers that have taken layers, of those that are kept even if the note here is lost."""
         found: set[str] = set()
@@ -374,6 +379,9 @@ class NewBlob:
     def write(self, data: "bytes | memoryview") -> int:
         self._hash.update(data)
         self.size += len(data)
+        if len(data) >= MIN_HOLE and is_zero(data):
+            self._file.seek(len(data), os.SEEK_CUR)
+            return len(data)
         return self._file.write(data)
 
     def flush(self) -> None:
@@ -384,6 +392,7 @@ class NewBlob:
 
     def __exit__(self, kind: object, *_: object) -> None:
         try:
+            self._file.truncate(self.size)  # It may end with a hole.
             self._file.close()
             if kind is None:
                 os.rename(self._path, self._store.blob_path(self.digest))

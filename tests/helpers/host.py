@@ -118,6 +118,7 @@ FEATURES: dict[str, Callable[[], str]] = {
     "debootstrap": _tool("debootstrap"),
     "htpasswd": _tool("htpasswd"),
     "openssl": _tool("openssl"),
+    "tmux": _tool("tmux"),
     "buildah": _tool("buildah"),
     "strace": _tool("strace"),
     "criu": _tool("criu"),
@@ -133,7 +134,7 @@ FEATURES: dict[str, Callable[[], str]] = {
 
 MACHINES = ("user-mode-linux", "systemd", "dbus-daemon", "qemu", "guest-kernel", "slirp", "chromium")
 ENGINES = ("containerd", "dockerd", "podman", "buildah")
-TOOLS = ("docker-registry", "skopeo", "htpasswd", "openssl", "debootstrap")
+TOOLS = ("docker-registry", "skopeo", "htpasswd", "openssl", "debootstrap", "tmux")
 PROVIDED = (*MACHINES, *ENGINES, *TOOLS)
 """What the Makefile installs: in CI its absence is a failure, and no property of the host."""
 

@@ -6,11 +6,13 @@ name (the test's token or directory, or a name that only Warren uses).  In CI no
 """
 
 import contextlib
+import json
 import os
 import re
 import shutil
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from . import processes
@@ -39,7 +41,8 @@ class Snapshot:
             "mount": _mounts(),
             "cgroup": _cgroups(),
             "network namespace": _names(Path("/run/netns")) | _names(Path("/var/run/netns")),
-            "interface": _names(Path("/sys/class/net")),
+            "interface": _names(Path("/sys/class/net")) - {"/sys/class/net/warren0"},
+            "lease": _leases(),
             "state": set().union(*(_containers(place) for place in (*_state_directories(), *places))),
             "kept": set().union(*(_containers(KEPT / kind) for kind in ("containers", "volumes", "networks"))),
             "rule": _rules(),
@@ -85,6 +88,8 @@ class Leaks:
             return False
         if kind == "cgroup" and USER_SLICES.search(name):
             return False
+        if kind == "lease":
+            return True
         mine = (self._token and self._token in name) or (self._directory and self._directory in name)
         # State directories are Warren's or the test's own by definition.
         # What is kept tells nobody whose it is: others may work on the same machine where it is not CI's.
@@ -118,7 +123,9 @@ def _cgroups() -> set[str]:
 
 def _names(directory: Path) -> set[str]:
     try:
-        return {str(directory / name) for name in os.listdir(directory)}
+        # Warren's own directories among containers, such as .names, stay.
+        is_state = directory.name in ("warren", "containers")
+        return {str(directory / name) for name in os.listdir(directory) if not (is_state and name.startswith("."))}
     except OSError:
         return set()
 
@@ -131,7 +138,8 @@ def _containers(directory: Path) -> set[str]:
 def _state_directories() -> list[Path]:
     runtime_dir = os.environ.get("XDG_RUNTIME_DIR")
     per_user = [entry / "warren" for entry in Path("/run/user").glob("*")]
-    return [Path("/run/warren"), *per_user, *([Path(runtime_dir, "warren")] if runtime_dir else [])]
+    kept = [Path("/var/lib/warren/containers", name) for name in ("", ".names", ".brief")]
+    return [Path("/run/warren"), *kept, *per_user, *([Path(runtime_dir, "warren")] if runtime_dir else [])]
 
 
 def _rules() -> set[str]:
@@ -143,7 +151,39 @@ def _rules() -> set[str]:
         if program := shutil.which(command[0], path="/usr/sbin:/sbin:/usr/bin:/bin"):
             text = subprocess.run([program, *command[1:]], capture_output=True, text=True).stdout
             text = re.sub(r"packets \d+ bytes \d+", "", text)
-            found |= {line.strip() for line in text.splitlines() if line.strip() not in ("", "}")}
+            found |= {line for line in _counting(text.splitlines()) if line not in ("", "}")}
+    return found
+
+
+_KEPT_SETS = ("bridges", "pairs", "external", "uplinks", "subnets4", "subnets6")
+"""Of our own tables: what belongs to networks, which stay, as the tables do."""
+
+
+def _counting(lines: list[str]) -> Iterator[str]:
+    """Of our own tables the elements that belong to containers alone; of others every line."""
+    ours, name, open_elements = False, "", False
+    for line in map(str.strip, lines):
+        words = line.split()
+        if words[:1] == ["table"]:
+            ours = words[2:3] == ["warren"]
+        if not ours:
+            yield line
+        elif words[:1] in (["set"], ["map"]):
+            name = words[1]
+        elif line.startswith("elements") or open_elements:
+            open_elements = "}" not in line
+            if name not in _KEPT_SETS:
+                yield f"{name}: {line}"
+
+
+def _leases() -> set[str]:
+    """Records of links whose container is gone, and who made it, too."""
+    found = set()
+    for path in Path("/run/warren/.networks/containers").glob("*"):
+        with contextlib.suppress(OSError, ValueError):
+            owner = int(str(json.loads(path.read_text()).get("owner") or "0").split()[0])
+            if not Path("/run/warren", path.name).exists() and not Path(f"/proc/{owner}").exists():
+                found.add(str(path))
     return found
 
 

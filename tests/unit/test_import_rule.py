@@ -54,6 +54,7 @@ HOMES = {
     "prctl": {"syscalls"},
     "pytest": {"pytest_plugin"},
     "urllib3": {"images"},
+    "yaml": {"config"},
     "isal": {"images"},
     "backports": {"images"},
     "compression": {"images"},
