@@ -500,6 +500,9 @@ static void settle(struct monitor *m, struct run *run, int null)
     int kept[] = {m->hold,      m->told,          m->directory,       m->listener,        m->console, m->input,
                   m->log.fd,    m->log.directory, m->streams[OUT].fd, m->streams[ERR].fd, m->clients[0].fd};
     ignore_signals();
+    /* Not before the fork: outside would wait for its turn as a group of its own does (sched(7), autogroups), for
+     * milliseconds on a busy machine.  It fails for a leader of a session, which is as good. */
+    setsid();
     prctl(PR_SET_NAME, "warren-monitor");
     (void)!chdir("/");
     for (int fd = 0; fd < 3; fd++)
@@ -613,7 +616,6 @@ int do_monitor(struct run *run, const struct arg *arg)
         return fail_as(run, EINVAL, "a second monitor");
     if (prepare(run, arg, m, &ends) < 0)
         return -1;
-    setsid(); /* Fails for a leader of a session, which is as good. */
     if (prctl(PR_SET_CHILD_SUBREAPER, 1UL, 0, 0, 0) < 0)
         return fail(run, "PR_SET_CHILD_SUBREAPER");
     m->outside = sys_fork(0, SIGCHLD);

@@ -31,6 +31,7 @@ from tests.helpers.init import SECONDS, run_sh, spawn
 from tests.helpers.terminal import Person
 
 PATH = "PATH=/usr/bin:/bin"
+LONG = bool(os.environ.get("WARREN_LONG"))
 
 
 class Monitored:
@@ -107,6 +108,7 @@ def start(init_binary: Path, directory: Path) -> Iterator[Start]:
         max_file: int = 1,
         front: tuple[steps.Step, ...] = (),
         back: tuple[steps.Step, ...] = (),
+        inside: tuple[steps.Step, ...] = (),
         binary: Path = init_binary,
         let_go: bool = True,
         **options: Any,
@@ -118,6 +120,7 @@ def start(init_binary: Path, directory: Path) -> Iterator[Start]:
         plan.lead((*front, *monitor.steps, *back))
         plan.add("clone", 0, -1)
         plan.add("pdeathsig", signal.SIGKILL)
+        plan.lead(inside)
         if options.get("terminal"):
             plan.add("setsid")
             plan.add("console", steps.CONSOLE_SLOT, 0, 0, 0)
@@ -179,6 +182,65 @@ def test_the_exit_code_is_written_down(start: Start, script: str, expected: int)
     assert end.code == expected
     assert before <= end.started <= end.finished <= time.time_ns()
     assert end.lost == 0
+
+
+def test_no_end_is_missed_however_soon_it_comes(start: Start) -> None:
+    """The process may end while the monitor still settles down: between its steps it must be ready for that."""
+    for _ in range(500 if LONG else 60):
+        monitored = start("exit 3", owner=True)
+        assert monitored.owner
+        assert monitored.owner.wait(SECONDS) == 3
+        assert read_exit(str(monitored.directory))
+        monitored.close()
+        (monitored.state / "attach").unlink()
+
+
+def test_outside_tells_its_own_pid(start: Start) -> None:
+    """systemd is to move `init` outside into the container's scope, not the monitor, which Python has started."""
+    monitored = start("true", back=(steps.Step("sync", "cgroup"),), let_go=False)
+    kind, _, pid = steps.MESSAGE.unpack_from(monitored.sync.recv(4096))
+    assert kind == steps.SYNC
+    outside = processes.read(pid)
+    assert outside
+    assert outside.parent == monitored.process.pid
+    monitored.sync.send(steps.MESSAGE.pack(steps.OK, 0, 0))
+    monitored.begin()
+    assert monitored.finish().code == 0
+
+
+def test_a_hook_inside_is_told_no_pid_of_outside(start: Start) -> None:
+    """Of a `sync` inside Python must not take the value for a process of the host."""
+    monitored = start("true", inside=(steps.Step("sync", "limits"),), let_go=False)
+    kind, _, pid = steps.MESSAGE.unpack_from(monitored.sync.recv(4096))
+    assert (kind, pid > 0) == (steps.PID, True)
+    assert steps.MESSAGE.unpack_from(monitored.sync.recv(4096))[::2] == (steps.SYNC, 0)
+    monitored.sync.send(steps.MESSAGE.pack(steps.OK, 0, 0))
+    assert monitored.sync.recv(4096) == b""
+    monitored.monitor.let_go()
+    assert monitored.finish().code == 0
+
+
+def test_a_created_container_waits_with_its_monitor(start: Start, directory: Path) -> None:
+    """`create` lets go of everything but what the monitor needs to see when the program is executed."""
+    fifo = directory / "fifo"
+    os.mkfifo(fifo)
+    fd = os.open(fifo, os.O_RDWR)
+    inherit = steps.Step("open_path", 20, str(fifo), os.O_RDWR)
+    try:
+        monitored = start(
+            "exit 6", back=(inherit,), inside=(steps.Step("wait_start", 20, -1),), let_go=False,
+        )  # fmt: skip
+        assert steps.MESSAGE.unpack_from(monitored.sync.recv(4096))[0] == steps.PID
+        assert steps.MESSAGE.unpack_from(monitored.sync.recv(4096))[0] == steps.READY
+        monitored.monitor.let_go()
+        time.sleep(0.2)
+        before = time.time_ns()
+        os.write(fd, b"0")
+        end = monitored.finish()
+    finally:
+        os.close(fd)
+    assert end.code == 6
+    assert end.started >= before
 
 
 def test_the_exit_file_is_all_that_is_left(start: Start, directory: Path) -> None:
