@@ -249,7 +249,7 @@ def _density(plan: Plan, source: Source, result: Result, progress: "Progress") -
     row, memory = result.row, result.median("memory")
     if row.reason or not memory:
         return
-    most = 4 if row.is_machine and row.kind != UML else 8 if row.kind == UML else 64
+    most = 3 if row.is_machine and row.kind != UML else 8 if row.kind == UML else 64
     count = max(1, min(most, int(plan.budget / memory)))
     progress(f"{row.title}: {count} at once")
     instances: list[Instance] = []
