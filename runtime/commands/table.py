@@ -17,6 +17,7 @@ MODULES = {
     "inspecting": "inspect",
     "processes": "attach exec logs",
     "listing": "ps",
+    "contrast": "contrast vm",
     "networks": "network port",
     "completion": "completion",
     "system": "doctor system",

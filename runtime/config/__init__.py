@@ -77,23 +77,24 @@ class ContainerConfig:
     timeout     seconds, None for ever
     memory ... device_cgroup_rule   limits as docker writes them ("512m", "1.5"); pids_limit None is the default, 1024
     cgroupns    "" or private, host
+    isolation   "" or container, vm, vm:KIND; kernel, accel and boot_timeout (seconds) are of a virtual machine
     labels ... detach_keys  what the engine does with the container: docker's options; the image_* are its image's part
     best_effort note limits that this host cannot hold, instead of refusing them
     """
 
     __slots__ = (
-        "add_host", "annotations", "argv", "auto_remove", "best_effort", "blkio_weight", "blkio_weight_device",
-        "cap_add", "cap_drop", "cgroup_parent", "cgroupns", "cpu_period", "cpu_quota", "cpu_shares", "cpus",
-        "cpuset_cpus", "cpuset_mems", "detach_keys", "device_cgroup_rule", "device_read_bps", "device_read_iops",
-        "device_write_bps", "device_write_iops", "devices", "dns", "dns_option", "dns_search", "egress", "entrypoint",
-        "env", "exposed_ports", "files", "health_cmd", "health_interval", "health_retries", "health_start_period",
-        "health_timeout", "hide", "hostname", "id", "image", "image_health", "image_volumes", "init", "interactive",
-        "ip", "ip6", "ipc", "keep_changes", "labels", "layers", "log_driver", "log_opts", "mac_address", "memory",
-        "memory_reservation", "memory_swap", "memory_swappiness", "mounts", "name", "network", "network_alias",
-        "networks", "no_healthcheck", "oom_kill_disable", "pid", "pids_limit", "privileged", "publish", "publish_all",
-        "read_only", "resolved_mounts", "restart", "rootfs", "security_opt", "shm_size", "stdin_once", "stop_signal",
-        "stop_timeout", "sysctl", "timeout", "tmpfs", "tty", "ulimits", "user", "userns", "uts", "volumes",
-        "volumes_from", "workdir", "write",
+        "accel", "add_host", "annotations", "argv", "auto_remove", "best_effort", "blkio_weight", "blkio_weight_device",
+        "boot_timeout", "cap_add", "cap_drop", "cgroup_parent", "cgroupns", "cpu_period", "cpu_quota", "cpu_shares",
+        "cpus", "cpuset_cpus", "cpuset_mems", "detach_keys", "device_cgroup_rule", "device_read_bps",
+        "device_read_iops", "device_write_bps", "device_write_iops", "devices", "dns", "dns_option", "dns_search",
+        "egress", "entrypoint", "env", "exposed_ports", "files", "health_cmd", "health_interval", "health_retries",
+        "health_start_period", "health_timeout", "hide", "hostname", "id", "image", "image_health", "image_volumes",
+        "init", "interactive", "ip", "ip6", "ipc", "isolation", "keep_changes", "kernel", "labels", "layers",
+        "log_driver", "log_opts", "mac_address", "memory", "memory_reservation", "memory_swap", "memory_swappiness",
+        "mounts", "name", "network", "network_alias", "networks", "no_healthcheck", "oom_kill_disable", "pid",
+        "pids_limit", "privileged", "publish", "publish_all", "read_only", "resolved_mounts", "restart", "rootfs",
+        "security_opt", "shm_size", "stdin_once", "stop_signal", "stop_timeout", "sysctl", "timeout", "tmpfs", "tty",
+        "ulimits", "user", "userns", "uts", "volumes", "volumes_from", "workdir", "write",
     )  # fmt: skip
 
     def __init__(
@@ -190,6 +191,10 @@ class ContainerConfig:
         exposed_ports: "Sequence[str]" = (),
         detach_keys: str = "",
         resolved_mounts: "Sequence[Json]" = (),
+        isolation: str = "",
+        kernel: str = "",
+        accel: str = "auto",
+        boot_timeout: float = 60.0,
     ) -> None:
         for key, value in locals().items():
             if key in self.__slots__:
@@ -287,6 +292,10 @@ class ContainerConfig:
         exposed_ports: Sequence[str]
         detach_keys: str
         resolved_mounts: Sequence[Json]
+        isolation: str
+        kernel: str
+        accel: str
+        boot_timeout: float
 
     def to_dict(self) -> "Json":
         """What differs from the defaults, as JSON has it."""

@@ -254,7 +254,8 @@ def configured(record: Record) -> ContainerConfig:
         from ..images.local import LocalStore
 
         config.layers = LocalStore().layer_paths(record.data["chains"])
-    if not config.keep_changes and not config.write and (config.layers or config.rootfs):
+    machine = config.isolation not in ("", "container")  # Its changes are in its memory.
+    if not config.keep_changes and not config.write and not machine and (config.layers or config.rootfs):
         config.keep_changes = record.path
     return config
 

@@ -19,6 +19,7 @@ LINES = [
     for line in """
         cli oci pytest_plugin
         commands
+        contrast
         options
         engine doctor
         monitor
