@@ -405,3 +405,19 @@ def test_closed_streams_that_are_not_asked_for(directory: Path) -> None:
         "open(result, 'w').write(str(code))\n"
     )
     assert in_a_program(script, directory / "result") == "3"
+
+
+def test_volumes_of_a_run(directory: Path) -> None:
+    """A volume that is named stays, one without a name goes with the run; both are filled and shared like others."""
+    from runtime.engine import volumes
+
+    name = f"wrn-{directory.name}"
+    before = {volume.name for volume in volumes.volumes()}
+    try:
+        runtime.run("host", ["sh", "-c", "echo kept > /mnt/f"], mounts=[f"{name}:/mnt", "/opt"], check=True)
+        done = runtime.run("host", ["cat", "/mnt/f"], mounts=[f"{name}:/mnt:ro"], capture_output=True, text=True)
+        assert done.stdout == "kept\n"
+        assert {volume.name for volume in volumes.volumes()} - before == {name}
+        assert volumes.Volume(name).users() == []
+    finally:
+        volumes.Volume(name).remove()
