@@ -21,13 +21,6 @@ from .printing import (
 from .quick import tell_error
 
 
-def look_at_image(name: str) -> Any:
-    from ..images.store import Store
-    from ..images.view import inspect as look
-
-    return look(Store().find(name))
-
-
 @click.command()
 @click.option("-q", "--quiet", is_flag=True, help="Print the image's id only.")
 @click.option("--platform", default="", metavar="OS/ARCH[/VARIANT]")
@@ -47,15 +40,6 @@ def pull(name: str, platform: str, quiet: bool, verify_key: str) -> None:
         image = fetch(name, store, platform=wanted, progress=progress, verify_key=verify_key)
     warn(store.notes)
     click.echo(image.id)
-
-
-def fetch_image(name: str, store: Any, *, platform: str, quiet: bool) -> Any:
-    """What `run` pulls with."""
-    from ..images.manifest import parse_platform
-    from ..images.pull import pull
-
-    with show_progress(quiet) as progress:
-        return pull(name, store, platform=parse_platform(platform) if platform else None, progress=progress)
 
 
 @click.command()

@@ -22,9 +22,10 @@ def look_at_container(name: str, size: bool) -> Any:
 
 
 def look_at_image(name: str, _size: bool) -> Any:
-    from .images import look_at_image as look
+    from ..images.store import Store
+    from ..images.view import inspect as look
 
-    return look(name)
+    return look(Store().find(name))
 
 
 def look_at_volume(name: str, _size: bool) -> Any:
