@@ -27,6 +27,17 @@ _REMEDIES = {
     "newgidmap": "install uidmap (shadow)",
     "cgroup_v2": "mount cgroup2 on /sys/fs/cgroup",
 }
+_FEATURES = (
+    ("clone3 into a cgroup", (5, 7), "joins in a third of the time"),
+    ("idmapped mounts", (5, 12), "a user namespace of its own for each container"),
+    ("idmapped overlay layers", (5, 19), "the same for containers of images"),
+    ("memory peaks", (5, 19), "the most memory that a container has used"),
+)
+_MODULES = {
+    "veth": "networks of containers",
+    "bridge": "networks of containers",
+    "nf_tables": "networks of containers: published ports and the way out",
+}
 _ROOT_DOES_WITHOUT = ("subordinate_uids", "subordinate_gids", "newuidmap", "newgidmap")
 
 
@@ -90,14 +101,42 @@ def _kernel(host: Host) -> "Iterator[Finding]":
     yield Finding("seccomp", bool(actions), " ".join(actions) or "not in this kernel", "a kernel with CONFIG_SECCOMP")
     for name, there in (("apparmor", host.apparmor), ("selinux", host.selinux)):
         yield Finding(name, there, "enabled" if there else "not enabled", "none is needed unless a bundle asks for it")
+    yield from _features(host)
     for path, use in (
         ("/dev/net/tun", "private networks of ordinary users"),
         ("/dev/fuse", "file systems in programs"),
+        ("/dev/kvm", "virtual machines; whether guests boot under it is probed by `warren vm`"),
     ):
-        there = posix.access(path, posix.R_OK | posix.W_OK)
-        yield Finding(
-            path, there, use if there else f"cannot be opened, it is for {use}", "modprobe, or the permissions"
-        )
+        yield _device(path, use)
+
+
+def _device(path: str, use: str) -> Finding:
+    name = path.rpartition("/")[2]
+    if not posix.access(path, posix.F_OK):
+        return Finding(path, False, f"is not there, it is for {use}", f"modprobe {name}")
+    there = posix.access(path, posix.R_OK | posix.W_OK)
+    return Finding(path, there, use if there else f"cannot be opened, it is for {use}", f"permission to use {path}")
+
+
+def _features(host: Host) -> "Iterator[Finding]":
+    """What Warren uses where the kernel has it, and goes without elsewhere; by the version that brought it."""
+    for name, since, use in _FEATURES:
+        release = ".".join(map(str, since))
+        ok = host.kernel >= since
+        yield Finding(name, ok, use if ok else f"not before Linux {release}: {use}", f"Linux {release} or newer")
+    for module, use in _MODULES.items():
+        ok = _has_module(module, host)
+        yield Finding(f"module {module}", ok, use if ok else f"not in this kernel, it is for {use}",
+                      f"modprobe {module}, or a kernel that has it")  # fmt: skip
+
+
+def _has_module(name: str, host: Host) -> bool:
+    """Loaded, built in, or a file that the kernel loads when it is needed."""
+    if posix.access(f"/sys/module/{name}", posix.F_OK) or f"\n{name} " in "\n" + host.read("/proc/modules"):
+        return True
+    directory = f"/lib/modules/{posix.uname().release}"
+    known = host.read(f"{directory}/modules.builtin") + host.read(f"{directory}/modules.dep")
+    return any(f"/{word}.ko" in known for word in (name, name.replace("_", "-")))
 
 
 def _caller(host: Host) -> "Iterator[Finding]":
@@ -110,7 +149,8 @@ def _caller(host: Host) -> "Iterator[Finding]":
 
 
 def _cgroups(host: Host) -> "Iterator[Finding]":
-    """The choice for each controller, as every launch makes it."""
+    """The hierarchies, and the choice for each controller, as every launch makes it."""
+    yield _hierarchies(host)
     own = bool(cgroups.for_container(None, "doctor", host, manager="auto").directories())
     text = "can be made" if own else "the caller may not make one: limits are refused, and containers are not frozen"
     yield Finding("cgroup", own, text, "be root, or have a cgroup delegated (systemd: Delegate=yes)")
@@ -118,6 +158,18 @@ def _cgroups(host: Host) -> "Iterator[Finding]":
         held = _held_by(name, host)
         yield Finding(f"cgroup {name}", bool(held), held or "nobody holds it: limits are refused",
                       "have the kernel provide the controller (/proc/cgroups)")  # fmt: skip
+
+
+def _hierarchies(host: Host) -> Finding:
+    taken = [name for names in host.cgroup_legacy for name in names.split(",") if not names.startswith("name=")]
+    remedy = "boot with systemd.unified_cgroup_hierarchy=1 or cgroup_no_v1=all"
+    if not taken:
+        return Finding("cgroup hierarchy", bool(host.cgroup_unified), "v2 alone" if host.cgroup_unified else "none",
+                       "mount cgroup2 on /sys/fs/cgroup")  # fmt: skip
+    kind = "hybrid: v1 has" if host.cgroup_unified else "v1 has"
+    rest = f", v2 {' '.join(host.cgroup_controllers) or 'none'}" if host.cgroup_unified else ""
+    text = f"{kind} {' '.join(taken)}{rest}; limits hold through v1"
+    return Finding("cgroup hierarchy", False, text, remedy)
 
 
 def _held_by(controller: str, host: Host) -> str:

@@ -95,9 +95,10 @@ def parse_timestamp(text: str) -> int:
     if not all(is_number(part) and len(part) <= 4 for part in parts):
         raise ValueError(text)
     year, month, date, hour, minute, second = [*map(int, parts), 0, 0, 0][:6]
-    if not (1 <= month <= 12 and 1 <= date <= 31 and hour < 24 and minute < 60 and second < 61):
+    day_number = _days(year, month, date)
+    if time.gmtime(day_number * 86400)[:3] != (year, month, date) or hour > 23 or minute > 59 or second > 60:
         raise ValueError(text)
-    seconds = _days(year, month, date) * 86400 + hour * 3600 + minute * 60 + second
+    seconds = day_number * 86400 + hour * 3600 + minute * 60 + second
     if zone is None:
         seconds = int(time.mktime((year, month, date, hour, minute, second, 0, 0, -1)))
     return (seconds - (zone or 0)) * 1_000_000_000 + int((fraction + "0" * 9)[:9])
@@ -133,6 +134,8 @@ def moment(text: str, option: str) -> int:
         return parse_timestamp(text)
     except (ValueError, OverflowError):
         pass
+    if text in ("0s", "0m", "0h"):
+        return time.time_ns()
     try:
         return time.time_ns() - int(duration(text.removeprefix("-"), option) * 1e9)
     except UsageError:

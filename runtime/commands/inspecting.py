@@ -8,7 +8,8 @@ import click
 
 from ..errors import NotFoundError, UsageError
 from ..jsontext import dump_json
-from .printing import FORMAT, print_each, tell_error
+from .printing import FORMAT, print_each
+from .quick import tell_error
 
 NAMES = click.argument("names", nargs=-1, required=True)
 SIZE = click.option("-s", "--size", is_flag=True, help="Also what a container takes on disk.")
@@ -26,7 +27,26 @@ def look_at_image(name: str, _size: bool) -> Any:
     return look(name)
 
 
-KINDS: dict[str, Callable[[str, bool], Any]] = {"container": look_at_container, "image": look_at_image}
+def look_at_volume(name: str, _size: bool) -> Any:
+    from ..engine import volumes
+
+    try:
+        return volumes.inspect(volumes.find_volume(name))
+    except UsageError as error:
+        raise NotFoundError(str(error)) from error  # What cannot be the name of a volume is none.
+
+
+def look_at_network(name: str, _size: bool) -> Any:
+    from ..container import default_root
+    from ..network import definitions
+    from ..network.view import network_json
+
+    return network_json(definitions.load(name), default_root())
+
+
+KINDS: dict[str, Callable[[str, bool], Any]] = {
+    "container": look_at_container, "image": look_at_image, "volume": look_at_volume, "network": look_at_network,
+}  # fmt: skip
 """In the order in which a name is looked for."""
 
 

@@ -9,7 +9,8 @@ from ..container import default_root
 from ..engine import networking
 from ..engine.records import find
 from ..errors import NotFoundError, UsageError, WarrenError
-from .printing import FORMAT, combine, confirm, many, print_objects, print_rows, tell_error
+from .printing import FORMAT, combine, confirm, failing_with_one, many, print_objects, print_rows
+from .quick import tell_error
 
 _COLUMNS = {"ID": "NETWORK ID", "Name": "NAME", "Driver": "DRIVER", "Subnets": "SUBNETS"}
 
@@ -168,11 +169,15 @@ def disconnect(name: str, container: str, force: bool) -> None:
 @click.option("-f", "--force", is_flag=True, help="Do not ask.")
 def prune(force: bool) -> None:
     """Remove networks that no container is on, and what killed commands have left of links and leases."""
+    confirm("This will remove all networks that no container is on.", force)
+    prune_networks()
+
+
+def prune_networks() -> None:
     from ..network import definitions
     from ..network.attachment import sweep
     from ..network.leases import Leases
 
-    confirm("This will remove all networks that no container is on.", force)
     sweep(default_root())
     for one in definitions.load_all():
         if one.name != definitions.DEFAULT and not Leases(default_root()).users(one.name):
@@ -207,6 +212,7 @@ def reset(force: bool) -> None:
 @click.command()
 @click.argument("container")
 @click.argument("private_port", required=False)
+@failing_with_one()
 def port(container: str, private_port: str | None) -> None:
     """Print where the ports of a container are published, or one of them (80 or 53/udp)."""
     record = find(container)

@@ -8,10 +8,21 @@ from typing import Any
 
 import click
 
+from ..errors import StateError
 from ..jsontext import dump_json
 from .tables import table_lines
 
 FORMAT = click.option("-f", "--format", "template", default="", metavar="TEMPLATE", help="json, or a Go template.")
+
+
+@contextmanager
+def failing_with_one() -> Iterator[None]:
+    """docker ends with 1, not 125, where there is no such container or it is in no state for the command."""
+    try:
+        yield
+    except StateError as error:
+        error.exit_code = 1
+        raise
 
 
 def combine(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -94,9 +105,3 @@ def confirm(what: str, force: bool) -> None:
 def printable(text: str) -> str:
     """What an image says may not steer the terminal."""
     return "".join(char if char.isprintable() else " " for char in text)
-
-
-def tell_error(error: Exception) -> None:
-    """An error that does not end the command."""
-    message = str(error)
-    click.echo(f"warren: {message[:1].lower()}{message[1:]}", err=True)

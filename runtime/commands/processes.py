@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..engine import processes
 from ..engine.records import find
-from ..options import EXEC, to_request
+from ..options import EXEC
+from . import quick
 from .options import click_options
+from .printing import failing_with_one, warn
 
 if TYPE_CHECKING:
     from ..engine.log_reader import Entry
@@ -20,9 +21,9 @@ AS_WRITTEN = {"allow_interspersed_args": False, "help_option_names": ["--help"]}
 @click.command("exec", context_settings=AS_WRITTEN)
 @click_options(EXEC)
 @click.argument("words", nargs=-1, metavar="CONTAINER COMMAND...")
-def exec_(words: tuple[str, ...], **values: Any) -> None:
+def exec_(words: tuple[str, ...], **values: Any) -> int:
     """Run another command in a container that runs."""
-    sys.exit(processes.exec_process(*to_request(words, values)))
+    return quick.exec_(words, values)
 
 
 @click.command()
@@ -30,6 +31,7 @@ def exec_(words: tuple[str, ...], **values: Any) -> None:
 @click.option("--sig-proxy", type=click.BOOL, default=True, show_default=True, metavar="BOOL", help="Pass signals on.")
 @click.option("--detach-keys", default="", metavar="KEYS", help="What leaves the container alone (ctrl-p,ctrl-q).")
 @click.argument("container")
+@failing_with_one()
 def attach(container: str, no_stdin: bool, sig_proxy: bool, detach_keys: str) -> None:
     """Show the output of a container from now on, pass input and signals on, end with its exit code."""
     from ..engine import running
@@ -46,6 +48,7 @@ def attach(container: str, no_stdin: bool, sig_proxy: bool, detach_keys: str) ->
 @click.option("-t", "--timestamps", is_flag=True, help="With the time of each line.")
 @click.option("--details", is_flag=True, help="With the attributes of each line; this log keeps none.")
 @click.argument("container")
+@failing_with_one()
 def logs(container: str, follow: bool, since: str, until: str, tail: str, timestamps: bool, details: bool) -> None:
     """Print the output of a container."""
     from ..engine import log_reader
@@ -55,7 +58,11 @@ def logs(container: str, follow: bool, since: str, until: str, tail: str, timest
         until=log_reader.moment(until, "--until"),
         tail=log_reader.lines(tail),
     )
-    _print(log_reader.read(find(container), wanted, follow=follow), timestamps)
+    record = find(container)
+    _print(log_reader.read(record, wanted, follow=follow), timestamps)
+    ended = record.exit()
+    if ended and ended.lost:
+        warn([f"{ended.lost} bytes of output were lost: the log could not be written"])
 
 
 def _print(entries: "Iterator[Entry | None]", timestamps: bool) -> None:

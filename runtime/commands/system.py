@@ -1,17 +1,23 @@
 """Commands about the host and about all that Warren keeps on it."""
 
 import sys
+from typing import Any
 
 import click
 
 from ..doctor import examine
+from ..engine.filters import OF_PRUNE, parse_filters
 from ..engine.images import image_usage
 from ..engine.lifecycle import sweep
 from ..host import Host
 from ..jsontext import dump_json
 from ..quantities import format_size
+from .about import info
+from .groups import PRUNE_FILTER, prune_containers_of
 from .images import prune_images_of
+from .networks import prune_networks
 from .printing import FORMAT, confirm, print_rows, warn
+from .volumes import prune_volumes
 
 
 @click.command()
@@ -35,48 +41,94 @@ def system() -> None:
 
 
 @system.command("df")
-@click.option("-v", "--verbose", is_flag=True, help="Each image by itself.")
+@click.option("-v", "--verbose", is_flag=True, help="Each image, container and volume by itself.")
 @FORMAT
 def disk_usage(verbose: bool, template: str) -> None:
-    """Print what images take on disk: their archives and what these are unpacked to, both shared by many images."""
-    from ..images import reference
+    """Print what images, containers and volumes take on disk.
+
+    Archives and what they are unpacked to are shared by images.
+    """
+    from ..engine.pruning import container_usage, volume_usage
     from ..images.store import Store
 
     store = Store()
-    found, size, free, partial = image_usage(store)
+    images, size, free, partial = image_usage(store)
+    containers, used, idle = container_usage()
+    volumes = volume_usage()
+    stored, unused = sum(one.size for one in volumes), sum(one.size for one in volumes if not one.active)
     warn(store.notes)
     if verbose:
-        rows = [
-            {"Repository": reference.parse(ref.name).familiar.removesuffix(":latest"), "Tag": ref.tag or "<none>",
-             "ID": one.image.id[7:19], "Size": format_size(one.size), "SharedSize": format_size(one.size - one.unique),
-             "UniqueSize": format_size(one.unique), "Containers": one.active}
-            for one in found for ref in map(reference.parse, one.image.names)
-        ]  # fmt: skip
-        print_rows(rows, template, {
-            "Repository": "REPOSITORY", "Tag": "TAG", "ID": "IMAGE ID", "Size": "SIZE", "SharedSize": "SHARED SIZE",
-            "UniqueSize": "UNIQUE SIZE", "Containers": "CONTAINERS",
-        })  # fmt: skip
+        _print_verbose(images, containers, volumes, template)
         return
-    share = 100 * free // size if size else 0
-    active = sum(one.active > 0 for one in found)
     interrupted = format_size(partial)
-    rows = [
-        {"Type": "Images", "Total": len(found), "Active": active, "Size": format_size(size),
-         "Reclaimable": f"{format_size(free)} ({share}%)"},
+    running = sum(row.status == "running" for row, _ in containers)
+    rows: list[dict[str, Any]] = [
+        {"Type": "Images", "Total": len(images), "Active": sum(one.active > 0 for one in images),
+         "Size": format_size(size), "Reclaimable": _share(free, size)},
+        {"Type": "Containers", "Total": len(containers), "Active": running,
+         "Size": format_size(used), "Reclaimable": _share(idle, used)},
+        {"Type": "Local Volumes", "Total": len(volumes), "Active": sum(one.active for one in volumes),
+         "Size": format_size(stored), "Reclaimable": _share(unused, stored)},
         {"Type": "Interrupted pulls", "Total": "", "Active": "", "Size": interrupted, "Reclaimable": interrupted},
     ]  # fmt: skip
     columns = ("Type", "Total", "Active", "Size", "Reclaimable")
     print_rows(rows, template, {name: name.upper() for name in columns})
 
 
+def _share(part: int, whole: int) -> str:
+    return f"{format_size(part)} ({100 * part // whole if whole else 0}%)"
+
+
+def _print_verbose(images: list[Any], containers: list[Any], volumes: list[Any], template: str) -> None:
+    from ..images import reference
+
+    rows = [
+        {"Repository": reference.parse(ref.name).familiar.removesuffix(":latest"), "Tag": ref.tag or "<none>",
+         "ID": one.image.id[7:19], "Size": format_size(one.size), "SharedSize": format_size(one.size - one.unique),
+         "UniqueSize": format_size(one.unique), "Containers": one.active}
+        for one in images for ref in map(reference.parse, one.image.names)
+    ]  # fmt: skip
+    print_rows(rows, template, {
+        "Repository": "REPOSITORY", "Tag": "TAG", "ID": "IMAGE ID", "Size": "SIZE", "SharedSize": "SHARED SIZE",
+        "UniqueSize": "UNIQUE SIZE", "Containers": "CONTAINERS",
+    })  # fmt: skip
+    if template:
+        return
+    click.echo()
+    print_rows([
+        {"ID": row.record.id[:12], "Image": row.image, "Size": format_size(size), "Status": row.status_text,
+         "Names": row.name}
+        for row, size in containers
+    ], "", {"ID": "CONTAINER ID", "Image": "IMAGE", "Size": "SIZE", "Status": "STATUS", "Names": "NAMES"})  # fmt: skip
+    click.echo()
+    print_rows([
+        {"Name": one.name, "Links": one.links, "Size": format_size(one.size)} for one in volumes
+    ], "", {"Name": "VOLUME NAME", "Links": "LINKS", "Size": "SIZE"})  # fmt: skip
+
+
 @system.command("prune")
 @click.option("-a", "--all", "every", is_flag=True, help="Also images with a name that no container uses.")
+@click.option("--volumes", "with_volumes", is_flag=True, help="Also anonymous volumes that no container uses.")
 @click.option("-f", "--force", is_flag=True, help="Do not ask.")
-def prune_system(every: bool, force: bool) -> None:
-    """Remove what killed commands have left of containers, and images as `image prune` does."""
+@PRUNE_FILTER
+def prune_system(every: bool, with_volumes: bool, force: bool, filter: tuple[str, ...]) -> None:
+    """Remove containers that do not run, what killed commands have left, networks, and images as `image prune` does.
+
+    A filter is for containers.
+    """
     from ..images.store import Store
 
+    filters = parse_filters(filter, OF_PRUNE)
     what = "all images that no container uses" if every else "all images without a name"
-    confirm(f"This will remove leftovers of containers and {what}.", force)
+    what = f"{'anonymous volumes that no container uses, ' * with_volumes}{what}"
+    confirm(f"This will remove all stopped containers, networks that no container is on, {what}.", force)
     sweep()
-    prune_images_of(Store(), every)
+    freed = prune_containers_of(filters)
+    prune_networks()
+    if with_volumes:
+        freed += prune_volumes(every=False)
+    freed += prune_images_of(Store(), every)
+    click.echo(f"Total reclaimed space: {format_size(freed)}")
+
+
+system.add_command(info)

@@ -25,11 +25,11 @@ def table_lines(rows: "Sequence[Mapping[str, Any]]", template: str, columns: "di
 
 
 class Headings(dict[str, str]):
-    """What a template makes of the heading of each column; a method's is its argument."""
+    """What a template makes of the heading of each column; a label's is the last part of its name (docker)."""
 
     @property
     def methods(self) -> "dict[str, Any]":
-        return {"Label": lambda name: name}
+        return {"Label": lambda name: name.rpartition(".")[2].replace("-", " ").replace("_", " ")}
 
 
 def aligned(rows: "Sequence[Sequence[str]]") -> "Iterator[str]":

@@ -8,7 +8,8 @@ import click
 from ..engine import volumes
 from ..errors import NotFoundError, UsageError, WarrenError
 from ..quantities import format_size
-from .printing import FORMAT, confirm, many, print_objects, print_rows, tell_error
+from .printing import FORMAT, confirm, many, print_objects, print_rows
+from .quick import tell_error
 
 FILTER = many("--filter", help="name=, label=, dangling=true, driver=.", metavar="KEY=VALUE")
 
@@ -97,14 +98,15 @@ def prune(every: bool, force: bool, filter: tuple[str, ...]) -> None:
     filters = [text for text in filter if not text.startswith("all=")]
     what = "all volumes" if every else "anonymous volumes"
     confirm(f"This will remove {what} that no container uses.", force)
-    prune_volumes(every, filters)
+    click.echo(f"Total reclaimed space: {format_size(prune_volumes(every, filters))}")
 
 
-def prune_volumes(every: bool, filters: Any = ()) -> None:
+def prune_volumes(every: bool, filters: Any = ()) -> int:
+    """Remove and print; bytes that are free then."""
     total, names = 0, []
     for name, freed in volumes.prune(every=every, filters=filters):
         names.append(name)
         total += freed
     if names:
         click.echo("Deleted Volumes:\n" + "\n".join(names) + "\n")
-    click.echo(f"Total reclaimed space: {format_size(total)}")
+    return total

@@ -1,12 +1,13 @@
 """Networks and ports of a container, as its configuration and its leases tell them, in docker's shape."""
 
-from ..quantities import is_number
+from ..host import Host
 from . import networking
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ..config import ContainerConfig
     from .records import Record
 
     Json = dict[str, Any]
@@ -16,43 +17,51 @@ if TYPE_CHECKING:
 def networks_of(config: "Json") -> "list[str]":
     """Names of the networks that it is in; its mode where that is no network."""
     named = [str(word).partition(":")[0] for word in config.get("networks") or ()]
-    return named or [str(config.get("network", "none")) or "bridge"]
+    return named or [str(config.get("network") or ("bridge" if Host.probe().privileged else "private"))]
 
 
-def ports_of(config: "Json") -> "Ports":
-    """docker's NetworkSettings.Ports: "80/tcp" to its addresses on the host, None for what is exposed only."""
+def ports_of(record: "Record") -> "Ports":
+    """docker's NetworkSettings.Ports of one that runs: "80/tcp" to its addresses on the host, None for what is exposed
+    only."""
+    config = record.data["config"]
     found: Ports = {}
     for port in config.get("exposed_ports") or ():
         number, _, protocol = str(port).partition("/")
-        found.setdefault(f"{number}/{protocol or 'tcp'}", None)
-    for text in config.get("publish") or ():
-        for key, binding in _published(str(text)):
-            found[key] = [*(found.get(key) or []), binding]
+        found[f"{number}/{protocol or 'tcp'}"] = None
+    if config.get("publish") or config.get("publish_all"):
+        found |= networking.settings(record.id, record.root)["Ports"]
     return found
 
 
-def _published(text: str) -> "list[tuple[str, dict[str, str]]]":
-    """[IP:][HOST:]CONTAINER[/PROTOCOL], each of the two perhaps a range."""
-    ports, _, protocol = text.partition("/")
-    rest, _, inside = ports.rpartition(":")
-    address, _, outside = rest.rpartition(":")
-    first, count = _span(inside)
-    host, many = _span(outside)
-    address = address.strip("[]")
-    return [
-        (
-            f"{first + step}/{protocol or 'tcp'}",
-            {"HostIp": address, "HostPort": str(host + min(step, max(many - 1, 0))) if host else ""},
-        )
-        for step in range(count)
-    ]
+def settings_of(record: "Record") -> "Json":
+    """docker's NetworkSettings."""
+    pid = record.state_dir.process()
+    found = networking.settings(record.id, record.root)
+    return {
+        "SandboxKey": f"/proc/{pid}/ns/net" if pid else "",
+        **found,
+        "Ports": ports_of(record) if pid else {},
+        "Networks": found["Networks"] or {name: {} for name in _modes(record)},
+    }
 
 
-def _span(text: str) -> "tuple[int, int]":
-    first, _, last = text.partition("-")
-    if not is_number(first) or (last and not is_number(last)):
-        return 0, 0
-    return int(first), max(1, int(last or first) - int(first) + 1)
+def _modes(record: "Record") -> "list[str]":
+    """What stands for a network where there are no links."""
+    return [name for name in networks_of(record.data["config"]) if not name.startswith(("container", "ns"))]
+
+
+def bindings_of(config: "ContainerConfig") -> "Ports":
+    """docker's HostConfig.PortBindings: what was asked for; no port of the host is one at random."""
+    if not config.publish:
+        return {}
+    from ..network.ports import parse
+
+    found: Ports = {}
+    for port in parse(config.publish):
+        key = f"{port.container_port}/{port.protocol}"
+        binding = {"HostIp": port.host_ip, "HostPort": str(port.host_port or "")}
+        found[key] = [*(found.get(key) or []), binding]
+    return found
 
 
 def ports_text(ports: "Ports") -> str:
@@ -70,43 +79,4 @@ def ports_text(ports: "Ports") -> str:
 
 def _order(key: str) -> "tuple[int, str]":
     number, _, protocol = key.partition("/")
-    return int(number) if is_number(number) else 0, protocol
-
-
-def settings_of(record: "Record") -> "Json":
-    """docker's NetworkSettings."""
-    config = record.data["config"]
-    running = bool(record.state_dir.process())
-    names = [] if config.get("network", "none").startswith(("container:", "ns:")) else networks_of(config)
-    found: Json = {
-        "SandboxKey": f"/proc/{record.state_dir.process()}/ns/net" if running else "",
-        "Ports": {},
-        "IPAddress": "",
-        "IPPrefixLen": 0,
-        "Gateway": "",
-        "MacAddress": "",
-        "Networks": {name: _endpoint() for name in names},
-    }
-    if running:
-        real = networking.settings(record.id, record.root)
-        for name, endpoint in real["Networks"].items():
-            real["Networks"][name] = {**_endpoint(), **endpoint}
-        real["Networks"] = real["Networks"] or found["Networks"]
-        found.update(real, Ports=ports_of_record(record))
-    return found
-
-
-def ports_of_record(record: "Record") -> "Ports":
-    """The same as ports_of(), with the host ports that a running container has got."""
-    config = record.data["config"]
-    found: Ports = dict.fromkeys(ports_of(config))
-    if config.get("publish") or config.get("publish_all"):
-        found.update(networking.published(record.id, record.root))
-    return found
-
-
-def _endpoint() -> "Json":
-    return {
-        "Aliases": None, "NetworkID": "", "EndpointID": "", "Gateway": "", "IPAddress": "", "IPPrefixLen": 0,
-        "IPv6Gateway": "", "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0, "MacAddress": "",
-    }  # fmt: skip
+    return int(number.partition("-")[0] or 0), protocol

@@ -125,7 +125,7 @@ def _until(values: "list[str]") -> "Test":
 
 def _volume(values: "list[str]") -> "Test":
     return lambda row: any(
-        value in (mount["Name"], mount["Source"], mount["Destination"]) for mount in row.mounts for value in values
+        value in (mount.get("Name"), mount["Source"], mount["Destination"]) for mount in row.mounts for value in values
     )
 
 

@@ -1,7 +1,9 @@
 """docker's HostConfig: what of a container depends on the host, with numbers where people write words."""
 
 from ..errors import UsageError
-from ..quantities import is_number, size
+from ..quantities import size
+from .connections import bindings_of, networks_of
+from .policy import RestartPolicy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,13 +19,8 @@ def host_config(config: "ContainerConfig") -> "Json":
     return {**_process(config), **_network(config), **_isolation(config), **_limits(config)}
 
 
-def restart_policy(text: str) -> "Json":
-    name, _, most = (text or "no").partition(":")
-    return {"Name": name, "MaximumRetryCount": int(most) if is_number(most) else 0}
-
-
 def _process(config: "ContainerConfig") -> "Json":
-    options = dict(entry.partition("=")[::2] for entry in config.log_opts)
+    options, policy = dict(entry.partition("=")[::2] for entry in config.log_opts), RestartPolicy(config.restart)
     return {
         "Binds": [text for text in config.volumes if ":" in text] or None,
         "Mounts": list(config.mounts) or None,
@@ -31,7 +28,7 @@ def _process(config: "ContainerConfig") -> "Json":
         "VolumesFrom": list(config.volumes_from) or None,
         "ContainerIDFile": "",
         "LogConfig": {"Type": config.log_driver or "json-file", "Config": options},
-        "RestartPolicy": restart_policy(config.restart),
+        "RestartPolicy": {"Name": policy.name, "MaximumRetryCount": policy.maximum},
         "AutoRemove": config.auto_remove,
         "Init": config.init,
         "Runtime": "warren",
@@ -40,20 +37,14 @@ def _process(config: "ContainerConfig") -> "Json":
 
 
 def _network(config: "ContainerConfig") -> "Json":
-    """The options of networks are those of ContainerConfig that have docker's names."""
-    from .connections import ports_of
-
-    told = {key: getattr(config, key, ()) for key in ("publish", "dns", "dns_option", "dns_search", "add_host")}
-    networks = getattr(config, "networks", ())
-    published = {key: bindings for key, bindings in ports_of({"publish": told["publish"]}).items() if bindings}
     return {
-        "NetworkMode": str(networks[0]).partition(":")[0] if networks else config.network,
-        "PortBindings": published,
-        "PublishAllPorts": bool(getattr(config, "publish_all", False)),
-        "Dns": list(told["dns"]),
-        "DnsOptions": list(told["dns_option"]),
-        "DnsSearch": list(told["dns_search"]),
-        "ExtraHosts": list(told["add_host"]) or None,
+        "NetworkMode": networks_of({"network": config.network, "networks": config.networks})[0],
+        "PortBindings": bindings_of(config),
+        "PublishAllPorts": config.publish_all,
+        "Dns": list(config.dns),
+        "DnsOptions": list(config.dns_option),
+        "DnsSearch": list(config.dns_search),
+        "ExtraHosts": list(config.add_host) or None,
     }
 
 

@@ -10,9 +10,8 @@ from ..container import default_root
 from ..errors import NotFoundError, WarrenError
 from ..host import Host
 from ..quantities import format_age, format_span
-from .connections import networks_of, ports_of_record, ports_text
+from .connections import networks_of, ports_of, ports_text
 from .filters import tests_of, wants_stopped
-from .mounts import mounts_of
 from .records import Record, record_ids
 
 TYPE_CHECKING = False
@@ -93,7 +92,14 @@ class Row:
 
     @property
     def mounts(self) -> "list[Json]":
-        return self._once("mounts", lambda: mounts_of(self.config))  # type: ignore[no-any-return]
+        return self._once("mounts", self._mounts)  # type: ignore[no-any-return]
+
+    def _mounts(self) -> "list[Json]":
+        if not self.config.get("resolved_mounts"):
+            return []
+        from .volumes import mounts_of
+
+        return mounts_of(self.record)
 
     @property
     def networks(self) -> "list[str]":
@@ -101,7 +107,7 @@ class Row:
 
     @property
     def ports(self) -> "Any":
-        return self._once("ports", lambda: ports_of_record(self.record) if self.pid else {})
+        return self._once("ports", lambda: ports_of(self.record) if self.pid else {})
 
     @property
     def health(self) -> str:
@@ -200,7 +206,7 @@ def _created_at(row: Row, _whole: bool) -> str:
 
 def _mounts(row: Row, whole: bool) -> str:
     return ",".join([(text if whole else _cut(text, 15)) for mount in row.mounts
-                     for text in [mount["Name"] or mount["Source"]]])  # fmt: skip
+                     for text in [mount.get("Name") or mount["Source"]]])  # fmt: skip
 
 
 def _size(row: Row, _whole: bool) -> str:

@@ -7,14 +7,13 @@ An entry that is damaged, as after a crash of the host, hides none of the others
 
 import json
 import os
-import re
 import select
 import time
 from collections.abc import Iterator
-from datetime import datetime
 
 from ..errors import StateError, UsageError
-from ..quantities import duration, is_number, timestamp
+from ..quantities import is_number, timestamp
+from ..quantities import moment as nanoseconds
 from ..syscalls import watch_directory
 from .logs import NAME
 from .records import Record
@@ -23,7 +22,6 @@ _BLOCK = 65536
 _PAUSE = 1000
 """Milliseconds between looks at what no event tells of: that a monitor was killed."""
 _SHORT_PAUSE = 10
-_TIME = re.compile(r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d)(?::(\d\d)(?:\.(\d{1,9}))?)?)?(Z|[+-]\d\d:\d\d)?", re.ASCII)
 
 
 class Entry:
@@ -56,27 +54,7 @@ def moment(text: str, option: str) -> str:
 
     "" for "".  Without a zone it is the local time (docker).  UsageError names `option`.
     """
-    if not text:
-        return ""
-    whole, _, part = text.partition(".")
-    if is_number(whole) and len(whole) < 12 and (not part or is_number(part)):
-        return timestamp(int(whole) * 1_000_000_000 + int(part[:9].ljust(9, "0")))
-    if found := _TIME.fullmatch(text):
-        return _calendar(found, text, option)
-    try:
-        return timestamp(time.time_ns() - int(duration(text, option) * 1e9))
-    except UsageError:
-        hint = "such as 2026-01-31T12:00:00Z, 1769860800 or 10m"
-        raise UsageError(f"{option} {text!r} is no time", hint=hint) from None
-
-
-def _calendar(found: "re.Match[str]", text: str, option: str) -> str:
-    day, minute, second, part, zone = found.groups()
-    try:
-        then = datetime.fromisoformat(f"{day}T{minute or '00:00'}:{second or '00'}{zone or ''}")
-        return timestamp(int(then.timestamp()) * 1_000_000_000 + int((part or "").ljust(9, "0")))
-    except (ValueError, OverflowError):
-        raise UsageError(f"{option} {text!r} is no time", hint="does that day exist?") from None
+    return timestamp(nanoseconds(text, option)) if text else ""
 
 
 def lines(text: str) -> int:

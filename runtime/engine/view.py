@@ -12,9 +12,9 @@ from . import health
 from .connections import settings_of
 from .hostconfig import host_config
 from .listing import has_health_check, labels_of
-from .mounts import mounts_of
 from .records import find
 from .relaxations import relaxations
+from .volumes import mounts_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def describe(record: "Record", *, size: bool = False) -> "Json":
         "HostnamePath": _own_file(record, "hostname"),
         "HostsPath": _own_file(record, "hosts"),
         "LogPath": "" if config.log_driver == "none" else record.path + "/log",
+        "LogLost": ended.lost if (ended := record.exit()) else 0,
         "Name": record.name,
         "RestartCount": int(record.life().get("restarts") or 0),
         "Driver": "overlay",
@@ -56,7 +57,7 @@ def describe(record: "Record", *, size: bool = False) -> "Json":
         "ExecIDs": None,
         "HostConfig": host_config(config),
         "GraphDriver": _graph(record, config),
-        "Mounts": mounts_of(data["config"]),
+        "Mounts": mounts_of(record),
         "Config": _config(record, config),
         "NetworkSettings": settings_of(record),
         "enforced": record.life().get("enforced") or {},
@@ -158,10 +159,10 @@ def _config(record: "Record", config: "ContainerConfig") -> "Json":
         "Annotations": dict(entry.partition("=")[::2] for entry in config.annotations),
         "StopSignal": config.stop_signal,
         "StopTimeout": config.stop_timeout,
-        "Timeout": config.timeout or 0,
+        "Timeout": config.timeout,
     }
     optional = ("ExposedPorts", "Healthcheck", "StopSignal", "StopTimeout", "Timeout", "Annotations")
-    return {key: value for key, value in found.items() if value or value == 0 or key not in optional}
+    return {key: value for key, value in found.items() if key not in optional or value not in (None, "", {})}
 
 
 def _words(record: "Record", config: "ContainerConfig") -> "tuple[list[str], list[str]]":

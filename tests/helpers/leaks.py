@@ -24,7 +24,8 @@ SETTLE = 3.0
 OWN_NAMES = re.compile(r"warren|\bwrn|\bwr[-_]")
 
 KEPT = Path("/var/lib/warren")
-"""What root's containers, volumes and networks are kept in."""
+"""What root's containers, volumes and networks are kept in; the network `bridge` is there from the first use on."""
+KINDS = ("containers", "containers/.names", "containers/.brief", "volumes", "networks")
 
 USER_SLICES = re.compile(r"/user@\d+\.service/([^/]+\.slice/)*[^/]+\.slice$")
 """A user's systemd makes a slice for the first scope in it, and removes it when it likes."""
@@ -44,7 +45,7 @@ class Snapshot:
             "interface": _names(Path("/sys/class/net")) - {"/sys/class/net/warren0"},
             "lease": _leases(),
             "state": set().union(*(_containers(place) for place in (*_state_directories(), *places))),
-            "kept": set().union(*(_containers(KEPT / kind) for kind in ("containers", "volumes", "networks"))),
+            "kept": set().union(*(_containers(KEPT / kind) for kind in KINDS)) - {str(KEPT / "networks/bridge.json")},
             "rule": _rules(),
         }
 
