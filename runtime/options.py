@@ -118,6 +118,8 @@ def to_config(words: "Sequence[str]", values: "dict[str, Any]") -> ContainerConf
     values["exposed_ports"] = values.pop("expose")
     values["network"], values["networks"] = _networks(values["network"], values)
     image, command = _command(list(words), values["rootfs"])
+    if values["write"] and image:
+        raise UsageError("--write is for --rootfs: layers of images are shared", hint="see --keep-changes")
     if values["platform"] and not image:
         raise UsageError("--platform is for images", hint="this host runs its own programs only")
     if bad := next((label for label in values["labels"] if not label.partition("=")[0].strip()), ""):

@@ -111,6 +111,19 @@ def syncfs(fd: int) -> None:
         raise OSError(number, posix.strerror(number))
 
 
+CLONE_NEWUSER = 0x10000000
+
+
+def unshare(flags: int) -> None:
+    """unshare(2); os has it since Python 3.12."""
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(ctypes.c_int(flags)):
+        number = ctypes.get_errno()
+        raise OSError(number, "unshare: " + posix.strerror(number))
+
+
 _IN_MODIFY, _IN_MOVED_TO, _IN_CREATE, _IN_MOVE_SELF = 0x2, 0x80, 0x100, 0x800
 _IN_NONBLOCK, _IN_CLOEXEC = 0o4000, 0o2000000
 _PR_SET_SECUREBITS, _NO_SETUID_FIXUP = 28, 1 << 2

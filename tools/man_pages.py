@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import click
 
 from runtime import __version__, oci
-from runtime.commands.table import LAST_SECTION, SECTIONS, commands, section_of
+from runtime.commands.table import SECTIONS, commands, section_of
 
 ABOUT = """\
 Starts containers from images, from the host's own root or from directories, without a daemon, and manages them, their
@@ -145,7 +145,7 @@ def overview() -> str:
         *synopsis(commands, ("warren",)), ".SH DESCRIPTION",
         ABOUT,
     ]  # fmt: skip
-    for section in (*dict.fromkeys(SECTIONS.values()), LAST_SECTION):
+    for section in SECTIONS:
         lines.append(f'.SH "{section.upper()}"')
         for name in children(commands):
             if section_of(name) == section:

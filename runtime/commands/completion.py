@@ -77,9 +77,9 @@ def _entries(name: str) -> list[str]:
 
 
 _BY_PATH: dict[str, Names] = {
-    "commit": containers, "diff": containers, "create": sources, "run": sources, "exec": containers, "image": images,
-    "images": images, "history": images, "push": images, "pull": images, "rmi": images, "save": images, "tag": images,
-    "untag": images, "volume": volumes, "network": networks,
+    "cp": lambda: [name + ":" for name in containers()], "create": sources, "run": sources, "exec": containers,
+    "image": images, "images": images, "history": images, "push": images, "pull": images, "rmi": images,
+    "save": images, "tag": images, "untag": images, "volume": volumes, "network": networks,
     "inspect": lambda: [*containers(), *images(), *volumes(), *networks()],
 }  # fmt: skip
 """What the arguments of a command or of a group are, where it is not containers."""

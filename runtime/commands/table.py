@@ -21,6 +21,7 @@ MODULES = {
     "networks": "network port",
     "completion": "completion",
     "system": "doctor system",
+    "units": "generate",
     "volumes": "volume",
     "watching": "events stats top",
 }
@@ -32,16 +33,16 @@ FUNCTIONS = {"import": "import_image", "exec": "exec_"}
 
 
 SECTIONS = {
-    "containers": "Containers", "processes": "Containers", "inspecting": "Containers", "listing": "Containers",
-    "images": "Images", "networks": "Networks", "volumes": "Volumes",
+    "Containers": "containers copy changing groups inspecting processes listing watching",
+    "Images": "images", "Networks": "networks", "Volumes": "volumes", "System": "about completion system",
 }  # fmt: skip
-"""Under which head the commands of a module stand in --help, where it is not the last."""
-ELSEWHERE = {"commit": "Containers", "diff": "Containers", "port": "Containers"}
-LAST_SECTION = "System"
+"""Under which head of --help the commands of a module stand; ELSEWHERE those that stand apart from their module."""
+ELSEWHERE = {"port": "Containers"}
 
 
 def section_of(name: str) -> str:
-    return ELSEWHERE.get(name) or SECTIONS.get(HOMES[name], LAST_SECTION)
+    home = HOMES[name]
+    return ELSEWHERE.get(name) or next((head for head, homes in SECTIONS.items() if home in homes.split()), "System")
 
 
 class Table(click.Group):
@@ -61,9 +62,7 @@ class Table(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """By what they are about."""
-        lines: dict[str, list[tuple[str, str]]] = {
-            name: [] for name in (*dict.fromkeys(SECTIONS.values()), LAST_SECTION)
-        }
+        lines: dict[str, list[tuple[str, str]]] = {head: [] for head in SECTIONS}
         for name in self.list_commands(ctx):
             command = self.get_command(ctx, name)
             if command and not command.hidden:

@@ -12,14 +12,14 @@ from ..errors import UnsupportedError, UsageError
 from ..host import Host, Mount
 from ..jsontext import dump_json, parse_json, read_regular
 from ..namespaces.mount import normal
+from ..namespaces.user import RANGE, subordinate_map
 from ..plan import DEFAULT_PATH
 from ..quantities import size
 from ..seccomp import default_profile
 from ..seccomp.docker import plain
 from ..spec import SPEC_VERSION, Layers, Spec, validate
-from . import cdi, limits, mounts
+from . import limits, mounts
 from .accounts import Accounts
-from .ids import RANGE
 from .sources import (
     NO_IDMAP,
     OWN_IN_CONTAINER,
@@ -33,10 +33,12 @@ from .sources import (
     unprivileged_root,
 )
 from .words import (
+    Edits,
     absolute,
     absolute_path,
     device,
     device_node,
+    is_cdi_name,
     mount_entry,
     pair,
     rlimits,
@@ -368,10 +370,17 @@ class _Builder:
         self.namespaces = self._namespaces()
         self.security = security_options(config.security_opt)
         self.accounts = Accounts(config.layers or [self.root])
-        self.cdi = cdi.edits([text for text in config.devices if cdi.is_name(text)])
-        plain = [device(text) for text in config.devices if not cdi.is_name(text)]
+        self.cdi = self._cdi([text for text in config.devices if is_cdi_name(text)])
+        plain = [device(text) for text in config.devices if not is_cdi_name(text)]
         self.devices = [*plain, *self.cdi.nodes]
         """The host's path, the container's node and what it may do with it, of each device that is given."""
+
+    def _cdi(self, names: "list[str]") -> Edits:
+        if not names:
+            return Edits()
+        from .cdi import edits
+
+        return edits(names)
 
     def build(self) -> Spec:
         config = self.config
@@ -589,13 +598,9 @@ class _Builder:
     def _mappings(self, kind: str, wanted: int) -> "list[dict[str, int]]":
         if self.host.privileged:
             return [{"containerID": 0, "hostID": self.first_id, "size": RANGE}]
+        if mappings := subordinate_map(self.host, kind):
+            return mappings
         own = self.host.euid if kind == "uid" else self.host.egid
-        first, count = self.host.subordinate(kind)
-        if count and self.host.newuidmap and self.host.newgidmap:
-            return [
-                {"containerID": 0, "hostID": own, "size": 1},
-                {"containerID": 1, "hostID": first, "size": min(count, RANGE)},
-            ]
         self.enforced[f"{kind}_map"] = f"a single id: no subordinate ids in /etc/sub{kind}, or no newuidmap"
         return [{"containerID": wanted, "hostID": own, "size": 1}]
 

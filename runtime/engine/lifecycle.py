@@ -100,12 +100,14 @@ def make(config: ContainerConfig, source: "Source | None") -> Record:
         head = _head(config, source[1] if source else None)
         if source and (store := source[0]).notes:
             head["notes"] = {"image": "; ".join(store.notes)}
-        return make_record(config.id, config.name, head)
+        record = make_record(config.id, config.name, head)
     except BaseException:
         _release_volumes(config, remove=True)
         _release_image(config.id)
         unmark_brief(config.id)
         raise
+    journal.note(record, "create")
+    return record
 
 
 def keep(record: Record) -> None:
@@ -147,6 +149,7 @@ def _head(config: ContainerConfig, image: "Image | None") -> "Json":
         "manifest": image.manifest.digest if image else "",
         "chains": image.chains if image else [],
         "entrypoint": _entrypoint(config, image),
+        "command": sys.argv[1:],
         "config": wanted,
     }
 

@@ -70,7 +70,7 @@ def test_inspect_as_podman_does(warren: Shell, archive: Path) -> None:
 
 
 def test_disk_usage_and_prune(warren: Shell) -> None:
-    head, row, _ = warren("system", "df").ok().out.splitlines()
+    head, row, *_ = warren("system", "df").ok().out.splitlines()
     assert head.split() == ["TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"]
     assert row.split()[:3] == ["Images", "1", "0"]
     assert row.endswith("(100%)")

@@ -71,7 +71,7 @@ def test_a_container_that_waits_to_be_restarted_says_so(warren: Warren, name: st
     found = until(warren, name, lambda found: found["Status"] == "restarting")
     assert (found["Restarting"], found["Pid"]) == (True, 0)
     warren("rm", "--force", name).ok()
-    warren("inspect", name).fails(125, "no such container")
+    warren("inspect", name).fails(1, "no such object")
 
 
 def test_a_container_that_is_killed_is_restarted_but_not_if_its_user_did_it(warren: Warren, name: str) -> None:
@@ -98,7 +98,7 @@ def test_a_container_that_is_killed_is_restarted_but_not_if_its_user_did_it(warr
 )
 def test_bad_policies_and_checks(warren: Warren, name: str, words: list[str], problem: str) -> None:
     warren("run", "-d", "--name", name, *words, "host", "--", "true").fails(125, problem)
-    warren("inspect", name).fails(125, "no such container")
+    warren("inspect", name).fails(1, "no such object")
 
 
 def health(warren: Warren, name: str) -> dict[str, Any]:

@@ -68,6 +68,9 @@ class Ask:
         ("network rm t", ["tunnel"]),
         ("network connect tunnel m", ["mole"]),
         ("completion z", ["zsh"]),
+        ("cp m", ["mole:"]),
+        ("container rm m", ["mole"]),
+        ("container run bur", ["burrow:1.5"]),
     ],
 )
 def test_words_become_what_there_is(ask: Ask, words: str, found: list[str]) -> None:

@@ -33,7 +33,7 @@ LINES = [
         scheduling labels resctrl
         spec steps
         gotemplate
-        jsontext quantities netlink
+        jsontext quantities netlink trees
         host
         syscalls
         errors

@@ -9,7 +9,7 @@ import click
 import pytest
 
 from runtime import oci
-from runtime.commands.table import HOMES, commands, section_of
+from runtime.commands.table import HOMES, SECTIONS, commands, section_of
 from tests.helpers.warren import PROGRAM
 from tools import man_pages
 
@@ -50,7 +50,8 @@ def test_groff_takes_a_page_and_shows_all_options(name: str) -> None:
 
 def test_the_overview_names_each_command() -> None:
     assert all(f"warren\\-{name}".replace("-", "-") in PAGES["warren.1"] for name in HOMES)
-    assert {section_of(name) for name in HOMES} == {"Containers", "Images", "Networks", "Volumes", "System"}
+    assert {section_of(name) for name in HOMES} == set(SECTIONS)
+    assert {module for homes in SECTIONS.values() for module in homes.split()} == set(HOMES.values())
 
 
 def test_the_page_of_the_runtime_names_each_command() -> None:

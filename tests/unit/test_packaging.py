@@ -32,9 +32,10 @@ HOT = """
     cgroups.freezer cgroups.programs cgroups.oom cgroups.stats cgroups.events
     cgroups.systemd cgroups.dbus cgroups.unit_properties
     config config.accounts config.ids config.image_config config.limits config.sources config.words
+    monitor options
     images.local images.manifest images.overlay images.reference
     engine.event engine.health engine.images engine.journal engine.launching engine.lifecycle engine.logs engine.names
-    engine.parallel engine.policy engine.records engine.running engine.trees
+    engine.parallel engine.policy engine.processes engine.records engine.running engine.trees
     monitor options commands commands.quick
 """.split()
 
