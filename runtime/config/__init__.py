@@ -17,8 +17,9 @@ from ..quantities import size
 from ..seccomp import default_profile
 from ..seccomp.docker import plain
 from ..spec import SPEC_VERSION, Layers, Spec, validate
-from . import cdi, limits, mounts
+from . import limits, mounts
 from .accounts import Accounts
+from .edits import edits_of, is_name
 from .ids import RANGE
 from .sources import (
     NO_IDMAP,
@@ -359,8 +360,8 @@ class _Builder:
         self.namespaces = self._namespaces()
         self.security = security_options(config.security_opt)
         self.accounts = Accounts(config.layers or [self.root])
-        self.cdi = cdi.edits([text for text in config.devices if cdi.is_name(text)])
-        plain = [device(text) for text in config.devices if not cdi.is_name(text)]
+        self.cdi = edits_of(config.devices)
+        plain = [device(text) for text in config.devices if not is_name(text)]
         self.devices = [*plain, *self.cdi.nodes]
         """The host's path, the container's node and what it may do with it, of each device that is given."""
 

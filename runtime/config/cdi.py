@@ -9,6 +9,7 @@ import posix
 
 from ..errors import SpecError, UsageError
 from ..jsontext import parse_json, read_regular
+from .edits import Edits
 from .words import device_node, mount_entry
 
 TYPE_CHECKING = False
@@ -24,28 +25,6 @@ _VERSIONS = ("0.1.0", "0.2.0", "0.3.0", "0.4.0", "0.5.0", "0.6.0", "0.7.0", "0.8
 _HOOKS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
 _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _ALNUM = _LETTERS | frozenset("0123456789")
-
-
-class Edits:
-    """What a container gets: words of the OCI spec, and the device nodes as config.words.device() tells them."""
-
-    __slots__ = ("env", "gids", "hooks", "mounts", "net_devices", "nodes", "owned", "rdt")
-
-    def __init__(self) -> None:
-        self.env: list[str] = []
-        self.mounts: list[Json] = []
-        self.nodes: list[tuple[str, Json, str]] = []
-        self.owned = False
-        """Whether a node is to have another owner or mode than the host's."""
-        self.hooks: dict[str, list[Json]] = {}
-        self.gids: list[int] = []
-        self.rdt: Json | None = None
-        self.net_devices: dict[str, Json] = {}
-
-
-def is_name(text: str) -> bool:
-    """Whether the value of --device names a CDI device: VENDOR/CLASS=NAME."""
-    return not text.startswith("/") and "=" in text
 
 
 def edits(names: "Sequence[str]", directories: "Sequence[str]" = DIRECTORIES) -> Edits:
