@@ -371,6 +371,7 @@ class Container:
             preserve_fds=options.preserve_fds,
             pdeathsig=options.pdeathsig or (_SIGKILL if options.monitor else 0),
             init=options.init,
+            supervise=options.supervise,
             size=options.size,
             seccomp=filter,
             keyring=self._keyring(options),

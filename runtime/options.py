@@ -207,6 +207,10 @@ def _lines(path: str, option: str) -> "list[str]":
     return [line.lstrip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
 
 
+def _boot_timeout() -> Option:
+    return Option(SECONDS, "--boot-timeout", "SECONDS", "How long a virtual machine may take to come up (60).", 60.0)
+
+
 def _grouped(group: str, options: "Sequence[Option]") -> "list[Option]":
     for option in options:
         option.group = group
@@ -262,6 +266,10 @@ RUN = [
         many("--ulimit", "TYPE=SOFT[:HARD]", "Set a resource limit."),
         many("--sysctl", "KEY=VALUE", "Set a parameter of one of the container's namespaces."),
         flag("--privileged", "All capabilities, no user namespace, nothing masked."),
+        text("--isolation", "KIND", "container, or the same as a virtual machine: vm, vm:microvm, vm:pc or vm:uml."),
+        text("--kernel", "FILE", "The kernel of a virtual machine."),
+        text("--accel", "HOW", "What runs its processor: auto, kvm or tcg.", "auto", ("auto", "kvm", "tcg")),
+        _boot_timeout(),
         text("--pid", "NS", "host, private, container:NAME or ns:PATH."),
         text("--ipc", "NS", "host, private, container:NAME or ns:PATH."),
         text("--uts", "NS", "host, private, container:NAME or ns:PATH."),

@@ -66,6 +66,19 @@ def pidfd_getfd(pidfd: int, number: int) -> int:
     return int(fd)
 
 
+_NR_KCMP = {"x86_64": 312, "aarch64": 272}
+
+
+def same_memory(one: int, other: int) -> bool:
+    """Whether two processes share their address space (kcmp(2), KCMP_VM); False also where the kernel does not tell."""
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    number = ctypes.c_long(_NR_KCMP[posix.uname().machine])
+    arguments = (ctypes.c_int(one), ctypes.c_int(other), ctypes.c_int(1), ctypes.c_ulong(0), ctypes.c_ulong(0))
+    return int(libc.syscall(number, *arguments)) == 0
+
+
 _NR_BPF = {"x86_64": 321, "aarch64": 280}
 
 
@@ -96,6 +109,19 @@ def syncfs(fd: int) -> None:
     if libc.syncfs(ctypes.c_int(fd)):
         number = ctypes.get_errno()
         raise OSError(number, posix.strerror(number))
+
+
+CLONE_NEWUSER = 0x10000000
+
+
+def unshare(flags: int) -> None:
+    """unshare(2); os has it since Python 3.12."""
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(ctypes.c_int(flags)):
+        number = ctypes.get_errno()
+        raise OSError(number, "unshare: " + posix.strerror(number))
 
 
 _IN_MODIFY, _IN_MOVED_TO, _IN_CREATE, _IN_MOVE_SELF = 0x2, 0x80, 0x100, 0x800

@@ -11,6 +11,7 @@ from ..jsontext import dump_json
 from ..options import KILL, ONLY_RUN, RESTART, RM, RUN, START, STOP, to_config
 from . import quick
 from .options import RunCommand, click_options
+from .printing import failing_with_one
 
 NAMES = click.argument("names", nargs=-1, required=True)
 AS_WRITTEN = {"allow_interspersed_args": False, "help_option_names": ["--help"]}
@@ -104,6 +105,7 @@ def wait(names: tuple[str, ...]) -> int:
 @click.command()
 @click.argument("container")
 @click.argument("name")
+@failing_with_one()
 def rename(container: str, name: str) -> None:
     """Give a container another name."""
     lifecycle.rename(find(container), name)

@@ -9,7 +9,7 @@ from ..container import default_root
 from ..engine import networking
 from ..engine.records import find
 from ..errors import NotFoundError, UsageError, WarrenError
-from .printing import FORMAT, combine, confirm, many, print_objects, print_rows
+from .printing import FORMAT, combine, confirm, failing_with_one, many, print_objects, print_rows
 from .quick import tell_error
 
 _COLUMNS = {"ID": "NETWORK ID", "Name": "NAME", "Driver": "DRIVER", "Subnets": "SUBNETS"}
@@ -212,6 +212,7 @@ def reset(force: bool) -> None:
 @click.command()
 @click.argument("container")
 @click.argument("private_port", required=False)
+@failing_with_one()
 def port(container: str, private_port: str | None) -> None:
     """Print where the ports of a container are published, or one of them (80 or 53/udp)."""
     record = find(container)

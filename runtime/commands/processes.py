@@ -10,7 +10,7 @@ from ..engine.records import find
 from ..options import EXEC
 from . import quick
 from .options import click_options
-from .printing import warn
+from .printing import failing_with_one, warn
 
 if TYPE_CHECKING:
     from ..engine.log_reader import Entry
@@ -31,6 +31,7 @@ def exec_(words: tuple[str, ...], **values: Any) -> int:
 @click.option("--sig-proxy", type=click.BOOL, default=True, show_default=True, metavar="BOOL", help="Pass signals on.")
 @click.option("--detach-keys", default="", metavar="KEYS", help="What leaves the container alone (ctrl-p,ctrl-q).")
 @click.argument("container")
+@failing_with_one()
 def attach(container: str, no_stdin: bool, sig_proxy: bool, detach_keys: str) -> None:
     """Show the output of a container from now on, pass input and signals on, end with its exit code."""
     from ..engine import running
@@ -47,6 +48,7 @@ def attach(container: str, no_stdin: bool, sig_proxy: bool, detach_keys: str) ->
 @click.option("-t", "--timestamps", is_flag=True, help="With the time of each line.")
 @click.option("--details", is_flag=True, help="With the attributes of each line; this log keeps none.")
 @click.argument("container")
+@failing_with_one()
 def logs(container: str, follow: bool, since: str, until: str, tail: str, timestamps: bool, details: bool) -> None:
     """Print the output of a container."""
     from ..engine import log_reader

@@ -9,7 +9,7 @@ import sys
 from ..config import HOST
 from ..engine import lifecycle
 from ..engine.records import find
-from ..errors import NotFoundError, UsageError, WarrenError
+from ..errors import NotFoundError, StateError, UsageError, WarrenError
 from ..options import EXEC, KILL, ONLY_RUN, RESTART, RM, RUN, START, STOP, parse, to_config, to_request
 from ..quantities import signal_number
 
@@ -78,7 +78,7 @@ def start(names: "Sequence[str]", values: "Values") -> int:
     if attach or interactive:
         if len(names) > 1:
             raise UsageError("--attach and --interactive take one container")
-        record = find(names[0])
+        record = _named(names[0])
         return _leave(running.start_attached(record, interactive=interactive, detach_keys=values["detach_keys"]))
     return each(names, lifecycle.start)
 
@@ -107,7 +107,11 @@ def _leave(outcome: "Outcome") -> int:
 def exec_(words: "Sequence[str]", values: "Values") -> int:
     from ..engine import processes
 
-    return processes.exec_process(*to_request(words, values))
+    try:
+        return processes.exec_process(*to_request(words, values))
+    except StateError as error:
+        error.exit_code = 1  # docker's, where there is no such container or it does not run.
+        raise
 
 
 # ---- stop, kill, rm ...
@@ -141,9 +145,18 @@ def rm(names: "Sequence[str]", values: "Values") -> int:
 
 
 def wait(names: "Sequence[str]", _values: "Values") -> int:
-    for record in [find(name) for name in names]:
+    for record in [_named(name) for name in names]:
         _print_now(str(lifecycle.wait(record)))
     return 0
+
+
+def _named(name: str) -> "Record":
+    """docker ends with 1, not 125, where there is no such container."""
+    try:
+        return find(name)
+    except NotFoundError as error:
+        error.exit_code = 1
+        raise
 
 
 def each(names: "Sequence[str]", act: "Callable[[Record], object]", *, missing_is_fine: bool = False) -> int:

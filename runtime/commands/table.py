@@ -17,9 +17,11 @@ MODULES = {
     "inspecting": "inspect",
     "processes": "attach exec logs",
     "listing": "ps",
+    "contrast": "contrast vm",
     "networks": "network port",
     "completion": "completion",
     "system": "doctor system",
+    "units": "generate",
     "volumes": "volume",
     "watching": "events stats top",
 }

@@ -12,6 +12,7 @@ from ..errors import UnsupportedError, UsageError
 from ..host import Host, Mount
 from ..jsontext import dump_json, parse_json, read_regular
 from ..namespaces.mount import normal
+from ..namespaces.user import RANGE, subordinate_map
 from ..plan import DEFAULT_PATH
 from ..quantities import size
 from ..seccomp import default_profile
@@ -19,8 +20,6 @@ from ..seccomp.docker import plain
 from ..spec import SPEC_VERSION, Layers, Spec, validate
 from . import limits, mounts
 from .accounts import Accounts
-from .edits import edits_of, is_name
-from .ids import RANGE
 from .sources import (
     NO_IDMAP,
     OWN_IN_CONTAINER,
@@ -34,10 +33,12 @@ from .sources import (
     unprivileged_root,
 )
 from .words import (
+    Edits,
     absolute,
     absolute_path,
     device,
     device_node,
+    is_cdi_name,
     mount_entry,
     pair,
     rlimits,
@@ -76,23 +77,24 @@ class ContainerConfig:
     timeout     seconds, None for ever
     memory ... device_cgroup_rule   limits as docker writes them ("512m", "1.5"); pids_limit None is the default, 1024
     cgroupns    "" or private, host
+    isolation   "" or container, vm, vm:KIND; kernel, accel and boot_timeout (seconds) are of a virtual machine
     labels ... detach_keys  what the engine does with the container: docker's options; the image_* are its image's part
     best_effort note limits that this host cannot hold, instead of refusing them
     """
 
     __slots__ = (
-        "add_host", "annotations", "argv", "auto_remove", "best_effort", "blkio_weight", "blkio_weight_device",
-        "cap_add", "cap_drop", "cgroup_parent", "cgroupns", "cpu_period", "cpu_quota", "cpu_shares", "cpus",
-        "cpuset_cpus", "cpuset_mems", "detach_keys", "device_cgroup_rule", "device_read_bps", "device_read_iops",
-        "device_write_bps", "device_write_iops", "devices", "dns", "dns_option", "dns_search", "egress", "entrypoint",
-        "env", "exposed_ports", "files", "health_cmd", "health_interval", "health_retries", "health_start_period",
-        "health_timeout", "hide", "hostname", "id", "image", "image_health", "image_volumes", "init", "interactive",
-        "ip", "ip6", "ipc", "keep_changes", "labels", "layers", "log_driver", "log_opts", "mac_address", "memory",
-        "memory_reservation", "memory_swap", "memory_swappiness", "mounts", "name", "network", "network_alias",
-        "networks", "no_healthcheck", "oom_kill_disable", "pid", "pids_limit", "privileged", "publish", "publish_all",
-        "read_only", "resolved_mounts", "restart", "rootfs", "security_opt", "shm_size", "stdin_once", "stop_signal",
-        "stop_timeout", "sysctl", "timeout", "tmpfs", "tty", "ulimits", "user", "userns", "uts", "volumes",
-        "volumes_from", "workdir", "write",
+        "accel", "add_host", "annotations", "argv", "auto_remove", "best_effort", "blkio_weight", "blkio_weight_device",
+        "boot_timeout", "cap_add", "cap_drop", "cgroup_parent", "cgroupns", "cpu_period", "cpu_quota", "cpu_shares",
+        "cpus", "cpuset_cpus", "cpuset_mems", "detach_keys", "device_cgroup_rule", "device_read_bps",
+        "device_read_iops", "device_write_bps", "device_write_iops", "devices", "dns", "dns_option", "dns_search",
+        "egress", "entrypoint", "env", "exposed_ports", "files", "health_cmd", "health_interval", "health_retries",
+        "health_start_period", "health_timeout", "hide", "hostname", "id", "image", "image_health", "image_volumes",
+        "init", "interactive", "ip", "ip6", "ipc", "isolation", "keep_changes", "kernel", "labels", "layers",
+        "log_driver", "log_opts", "mac_address", "memory", "memory_reservation", "memory_swap", "memory_swappiness",
+        "mounts", "name", "network", "network_alias", "networks", "no_healthcheck", "oom_kill_disable", "pid",
+        "pids_limit", "privileged", "publish", "publish_all", "read_only", "resolved_mounts", "restart", "rootfs",
+        "security_opt", "shm_size", "stdin_once", "stop_signal", "stop_timeout", "sysctl", "timeout", "tmpfs", "tty",
+        "ulimits", "user", "userns", "uts", "volumes", "volumes_from", "workdir", "write",
     )  # fmt: skip
 
     def __init__(
@@ -189,6 +191,10 @@ class ContainerConfig:
         exposed_ports: "Sequence[str]" = (),
         detach_keys: str = "",
         resolved_mounts: "Sequence[Json]" = (),
+        isolation: str = "",
+        kernel: str = "",
+        accel: str = "auto",
+        boot_timeout: float = 60.0,
     ) -> None:
         for key, value in locals().items():
             if key in self.__slots__:
@@ -286,6 +292,10 @@ class ContainerConfig:
         exposed_ports: Sequence[str]
         detach_keys: str
         resolved_mounts: Sequence[Json]
+        isolation: str
+        kernel: str
+        accel: str
+        boot_timeout: float
 
     def to_dict(self) -> "Json":
         """What differs from the defaults, as JSON has it."""
@@ -360,10 +370,17 @@ class _Builder:
         self.namespaces = self._namespaces()
         self.security = security_options(config.security_opt)
         self.accounts = Accounts(config.layers or [self.root])
-        self.cdi = edits_of(config.devices)
-        plain = [device(text) for text in config.devices if not is_name(text)]
+        self.cdi = self._cdi([text for text in config.devices if is_cdi_name(text)])
+        plain = [device(text) for text in config.devices if not is_cdi_name(text)]
         self.devices = [*plain, *self.cdi.nodes]
         """The host's path, the container's node and what it may do with it, of each device that is given."""
+
+    def _cdi(self, names: "list[str]") -> Edits:
+        if not names:
+            return Edits()
+        from .cdi import edits
+
+        return edits(names)
 
     def build(self) -> Spec:
         config = self.config
@@ -581,13 +598,9 @@ class _Builder:
     def _mappings(self, kind: str, wanted: int) -> "list[dict[str, int]]":
         if self.host.privileged:
             return [{"containerID": 0, "hostID": self.first_id, "size": RANGE}]
+        if mappings := subordinate_map(self.host, kind):
+            return mappings
         own = self.host.euid if kind == "uid" else self.host.egid
-        first, count = self.host.subordinate(kind)
-        if count and self.host.newuidmap and self.host.newgidmap:
-            return [
-                {"containerID": 0, "hostID": own, "size": 1},
-                {"containerID": 1, "hostID": first, "size": min(count, RANGE)},
-            ]
         self.enforced[f"{kind}_map"] = f"a single id: no subordinate ids in /etc/sub{kind}, or no newuidmap"
         return [{"containerID": wanted, "hostID": own, "size": 1}]
 

@@ -1,5 +1,5 @@
-"""Devices by name through CDI, the Container Device Interface (SPEC.md of cncf-tags/container-device-interface): what the
-specs in /etc/cdi and /var/run/cdi say that a container needs for `--device vendor.com/class=name`.
+"""Devices by name through CDI, the Container Device Interface (cncf-tags/container-device-interface, SPEC.md): what
+the specs in /etc/cdi and /var/run/cdi say that a container needs for `--device vendor.com/class=name`.
 
 A later directory wins over an earlier one; two specs of one directory that define the same device make it unusable.
 Files that cannot be read as a spec are left out, and told of when a device is not found.
@@ -9,8 +9,7 @@ import posix
 
 from ..errors import SpecError, UsageError
 from ..jsontext import parse_json, read_regular
-from .edits import Edits
-from .words import device_node, mount_entry
+from .words import Edits, device_node, mount_entry
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,8 +29,6 @@ _ALNUM = _LETTERS | frozenset("0123456789")
 def edits(names: "Sequence[str]", directories: "Sequence[str]" = DIRECTORIES) -> Edits:
     """What all these devices need together; UsageError in one line for those that cannot be had."""
     found = Edits()
-    if not names:
-        return found
     registry = _Registry(directories)
     seen: set[str] = set()
     for name in names:
@@ -248,16 +245,16 @@ def _add_node(found: Edits, entry: "Json") -> None:
     target = _string(entry, "path", "deviceNodes", path=True)
     source = _string(entry, "hostPath", "deviceNodes", path=True) if "hostPath" in entry else target
     node = device_node(source, target)
-    given: Json = {
-        key: _number(entry, key, "deviceNodes") for key in ("major", "minor", "fileMode", "uid", "gid") if key in entry
-    }
+    keys = ("major", "minor", "fileMode", "uid", "gid")
+    given: Json = {key: _number(entry, key, "deviceNodes") for key in keys if key in entry}
     kind = entry.get("type", node["type"])
     if kind not in ("c", "b", "u"):
         raise UsageError(f"deviceNodes.type {kind!r} is unknown", hint="c or b")
-    for key, value in (
-        ("type", "c" if kind == "u" else kind),
-        *((key, given[key]) for key in ("major", "minor") if key in given),
-    ):
+    same: Json = {
+        "type": "c" if kind == "u" else kind,
+        **{key: given[key] for key in ("major", "minor") if key in given},
+    }
+    for key, value in same.items():
         if value != node[key]:
             raise UsageError(f"device {source}: {key} is {node[key]}, not {value}", hint="is the spec of another boot?")
     found.owned |= any(given[key] != node[key] for key in ("fileMode", "uid", "gid") if key in given)

@@ -4,8 +4,8 @@
     one that does not           it mounts the root, layers and changes, in a mount namespace of its own
     an ordinary user's          besides, it is root of a user namespace with the maps that his containers have
 
-`init` makes it what it is by a plan, like a container; then it becomes our own interpreter, which is the host's: nothing
-of the container is executed, and the helper is in none of its namespaces, so that nobody there can see or trace it.
+`init` makes it what it is by a plan, like a container; then it becomes our own interpreter, the host's: nothing of the
+container is executed, and the helper is in none of its namespaces, so that nobody there can see or trace it.
 """
 
 import _socket
@@ -15,14 +15,13 @@ import sys
 from _struct import pack
 
 from ..config import mounts
-from ..config.ids import RANGE
 from ..config.mounts import TMPFS, VOLUME
 from ..errors import NotFoundError, StateError, UsageError, WarrenError
 from ..host import Host
 from ..jsontext import dump_json, parse_json
 from ..launch import Options, launch
 from ..namespaces import NEWUSER, TYPES
-from ..namespaces.user import map_text
+from ..namespaces.user import map_text, subordinate_map
 from ..steps import MAKE_DIR, MAKE_FILE, MAP, LaunchPlan
 from ..syscalls import O_PATH, wait
 
@@ -150,15 +149,10 @@ def _enter(plan: LaunchPlan, host: Host, flags: int) -> None:
 
 def own_maps(host: Host, kind: str) -> "Maps":
     """The map of an ordinary user's containers; his own id alone without a range of others."""
-    own = host.euid if kind == "uid" else host.egid
-    ranges = [host.subordinate(one) for one in ("uid", "gid")]
-    if not all(count for _, count in ranges) or not (host.newuidmap and host.newgidmap):
-        return [{"containerID": 0, "hostID": own, "size": 1}]
-    first, count = host.subordinate(kind)
-    return [
-        {"containerID": 0, "hostID": own, "size": 1},
-        {"containerID": 1, "hostID": first, "size": min(count, RANGE)},
-    ]
+    maps = {one: subordinate_map(host, one) for one in ("uid", "gid")}
+    if all(maps.values()):
+        return maps[kind]
+    return [{"containerID": 0, "hostID": host.euid if kind == "uid" else host.egid, "size": 1}]
 
 
 def _mount_root(plan: LaunchPlan, record: "Record", *, volumes: bool) -> None:
@@ -213,7 +207,7 @@ def _source(wish: "mounts.Wish") -> str:
 
 def _start(plan: LaunchPlan, request: "Json", root: int, *, writes: bool) -> Helper:
     site = __file__.rpartition("/runtime/")[0]
-    code = "import sys;sys.path.insert(0,sys.argv.pop(1));from runtime.engine.inside import main;main()"
+    code = "import sys;sys.path.insert(0,sys.argv.pop(1));from runtime.engine.inside import main;sys.exit(main())"
     text = dump_json(request)
     argv = [sys.executable, "-I", "-S", "-X", "utf8", "-c", code, site, text]
     plan.add("exec", argv, [f"PATH={os.environ.get('PATH', os.defpath)}"], 0)

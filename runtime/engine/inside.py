@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     Json = dict[str, Any]
 
 
-def main() -> None:
-    """Entry of the helper; its exit code is 0 or 1."""
+def main() -> int:
+    """Entry of the helper; its exit code."""
     request: Any = parse_json(sys.argv[1].encode("utf-8", "surrogateescape"), "request")
     os.umask(0)
     code, answer = 0, {}
@@ -40,7 +40,7 @@ def main() -> None:
         where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
         code, answer = 1, {"kind": "UsageError", "error": f"{where}{error.strerror or error}".lower()}
     os.write(2, dump_json(answer).encode("utf-8", "surrogateescape") + b"\n")
-    os._exit(code)
+    return code
 
 
 def _tree(request: "Json") -> Tree:

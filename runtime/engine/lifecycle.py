@@ -100,12 +100,14 @@ def make(config: ContainerConfig, source: "Source | None") -> Record:
         head = _head(config, source[1] if source else None)
         if source and (store := source[0]).notes:
             head["notes"] = {"image": "; ".join(store.notes)}
-        return make_record(config.id, config.name, head)
+        record = make_record(config.id, config.name, head)
     except BaseException:
         _release_volumes(config, remove=True)
         _release_image(config.id)
         unmark_brief(config.id)
         raise
+    journal.note(record, "create")
+    return record
 
 
 def keep(record: Record) -> None:
@@ -147,6 +149,7 @@ def _head(config: ContainerConfig, image: "Image | None") -> "Json":
         "manifest": image.manifest.digest if image else "",
         "chains": image.chains if image else [],
         "entrypoint": _entrypoint(config, image),
+        "command": sys.argv[1:],
         "config": wanted,
     }
 
@@ -251,7 +254,8 @@ def configured(record: Record) -> ContainerConfig:
         from ..images.local import LocalStore
 
         config.layers = LocalStore().layer_paths(record.data["chains"])
-    if not config.keep_changes and not config.write and (config.layers or config.rootfs):
+    machine = config.isolation not in ("", "container")  # Its changes are in its memory.
+    if not config.keep_changes and not config.write and not machine and (config.layers or config.rootfs):
         config.keep_changes = record.path
     return config
 

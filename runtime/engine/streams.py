@@ -444,10 +444,8 @@ class Unpacker:
         return True
 
     def _write(self, entry: "tar.Entry", parent: int, name: bytes, data: "Iterator[memoryview]") -> None:
-        if self._make_way(parent, name):
-            fd = os.open(name, _NEW, 0o600, dir_fd=parent)
-        else:
-            fd = _open_file(parent, name)
+        free = self._make_way(parent, name)
+        fd = os.open(name, _NEW, 0o600, dir_fd=parent) if free else _open_file(parent, name)
         try:
             if entry.segments is None:
                 for piece in data:

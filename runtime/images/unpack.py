@@ -32,6 +32,7 @@ from .overlay import DIRECTORY, Owner, descend, find_directory, is_whiteout
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import Any
 
     from .tar import Entry, Reader
 
@@ -85,7 +86,9 @@ def unpack(
     try:
         for entry in reader:
             layer.add(entry, reader.data())
-        return Unpacked(layer.notes, layer.finish())
+        implied = layer.finish()
+        layer.tell_others()
+        return Unpacked(layer.notes, implied)
     finally:
         layer.close()
 
@@ -129,6 +132,8 @@ class _Layer:
         self._entries = 0
         self._steps = 0
         self._replaced = 0
+        self._others = ""
+        self._other_count = 0
         self._bytes = 0
 
     def add(self, entry: "Entry", data: "Iterator[memoryview]") -> None:
@@ -189,6 +194,11 @@ class _Layer:
             finally:
                 os.close(fd)
         return implied
+
+    def tell_others(self) -> None:
+        if self._other_count:
+            what = f"{self._other_count} files of other owners, such as {self._others}, belong to root in containers"
+            self._note(f"{what}: this user has no subordinate ids (/etc/subuid, newuidmap)")
 
     def close(self) -> None:
         self._forget(b"")
@@ -459,6 +469,8 @@ class _Layer:
             raise ImageError(f"layer: whiteout {name!r} hides nothing that can be named")
         try:
             os.mknod(hidden, 0o020000, 0, dir_fd=parent)
+            # The same archive always gives the same layer.
+            os.utime(hidden, ns=(0, 0), dir_fd=parent, follow_symlinks=False)
         except FileExistsError:
             if self._is_directory(parent, hidden):
                 fd = os.open(hidden, DIRECTORY, dir_fd=parent)
@@ -474,12 +486,14 @@ class _Layer:
     # ---- attributes
 
     def _chowned(self, entry: "Entry") -> bool:
-        return self._owner.chowns and bool(entry.uid or entry.gid)
+        return bool(entry.uid or entry.gid)
 
     def _attributes(self, fd: int, entry: "Entry") -> None:
         """Owner before mode, since chown(2) clears setuid; the time last."""
         if self._owner.chowns:
-            os.fchown(fd, entry.uid, entry.gid)
+            self._chown(fd, entry)
+        else:
+            self._count_other(entry)
         os.fchmod(fd, entry.mode)
         for key, value in entry.xattrs.items():
             self._xattr(fd, key, value, entry, follow=True)
@@ -487,11 +501,27 @@ class _Layer:
 
     def _link_attributes(self, parent: int, name: bytes, entry: "Entry") -> None:
         if self._owner.chowns:
-            os.chown(name, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
+            self._chown(name, entry, dir_fd=parent, follow_symlinks=False)
+        else:
+            self._count_other(entry)
         path = f"/proc/self/fd/{parent}/".encode() + name
         for key, value in entry.xattrs.items():
             self._xattr(path, key, value, entry, follow=False)
         os.utime(name, ns=(entry.mtime, entry.mtime), dir_fd=parent, follow_symlinks=False)
+
+    def _chown(self, place: "int | bytes", entry: "Entry", **where: "Any") -> None:
+        try:
+            os.chown(place, entry.uid, entry.gid, **where)
+        except OSError as error:
+            if error.errno != EINVAL:
+                raise
+            what = f"layer: {os.fsdecode(entry.name)!r} belongs to {entry.uid}:{entry.gid}, which no id here stands for"
+            raise ImageError(what, hint="give the user more ids in /etc/subuid and /etc/subgid") from error
+
+    def _count_other(self, entry: "Entry") -> None:
+        if entry.uid or entry.gid:
+            self._others = self._others or f"{os.fsdecode(entry.name)} ({entry.uid}:{entry.gid})"
+            self._other_count += 1
 
     def _xattr(self, place: "int | bytes", key: bytes, value: bytes, entry: "Entry", *, follow: bool) -> None:
         """Not overlayfs's own, which would be whiteouts and redirections (RULES 24); others as far as they go."""

@@ -137,6 +137,9 @@ static void take_told(struct monitor *m)
         }
         close_fd(&m->told);
         m->started = wall_ns();
+        /* Not before: on a busy machine the launch would wait for our turn, and we as a group of our own do (sched(7),
+         * autogroups), for milliseconds.  It fails for a leader of a session, which is as good. */
+        setsid();
         if (!m->container) {
             wait_for(m->outside);
             leave_nothing(m);
@@ -500,9 +503,6 @@ static void settle(struct monitor *m, struct run *run, int null)
     int kept[] = {m->hold,      m->told,          m->directory,       m->listener,        m->console, m->input,
                   m->log.fd,    m->log.directory, m->streams[OUT].fd, m->streams[ERR].fd, m->clients[0].fd};
     ignore_signals();
-    /* Not before the fork: outside would wait for its turn as a group of its own does (sched(7), autogroups), for
-     * milliseconds on a busy machine.  It fails for a leader of a session, which is as good. */
-    setsid();
     prctl(PR_SET_NAME, "warren-monitor");
     (void)!chdir("/");
     for (int fd = 0; fd < 3; fd++)

@@ -5,6 +5,7 @@
 120 when detached, 121 when the monitor has been killed.  A process of its own, for the sake of its streams and signals.
 """
 
+import contextlib
 import os
 import socket
 import sys
@@ -16,11 +17,16 @@ from runtime.monitor import Attached, Client
 
 def main(fd: int, pid: int, *words: str) -> int:
     client = Client(socket.socket(fileno=fd))
+
+    def send(number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
     attached = Attached(
         client,
         terminal="terminal" in words,
         stdin="stdin" in words,
-        send=(lambda number: os.kill(pid, number)) if "send" in words else None,
+        send=send if "send" in words else None,
         owner="owner" in words,
     )
     with attached:

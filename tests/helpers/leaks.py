@@ -24,7 +24,8 @@ SETTLE = 3.0
 OWN_NAMES = re.compile(r"warren|\bwrn|\bwr[-_]")
 
 KEPT = Path("/var/lib/warren")
-"""What root's containers, volumes and networks are kept in."""
+"""What root's containers, volumes and networks are kept in; the network `bridge` is there from the first use on."""
+KINDS = ("containers", "containers/.names", "containers/.brief", "volumes", "networks")
 
 USER_SLICES = re.compile(r"/user@\d+\.service/([^/]+\.slice/)*[^/]+\.slice$")
 """A user's systemd makes a slice for the first scope in it, and removes it when it likes."""
@@ -44,7 +45,7 @@ class Snapshot:
             "interface": _names(Path("/sys/class/net")) - {"/sys/class/net/warren0"},
             "lease": _leases(),
             "state": set().union(*(_containers(place) for place in (*_state_directories(), *places))),
-            "kept": set().union(*(_containers(KEPT / kind) for kind in ("containers", "volumes", "networks"))),
+            "kept": set().union(*(_containers(KEPT / kind) for kind in KINDS)) - {str(KEPT / "networks/bridge.json")},
             "rule": _rules(),
         }
 
@@ -123,9 +124,7 @@ def _cgroups() -> set[str]:
 
 def _names(directory: Path) -> set[str]:
     try:
-        # Warren's own directories among containers, such as .names, stay.
-        is_state = directory.name in ("warren", "containers")
-        return {str(directory / name) for name in os.listdir(directory) if not (is_state and name.startswith("."))}
+        return {str(directory / name) for name in os.listdir(directory)}
     except OSError:
         return set()
 
@@ -138,8 +137,7 @@ def _containers(directory: Path) -> set[str]:
 def _state_directories() -> list[Path]:
     runtime_dir = os.environ.get("XDG_RUNTIME_DIR")
     per_user = [entry / "warren" for entry in Path("/run/user").glob("*")]
-    kept = [Path("/var/lib/warren/containers", name) for name in ("", ".names", ".brief")]
-    return [Path("/run/warren"), *kept, *per_user, *([Path(runtime_dir, "warren")] if runtime_dir else [])]
+    return [Path("/run/warren"), *per_user, *([Path(runtime_dir, "warren")] if runtime_dir else [])]
 
 
 def _rules() -> set[str]:

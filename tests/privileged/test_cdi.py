@@ -46,7 +46,8 @@ class Shell:
 @pytest.fixture(scope="module")
 def room(session_directory: Path, token: str) -> Iterator[Room]:
     with Room(session_directory / "cdi", token) as room:
-        room("sh", "-ec", "mkdir -p /run/etc /run/work; mount -t overlay o -o lowerdir=/etc,upperdir=/run/etc,workdir=/run/work /etc").ok()  # fmt: skip
+        options = "lowerdir=/etc,upperdir=/run/etc,workdir=/run/work"
+        room("sh", "-ec", f"mkdir -p /run/etc /run/work; mount -t overlay o -o {options} /etc").ok()
         room("mount", "-t", "tmpfs", "tmpfs", "/var/lib").ok()
         Shell(room)("load", "--input", make_image(session_directory / "cdi.tar")).ok()
         yield room
@@ -94,7 +95,8 @@ def test_mounts_and_hooks(warren: Shell, userns: list[str], directory: Path) -> 
     warren.spec({
         "cdiVersion": "0.5.0", "kind": "vendor.com/lib",
         "containerEdits": {"hooks": [hook], "mounts": [
-            {"hostPath": str(directory / "library"), "containerPath": "/usr/lib/library", "options": ["ro", "nosuid", "nodev", "bind"]},
+            {"hostPath": str(directory / "library"), "containerPath": "/usr/lib/library",
+             "options": ["ro", "nosuid", "nodev", "bind"]},
         ]},
         "devices": [{"name": "x", "containerEdits": {}}],
     })  # fmt: skip

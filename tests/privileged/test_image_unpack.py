@@ -17,6 +17,7 @@ import pytest
 
 from runtime.errors import ImageError
 from runtime.images import tar
+from runtime.images.apart import FUNCTIONS
 from runtime.images.store import Store
 from runtime.images.unpack import Limits
 from tests.helpers.host import require
@@ -198,6 +199,18 @@ def test_two_layers_as_overlayfs_shows_them_and_umoci_unpacks_them(directory: Pa
     assert os.getxattr(lower / "usr/ping", "security.capability") == CAPABILITY
     assert os.getxattr(lower / "usr/ping", "user.note") == b"kept"
     assert (lower / "dev/null").stat().st_rdev == os.makedev(1, 3)
+
+
+def test_the_same_archive_always_gives_the_same_layer(directory: Path) -> None:
+    """`image verify` compares with what it unpacks again, whiteouts and implied directories too."""
+    for name, entries in (("base", BASE), ("upper", UPPER)):
+        for number in (1, 2):
+            unpack_into(directory / f"{name}{number}", *entries)
+            time.sleep(0.01)
+        one, two = (str(directory / f"{name}{number}") for number in (1, 2))
+        assert FUNCTIONS["compare"](one, two) == ""
+    os.utime(directory / "upper2/gone", (5, 5), follow_symlinks=False)
+    assert FUNCTIONS["compare"](one, two) == "'gone' has other attributes"
 
 
 def test_directories_that_a_layer_does_not_name_keep_what_the_lower_one_says(directory: Path) -> None:

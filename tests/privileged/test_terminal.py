@@ -113,6 +113,28 @@ def test_a_reader_that_goes_away_ends_the_container() -> None:
         process.stderr.close()
 
 
+FAULT = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from _socket import AF_UNIX, SOCK_SEQPACKET, socketpair
+from runtime.monitor import Attached, Client
+ours, theirs = socketpair(AF_UNIX, SOCK_SEQPACKET)
+with Attached(Client(ours), terminal=True, stdin=True) as attached:
+    theirs.send(b"oready")
+    theirs.send(b"x")  # No exit code in it.
+    attached.follow()
+"""
+
+
+def test_the_terminal_is_restored_when_we_are_at_fault() -> None:
+    project = Path(__file__).parents[2]
+    with Person(project / ".venv/bin/python3", "-c", FAULT, project) as person:
+        person.sees("ready")
+        person.sees("struct.error")
+        assert person.ends() == 1
+        assert termios.tcgetattr(person.slave) == person.before
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_the_terminal_is_restored_when_we_are_told_to_end(number: int) -> None:
     with Person(

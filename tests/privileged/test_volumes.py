@@ -158,7 +158,8 @@ def test_a_link_of_the_image_leads_nowhere_else(warren: Shell) -> None:
 def test_it_outlives_containers_and_ranges_of_ids(warren: Shell) -> None:
     maps = set()
     for number in range(3):
-        out = warren.run("-v", "lasts:/v", "--user", "0", f"echo {number} >> /v/log; chown 9 /v/log; stat -c %u /v/log; cat /proc/self/uid_map")  # fmt: skip
+        script = f"echo {number} >> /v/log; chown 9 /v/log; stat -c %u /v/log; cat /proc/self/uid_map"
+        out = warren.run("-v", "lasts:/v", script)
         owner, uid_map = out.splitlines()
         assert owner == "9"
         maps.add(uid_map.split()[1])
@@ -293,7 +294,8 @@ def test_a_file_system_that_cannot_be_idmapped_is_named(warren: Shell) -> None:
 
 
 def test_changes_of_the_root_outlive_stops_and_ranges_of_ids(warren: Shell) -> None:
-    script = "n=$(cat /n 2>/dev/null || echo 0); echo $((n + 1)) | tee /n; chown 77 /n; stat -c %u /n; rm -f /data/link; ls /data; sed 's/ \\+/ /g' /proc/self/uid_map"
+    count = "n=$(cat /n 2>/dev/null || echo 0); echo $((n + 1)) | tee /n; chown 77 /n; stat -c %u /n"
+    script = f"{count}; rm -f /data/link; ls /data; cat /proc/self/uid_map"
     warren("create", "--name", "wrn-root", "base", "sh", "-c", script).ok()
     found = [warren("start", "--attach", "wrn-root").ok().out.splitlines() for _ in range(2)]
     other = [warren.run("sleep 0.01") for _ in range(2)]
@@ -306,9 +308,7 @@ def test_changes_of_the_root_outlive_stops_and_ranges_of_ids(warren: Shell) -> N
     # Another range: the first one is taken by somebody else when it starts again.
     number = next(int(line.split()[1]) for line in [found[0][-1].strip()])
     lease = f"/run/warren/.ids/{(number - 0x70000000) >> 16}"
-    warren.host(
-        f'mkdir -p /run/warren/.ids; ln -s "someone $$ $(cut -d\\  -f22 /proc/1/stat)" {lease}; ln -sf "x 1 $(cut -d\\  -f22 /proc/1/stat)" {lease}'
-    )
+    warren.host(f'mkdir -p /run/warren/.ids; ln -s "x 1 $(cut -d\\  -f22 /proc/1/stat)" {lease}')
     again = warren("start", "--attach", "wrn-root").ok().out.splitlines()
     assert again[:2] == ["3", "77"]
     assert again[-1].split()[1] != str(number)
@@ -317,7 +317,7 @@ def test_changes_of_the_root_outlive_stops_and_ranges_of_ids(warren: Shell) -> N
 
 
 def test_layers_of_a_kept_container_survive_a_crash_of_the_machine(warren: Shell) -> None:
-    """As the next boot finds it: a file of an earlier boot in pending/, and the note of who uses layers lost or torn."""
+    """As the next boot finds it: a file of an earlier boot in pending/; the note of who uses layers is lost or torn."""
     with tarfile.open(warren.room.directory / "crash.tar", "w") as tar:
         tar.add("/bin/busybox", "bin/busybox")
         info = tarfile.TarInfo("only-here")

@@ -197,6 +197,23 @@ def test_flags_work_or_are_refused_in_one_line(user: User, flags: list[str]) -> 
         assert done.stdout == "up\n"
 
 
+def test_exec_logs_and_attach(user: User) -> None:
+    script = "echo up; while [ ! -e /tmp/go ]; do sleep 0.05; done; echo late; exit 3"
+    try:
+        ok(host(user, script, "-d", "--name", "box"))
+        assert ok(user.run(PROGRAM, "exec", "-e", "A=1", "box", "sh", "-c", "echo $A; id -u >/dev/stderr")) == "1\n"
+        assert ok(user.run(PROGRAM, "exec", "-i", "box", "cat", input="in")) == "in"
+        attached = user.spawn(PROGRAM, "attach", "--no-stdin", "box")
+        time.sleep(1)
+        ok(user.run(PROGRAM, "exec", "box", "touch", "/tmp/go"))
+        assert attached.communicate(timeout=20)[0] == "late\n"
+        assert attached.returncode == 3
+        assert ok(user.run(PROGRAM, "logs", "box")) == "up\nlate\n"
+        assert user.run(PROGRAM, "exec", "box", "true").returncode == 125
+    finally:
+        ok(user.run(PROGRAM, "rm", "-f", "box"))
+
+
 def test_killed_anywhere(user: User) -> None:
     """kill -9 at any instant, of the monitors too; the next command removes what is left."""
     seed = int(os.environ.get("WARREN_SEED") or time.time())

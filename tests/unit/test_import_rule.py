@@ -19,6 +19,7 @@ LINES = [
     for line in """
         cli oci pytest_plugin
         commands
+        contrast
         options
         engine doctor
         monitor
@@ -32,7 +33,7 @@ LINES = [
         scheduling labels resctrl
         spec steps
         gotemplate
-        jsontext quantities netlink
+        jsontext quantities netlink trees
         host
         syscalls
         errors

@@ -142,7 +142,7 @@ def test_times_as_docker_takes_them() -> None:
     assert moment("1h30m", "--since") < moment("10m", "--since")
 
 
-@pytest.mark.parametrize("word", ["yesterday", "2026-02-30", "-5m", "2026-01-01T25:00", "1e9", "10 m", "٣m"])
+@pytest.mark.parametrize("word", ["yesterday", "2026-02-30", "2026-01-01T25:00", "1e9", "10 m", "٣m"])
 def test_what_is_no_time(word: str) -> None:
     with pytest.raises(UsageError, match="--since"):
         moment(word, "--since")

@@ -59,12 +59,13 @@ class Monitored:
         kind, step, value = steps.MESSAGE.unpack_from(data)
         assert kind == steps.PID, (kind, step, value, data)
         assert self.sync.recv(4096) == b""
-        return int(value)
+        self.pid = int(value)
+        return self.pid
 
     def begin(self) -> int:
-        self.pid = self.executed()
+        pid = self.executed()
         self.monitor.let_go()
-        return self.pid
+        return pid
 
     def attach(self) -> Client:
         self.clients.append(Client.connect(str(self.state)))
@@ -91,6 +92,11 @@ class Monitored:
         self.monitor.call_off()
         self.process.kill()
         self.process.communicate()
+        # There is no pid namespace that ends what the process has started: it is the session that it began.
+        for process in processes.everything() if self.pid else ():
+            with contextlib.suppress(ProcessLookupError):
+                if os.getsid(process.pid) == self.pid:
+                    os.kill(process.pid, signal.SIGKILL)
 
 
 Start = Callable[..., Monitored]
@@ -121,8 +127,8 @@ def start(init_binary: Path, directory: Path) -> Iterator[Start]:
         plan.add("clone", 0, -1)
         plan.add("pdeathsig", signal.SIGKILL)
         plan.lead(inside)
+        plan.add("setsid")
         if options.get("terminal"):
-            plan.add("setsid")
             plan.add("console", steps.CONSOLE_SLOT, 0, 0, 0)
         name, *arguments = run_sh(script)
         plan.add(str(name), *arguments)  # type: ignore[arg-type]
@@ -250,10 +256,14 @@ def test_the_exit_file_is_all_that_is_left(start: Start, directory: Path) -> Non
 
 
 def test_started_is_when_the_program_is_executed(start: Start, directory: Path) -> None:
-    monitored = start(f"date +%s%N >{directory}/began; sleep 0.3")
+    """As soon as the monitor has noticed: not when it is let go, nor at the end."""
+    monitored = start(f"date +%s%N >{directory}/began; sleep 0.6", let_go=False)
+    monitored.executed()
+    time.sleep(0.4)
+    monitored.monitor.let_go()
     end = monitored.finish()
-    assert end.started <= int((directory / "began").read_text()) < end.finished
-    assert end.finished - end.started >= 250_000_000
+    assert end.finished - end.started > 300_000_000
+    assert end.started < int((directory / "began").read_text()) + 300_000_000
 
 
 def test_a_monitor_that_is_not_let_go_holds_the_pid(start: Start, directory: Path) -> None:
@@ -370,7 +380,8 @@ def test_a_monitor_holds_what_it_needs_and_no_more(start: Start) -> None:
     )
     assert os.readlink(own / "cwd") == "/"
     process = processes.read(monitored.process.pid)
-    assert process and os.getsid(process.pid) == process.pid
+    assert process
+    until(lambda: os.getsid(process.pid) == process.pid)
 
 
 def test_a_monitor_is_small(start: Start) -> None:
