@@ -18,14 +18,7 @@ from .printing import (
     show_progress,
     warn,
 )
-from .quick import tell_error
-
-
-def look_at_image(name: str) -> Any:
-    from ..images.store import Store
-    from ..images.view import inspect as look
-
-    return look(Store().find(name))
+from .telling import tell_error
 
 
 @click.command()
