@@ -9,7 +9,7 @@ from ..cgroups import is_frozen
 from ..container import default_root
 from ..errors import NotFoundError, WarrenError
 from ..host import Host
-from ..quantities import format_age, format_span
+from ..quantities import format_age, format_span, parse_timestamp
 from .connections import networks_of, ports_of, ports_text
 from .filters import tests_of, wants_stopped
 from .records import Record, record_ids
@@ -199,8 +199,8 @@ def _cut(text: str, length: int) -> str:
 
 
 def _created_at(row: Row, _whole: bool) -> str:
-    from ..quantities import parse_timestamp
-
+    if not row.created:
+        return ""  # Its record is damaged.
     return time.strftime("%Y-%m-%d %H:%M:%S %z %Z", time.localtime(parse_timestamp(row.created) // 1_000_000_000))
 
 
