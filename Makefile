@@ -4,29 +4,30 @@
 PYTHON = $(shell test -x /usr/bin/python3 && echo /usr/bin/python3 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := $(shell find runtime launcher cli.py hatch_build.py pyproject.toml README.md LICENSE -type f \
-	-not -name '*.pyc' -not -path runtime/init/init 2>/dev/null)
+SOURCES := $(shell find runtime launcher tools/man_pages.py cli.py hatch_build.py pyproject.toml README.md LICENSE -type f \
+	-not -name '*.pyc' -not -path runtime/init/init -not -path runtime/probe/probe 2>/dev/null)
 BUILD_PACKAGES := gcc libc6-dev linux-libc-dev musl-tools libcap-dev python3 python3-dev python3-venv
 # Engines that the conformance tests start themselves, with the runtime under test.
 ENGINE_PACKAGES := containerd docker.io podman conmon buildah catatonit
 # What images are made with, and where they are pulled from.
 IMAGE_PACKAGES := docker-registry skopeo umoci apache2-utils openssl debootstrap
-TEST_PACKAGES := busybox-static runc libarchive-tools pigz zstd util-linux uidmap iproute2 procps passwd libseccomp2 \
+TEST_PACKAGES := busybox-static runc libarchive-tools pigz zstd util-linux uidmap iproute2 procps passwd \
+	libseccomp2 groff-base tmux \
 	$(IMAGE_PACKAGES) golang-github-opencontainers-specs-dev $(ENGINE_PACKAGES)
 # What the OCI validation suite is built with.
 VALIDATION_PACKAGES := golang-go golang-github-opencontainers-runtime-tools-dev golang-github-mrunalp-fileutils-dev \
 	golang-github-blang-semver-dev golang-github-google-uuid-dev golang-github-hashicorp-go-multierror-dev \
 	golang-github-opencontainers-specs-dev golang-github-opencontainers-selinux-dev golang-github-sirupsen-logrus-dev \
 	golang-gocapability-dev golang-github-urfave-cli-dev golang-github-xeipuuv-gojsonschema-dev golang-golang-x-sys-dev
-# A kernel as an ordinary program, and the runtimes that prove the tests in it.
+# A kernel as an ordinary program, and the runtimes that prove the tests in it; the report is looked at in a browser.
 VM_PACKAGES := busybox-static runc crun iproute2 util-linux user-mode-linux systemd dbus-daemon \
-	dbus-system-bus-common
+	dbus-system-bus-common qemu-system-x86 slirp e2fsprogs chromium fonts-dejavu-core
 BENCH_PACKAGES := hyperfine crun runc bubblewrap busybox-static musl-tools gcc libc6-dev linux-libc-dev util-linux
 # The tiers that have tests.  bench/ is never part of them.
 TIERS = $(foreach tier,unit rootless privileged conformance vm,$(if $(wildcard tests/$(tier)/test_*.py),tests/$(tier)))
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-.PHONY: run build test test-long lint bench bench-engines bench-profile bench-cgroups bench-images validation validation-suite \
+.PHONY: run build test test-long lint bench bench-engines bench-profile bench-cgroups bench-images bench-containers validation validation-suite \
 	deps test-deps vm-deps bench-deps vm guest-kernel clean
 .NOTPARALLEL:
 
@@ -43,6 +44,7 @@ $(VENV)/.built: $(VENV)/.tools $(SOURCES)
 	umask 022; $(BIN)/pip install --quiet --no-build-isolation --no-deps --force-reinstall --compile .
 	@# The tests import the package from the tree.
 	@cp $(VENV)/lib/python3*/site-packages/runtime/init/init runtime/init/init
+	@cp $(VENV)/lib/python3*/site-packages/runtime/probe/probe runtime/probe/probe
 	@touch $@
 
 # Other users must be able to read the environment: the rootless tests run in it.
@@ -108,17 +110,17 @@ lint: $(VENV)/.test
 	$(BIN)/mypy
 
 # The archive of the validation suite is none of ours: without it the rest is tested, and it is said.
-test: test-deps vm-deps build lint
+test: test-deps vm-deps guest-kernel build lint
 	$(MAKE) validation-suite || echo "warren: the validation suite cannot be built: its tests are left out" >&2
 	$(BIN)/python3 -m pytest -q $(TIERS)
 
 # Cgroup v2 with all its controllers, in a kernel of its own; a minute.
-vm: vm-deps build $(VENV)/.test
+vm: vm-deps guest-kernel build $(VENV)/.test
 	$(BIN)/python3 -m pytest -q tests/vm
 
 # The long loops (kills, fuzzing, soaks) with their full counts, runc as a second oracle in user-mode Linux, and QEMU.
 test-long: export WARREN_LONG := 1
-test-long: guest-kernel test
+test-long: test
 
 # The OCI validation suite: Warren beside runc and crun; writes docs/conformance.md.
 validation: test-deps bench-deps build validation-suite
@@ -152,6 +154,10 @@ bench-cgroups: bench-deps build
 # Pull and load beside podman, skopeo and umoci; into docs/benchmarks.md too.
 bench-images: test-deps bench-deps build
 	$(BIN)/python3 -m tests.bench.images $(if $(ROUNDS),--rounds $(ROUNDS))
+
+# Commands for people beside podman's and docker's; into docs/benchmarks.md too.
+bench-containers: test-deps bench-deps build
+	$(BIN)/python3 -m tests.bench.containers $(if $(ROUNDS),--rounds $(ROUNDS))
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache

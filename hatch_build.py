@@ -1,4 +1,5 @@
-"""Compiles `init` and the launchers, and makes the wheel one for this architecture and every Python 3.
+"""Compiles `init` and the launchers, writes the manual pages, and makes the wheel one for this architecture and every
+Python 3.
 
 Needs musl-gcc (musl-tools): `init` lives beside every container, and with glibc a static program takes thirty times
 the memory.
@@ -7,6 +8,7 @@ the memory.
 import platform
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,12 @@ def compile_c(sources: list[Path], target: Path) -> None:
         raise SystemExit(f"warren: {target.name} does not compile; are gcc, musl-tools and linux-libc-dev installed?")
 
 
+def write_manual(root: Path, target: Path) -> list[Path]:
+    """The manual pages, from the definitions of the commands."""
+    subprocess.run([sys.executable, "-B", str(root / "tools/man_pages.py"), str(target)], check=True)
+    return sorted(target.iterdir())
+
+
 class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         machine = platform.machine()
@@ -44,10 +52,14 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
         build = Path(self.scratch.name)
         compile_c(sorted(root.glob("runtime/init/*.c")), build / "init")
         compile_c([root / "launcher/launcher.c"], build / "launcher")
+        compile_c([root / "runtime/probe/probe.c"], build / "probe")
         build_data["force_include"][str(build / "init")] = "runtime/init/init"
+        build_data["force_include"][str(build / "probe")] = "runtime/probe/probe"
         for name in COMMANDS:
             shutil.copy2(build / "launcher", build / name)
             build_data["shared_scripts"][str(build / name)] = name
+        for path in write_manual(root, build / "man"):
+            build_data["shared_data"][str(path)] = f"share/man/man{path.suffix[1:]}/{path.name}"
         build_data["pure_python"] = False
         # The static programs ask nothing of the C library that is there: both families of Linux take the wheel.
         build_data["tag"] = f"py3-none-manylinux2014_{machine}.musllinux_1_1_{machine}"

@@ -301,7 +301,8 @@ class Container:
             elif kind == SYNC:
                 return self._runtime_hooks(name, spec, pid)
             else:
-                _map_ids(value, spec)
+                linux = spec.config["linux"]
+                map_ids(value, linux["uidMappings"], linux["gidMappings"])
             return ""
 
         return on_event
@@ -370,6 +371,7 @@ class Container:
             preserve_fds=options.preserve_fds,
             pdeathsig=options.pdeathsig or (_SIGKILL if options.monitor else 0),
             init=options.init,
+            supervise=options.supervise,
             size=options.size,
             seccomp=filter,
             keyring=self._keyring(options),
@@ -916,16 +918,15 @@ def _memory_error(error: LaunchError, config: "Json", cgroup: Cgroup) -> LaunchE
     return LaunchError(0, None, 0, f"out of memory: a limit of {limit} bytes is too low to start", hint="raise it")
 
 
-def _map_ids(helper: int, spec: "Spec") -> None:
+def map_ids(helper: int, uids: "list[dict[str, int]]", gids: "list[dict[str, int]]") -> None:
     """Let newuidmap(1) and newgidmap(1) write the maps that an ordinary user may not."""
     host = Host.probe()
-    linux: dict[str, list[dict[str, int]]] = spec.config["linux"]
-    for program, key in ((host.newuidmap, "uidMappings"), (host.newgidmap, "gidMappings")):
-        triples = [str(m[field]) for m in linux[key] for field in ("containerID", "hostID", "size")]
+    for program, mappings in ((host.newuidmap, uids), (host.newgidmap, gids)):
+        triples = [str(m[field]) for m in mappings for field in ("containerID", "hostID", "size")]
         quiet = [(posix.POSIX_SPAWN_OPEN, fd, "/dev/null", posix.O_WRONLY, 0) for fd in (1, 2)]
         pid = posix.posix_spawn(program, [program, str(helper), *triples], {}, file_actions=quiet)
         if posix.waitpid(pid, 0)[1]:
-            raise WarrenError(f"{program} refused the {key}", hint="are the ids in /etc/subuid and /etc/subgid?")
+            raise WarrenError(f"{program} refused the maps", hint="are the ids in /etc/subuid and /etc/subgid?")
 
 
 def _pid_namespace(pid: int) -> "list[int]":

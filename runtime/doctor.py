@@ -58,7 +58,31 @@ class Finding:
 
 
 def examine(host: Host) -> "list[Finding]":
-    return [*_kernel(host), *_caller(host), *_cgroups(host)]
+    return [*_kernel(host), *_caller(host), *_networks(host), *_cgroups(host)]
+
+
+def _networks(host: Host) -> "Iterator[Finding]":
+    """Root's networks of bridges, and what an ordinary user's private network needs."""
+    from .errors import WarrenError
+    from .network import private, repair, rules
+
+    if not host.privileged:
+        try:
+            private.check("private")
+            yield Finding("private network", True, "pasta" if private.find("pasta")[0] else "slirp4netns")
+        except WarrenError as error:
+            yield Finding("private network", False, error.message, error.hint)
+        return
+    try:
+        rules.missing()
+        yield Finding("packet filter", True, "nf_tables")
+    except (OSError, WarrenError) as error:
+        reason = f"nf_tables cannot be asked: {error}"
+        yield Finding("packet filter", False, reason, "modprobe nf_tables; networks of bridges need it")
+        return
+    found = repair.obstacles()
+    text = "; ".join(map(str, found)) or "nothing of the host drops what is forwarded"
+    yield Finding("forwarding", not found, text, "warren network repair --firewall")
 
 
 def _kernel(host: Host) -> "Iterator[Finding]":

@@ -91,6 +91,7 @@ class LaunchError(WarrenError):
         self.errno = errno
         self.source = ""
         """The path on the host of the mount that the step is about, where it is about one."""
+        self.detail = detail
 
 
 class CommandNotFoundError(LaunchError):

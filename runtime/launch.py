@@ -68,13 +68,14 @@ class Options:
     cgroup_manager  who makes the cgroup: cgroupfs, systemd, or auto, which is systemd for an ordinary user without one
     connect         makes the links of the spec: called with the pid of the container's init and a route socket in there
     monitor         the container's process is to be the child of a monitor, not of this process
+    supervise       the program is a hypervisor: its guest's plan, milliseconds to come up, whether it has a terminal
     ephemeral       the container lives with this process: if it is killed, the next sweep() removes the container
     """
 
     __slots__ = (
         "best_effort", "cgroup_manager", "cgroups", "connect", "console_fd", "console_socket", "enforced", "ephemeral",
         "ignore_paused", "init", "monitor", "no_new_keyring", "no_pivot", "pdeathsig", "pid_file", "pidfd_socket",
-        "preserve_fds", "size", "stdio",
+        "preserve_fds", "size", "stdio", "supervise",
     )  # fmt: skip
 
     def __init__(
@@ -99,6 +100,7 @@ class Options:
         ephemeral: bool = False,
         connect: "Callable[[int, int], None] | None" = None,
         monitor: "Monitor | None" = None,
+        supervise: "tuple[bytes, int, int] | None" = None,
     ) -> None:
         self.console_socket = console_socket
         self.console_fd = console_fd
@@ -119,6 +121,7 @@ class Options:
         self.ephemeral = ephemeral
         self.connect = connect
         self.monitor = monitor
+        self.supervise = supervise
 
 
 class Monitor:

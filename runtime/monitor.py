@@ -168,7 +168,7 @@ def _open_directory(path: str, what: str) -> int:
 
 
 class Client:
-    """A connection to a monitor; never blocks."""
+    """A connection to a monitor; only done() and wait() block."""
 
     __slots__ = ("_sock",)
 
@@ -213,9 +213,16 @@ class Client:
     def resize(self, rows: int, columns: int) -> bool:
         return self._send(struct.pack("=cHH", b"w", rows, columns))
 
-    def done(self) -> bool:
-        """The owner has cleaned up after the container: no event program is run."""
-        return self._send(b"d")
+    def hang_up(self, kind: str) -> bool:
+        """The owner's: nobody reads "o" or "E" any more, so the container's writes are to fail (EPIPE)."""
+        return self._send(b"c" + kind.encode())
+
+    def done(self) -> None:
+        """The owner has cleaned up after the container: no event program is run.  Waits until that is told."""
+        poll = select.poll()
+        poll.register(self, select.POLLOUT)
+        while not self._send(b"d"):
+            poll.poll()
 
     def _send(self, message: bytes) -> bool:
         try:
@@ -421,6 +428,8 @@ class Attached(Foreground):
         if data:
             self._mid_line = data[-1:] != b"\n"
             data, self.detached = self._keys.feed(data)
+            if self.detached:
+                write_some(0, b"\r\n")  # What our user sees next is not on the container's line.
             self._waiting += [data[at : at + MAX_DATA] for at in range(0, len(data), MAX_DATA)]
         elif data == b"":
             self._input = False
@@ -463,7 +472,9 @@ class Attached(Foreground):
                 return
             left = write_some(fd, rest[:_CHUNK])
             if left is None:
-                self._pass_on(_SIGPIPE)
+                if self._owner:
+                    self._client.hang_up("E" if fd == 2 else "o")
+                    self._pass_on(_SIGPIPE)
                 self._give_up()
                 return
             self._rest[fd] = left + rest[_CHUNK:]

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
     from .engine.processes import Request
 
+FOREVER = 1e9
+"""Seconds; a timer's milliseconds must be a number to C."""
+BOOLEANS = {"true": True, "1": True, "t": True, "false": False, "0": False, "f": False}
+"""What may stand behind the = of a flag, as in docker's --init=true."""
 FLAG, TEXT, NUMBER, SECONDS, MANY = "flag", "text", "number", "seconds", "many"
 
 
@@ -42,11 +46,9 @@ class Option:
             raise ValueError(text)
         if self.kind == NUMBER:
             return int(text)
+        if self.kind == SECONDS and not 0 < float(text) < FOREVER:
+            raise ValueError(text)
         return float(text) if self.kind == SECONDS else text
-
-
-class _UnsureError(Exception):
-    pass
 
 
 def flag(names: str, help: str) -> Option:
@@ -80,7 +82,7 @@ def parse(options: "Sequence[Option]", words: "Sequence[str]") -> "tuple[dict[st
                 _take(known[name], values, rest, value if equals else None)
             else:
                 _take_letters(word[1:], known, values, rest)
-    except (KeyError, ValueError, IndexError, _UnsureError):
+    except (KeyError, ValueError, IndexError):
         return None
     return values, rest[1:] if rest[:1] == ["--"] else rest
 
@@ -98,9 +100,7 @@ def _take_letters(letters: str, known: "dict[str, Option]", values: "dict[str, A
 
 def _take(option: Option, values: "dict[str, Any]", rest: "list[str]", value: "str | None") -> None:
     if option.kind == FLAG:
-        if value is not None:
-            raise _UnsureError
-        values[option.key] = True
+        values[option.key] = BOOLEANS[value or ""] if value is not None else True
         return
     found = option.value(rest.pop(0) if value is None else value)
     values[option.key] = (*values[option.key], found) if option.kind == MANY else found
@@ -118,6 +118,12 @@ def to_config(words: "Sequence[str]", values: "dict[str, Any]") -> ContainerConf
     values["exposed_ports"] = values.pop("expose")
     values["network"], values["networks"] = _networks(values["network"], values)
     image, command = _command(list(words), values["rootfs"])
+    if values["write"] and image:
+        raise UsageError("--write is for --rootfs: layers of images are shared", hint="see --keep-changes")
+    if values["platform"] and not image:
+        raise UsageError("--platform is for images", hint="this host runs its own programs only")
+    if bad := next((label for label in values["labels"] if not label.partition("=")[0].strip()), ""):
+        raise UsageError(f"--label {bad!r} has no key", hint="KEY=VALUE")
     known = {key: value for key, value in values.items() if key in ContainerConfig.__slots__}
     return ContainerConfig(command, image=image, id="", **known)
 
@@ -201,6 +207,10 @@ def _lines(path: str, option: str) -> "list[str]":
     return [line.lstrip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
 
 
+def _boot_timeout() -> Option:
+    return Option(SECONDS, "--boot-timeout", "SECONDS", "How long a virtual machine may take to come up (60).", 60.0)
+
+
 def _grouped(group: str, options: "Sequence[Option]") -> "list[Option]":
     for option in options:
         option.group = group
@@ -256,6 +266,10 @@ RUN = [
         many("--ulimit", "TYPE=SOFT[:HARD]", "Set a resource limit."),
         many("--sysctl", "KEY=VALUE", "Set a parameter of one of the container's namespaces."),
         flag("--privileged", "All capabilities, no user namespace, nothing masked."),
+        text("--isolation", "KIND", "container, or the same as a virtual machine: vm, vm:microvm, vm:pc or vm:uml."),
+        text("--kernel", "FILE", "The kernel of a virtual machine."),
+        text("--accel", "HOW", "What runs its processor: auto, kvm or tcg.", "auto", ("auto", "kvm", "tcg")),
+        _boot_timeout(),
         text("--pid", "NS", "host, private, container:NAME or ns:PATH."),
         text("--ipc", "NS", "host, private, container:NAME or ns:PATH."),
         text("--uts", "NS", "host, private, container:NAME or ns:PATH."),

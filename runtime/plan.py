@@ -44,6 +44,7 @@ class Wiring:
 
     __slots__ = (
         "detached", "init", "keyring", "monitor", "no_pivot", "pdeathsig", "preserve_fds", "resctrl", "seccomp", "size",
+        "supervise",
     )  # fmt: skip
 
     def __init__(
@@ -59,6 +60,7 @@ class Wiring:
         keyring: str = "",
         resctrl: "list[str] | None" = None,
         monitor: "Sequence[Step]" = (),
+        supervise: "tuple[bytes, int, int] | None" = None,
     ) -> None:
         self.detached = detached  # create: wait for start between set-up and the user's program
         self.no_pivot = no_pivot
@@ -69,6 +71,7 @@ class Wiring:
         self.seccomp = seccomp  # linux.seccomp, compiled
         self.resctrl = resctrl or []  # tasks files of the container's class of Intel RDT
         self.monitor = monitor  # the steps that leave one behind
+        self.supervise = supervise  # arguments of that step, for a hypervisor
         self.keyring = keyring  # name of the container's session keyring; "" leaves it the caller's
 
 
@@ -300,8 +303,10 @@ def _execute(plan: LaunchPlan, process: "Json", wiring: Wiring) -> None:
     filter = wiring.seccomp
     if filter and not filter.notify and process.get("noNewPrivileges"):
         # As late as can be; but the reaper, whom the container's processes may attack, is bound by it, too.
-        plan.add("seccomp", filter.program, filter.flags, int(not wiring.init))
-    if wiring.init:
+        plan.add("seccomp", filter.program, filter.flags, int(not wiring.init and not wiring.supervise))
+    if wiring.supervise:
+        plan.add("supervise", *wiring.supervise)
+    elif wiring.init:
         plan.add("reap")
     args: list[str] = process["args"]  # type: ignore[assignment]
     env: list[str] = process.get("env") or []  # type: ignore[assignment]

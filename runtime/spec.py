@@ -40,7 +40,19 @@ class Layers:
 class Link:
     """An interface that Warren makes in the container's network namespace, beside loopback."""
 
-    __slots__ = ("addresses", "bridge", "gateways", "host_name", "isolated", "kind", "mac", "mtu", "name", "parent")
+    __slots__ = (
+        "addresses",
+        "bridge",
+        "gateways",
+        "hairpin",
+        "host_name",
+        "isolated",
+        "kind",
+        "mac",
+        "mtu",
+        "name",
+        "parent",
+    )
 
     def __init__(
         self,
@@ -55,6 +67,7 @@ class Link:
         addresses: "tuple[str, ...]" = (),
         gateways: "tuple[str, ...]" = (),
         isolated: bool = False,
+        hairpin: bool = False,
     ) -> None:
         self.name = name
         self.kind = kind
@@ -73,6 +86,8 @@ class Link:
         """Of default routes, one for each family at most."""
         self.isolated = isolated
         """Whether its neighbours on the bridge are out of reach."""
+        self.hairpin = hairpin
+        """Whether the bridge may send back to it what came from it: its own published ports."""
 
     def __str__(self) -> str:
         via = f" via {','.join(self.gateways)}" if self.gateways else ""

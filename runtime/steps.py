@@ -213,6 +213,15 @@ VOCABULARY = {
     ),
     "fill": Op(64, "fs", "slot path", "copy what {path} holds into #{slot} if that is empty"),
     "own": Op(65, "fii", "slot uid gid", "give #{slot} and all in it to {uid}:{gid}"),
+    # In a virtual machine, whose process 1 `init` is.
+    "module": Op(80, "s", "path", "load module {path}"),
+    "channel": Op(81, "l", "devices", "go on with what the supervisor sends over {devices:command}"),
+    "interface": Op(82, "ssss", "name address mask gateway", "give {name} the address {address}"),
+    "guest": Op(83, "iii", "terminal rows columns", "fork, pass on streams and signals as process 1 of the machine"),
+    "file": Op(86, "sb", "path content", "write {path}"),
+    "wait_path": Op(85, "s", "path", "wait for {path}"),
+    # Beside a virtual machine: process 1 of the container in which its hypervisor runs.
+    "supervise": Op(84, "bii", "plan milliseconds terminal", "fork, send the guest its plan, wait for its program"),
 }
 
 

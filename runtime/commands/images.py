@@ -6,19 +6,19 @@ from typing import Any
 import click
 
 from ..engine import images as engine
-from ..errors import UsageError
+from ..errors import NotFoundError, UsageError, WarrenError
 from ..quantities import format_age, format_size
 from .printing import (
     FORMAT,
     combine,
     confirm,
     many,
-    print_objects,
     print_rows,
     printable,
     show_progress,
     warn,
 )
+from .quick import tell_error
 
 
 def look_at_image(name: str) -> Any:
@@ -78,26 +78,35 @@ def push(name: str, quiet: bool) -> None:
 @click.option("-q", "--quiet", is_flag=True, help="Print ids only.")
 @click.option("--no-trunc", is_flag=True, help="Print whole ids.")
 @click.option("--digests", is_flag=True, help="Print digests of manifests.")
-@FORMAT
+@click.option("-a", "--all", is_flag=True, expose_value=False, help="As without: no image is hidden.")
+@many("-f", "--filter", metavar="KEY=VALUE", help="dangling, reference, label, before, since or until.")
+@click.option("--format", "template", default="", metavar="TEMPLATE", help="json, or a Go template.")
 @click.argument("name", default="")
-def images(name: str, quiet: bool, no_trunc: bool, digests: bool, template: str) -> None:
+def images(name: str, quiet: bool, no_trunc: bool, digests: bool, template: str, filter: tuple[str, ...]) -> None:
     """List the images in the store, or those of one repository; SIZE is what is transferred."""
+    from ..engine.image_filters import image_tests, is_nameless
     from ..images import reference
     from ..images.store import Store
     from ..images.view import inspect as look
 
     store = Store()
-    found = [(reference.parse(known), image) for image in store.images() for known in image.names]
+    tests = image_tests(filter, store)
+    found = [
+        (reference.parse(known), image, is_nameless(known))
+        for image in store.images()
+        for known in image.names
+        if all(test(known, image) for test in tests)
+    ]
     warn(store.notes)
     wanted = reference.parse(name) if name else None
     rows = []
-    for ref, image in found:
+    for ref, image, nameless in found:
         if wanted and (ref.name != wanted.name or (":" in name.rpartition("/")[2] and ref.tag != wanted.tag)):
             continue
         created = look(image)["Created"]
         short = reference.parse(ref.name).familiar.removesuffix(":latest")
         rows.append({
-            "Repository": short, "Tag": ref.tag or "<none>", "Digest": image.manifest.digest,
+            "Repository": "<none>" if nameless else short, "Tag": ref.tag or "<none>", "Digest": image.manifest.digest,
             "ID": image.id if no_trunc else image.id[7:19], "CreatedAt": created, "CreatedSince": format_age(created),
             "Size": format_size(image.size),
         })  # fmt: skip
@@ -146,11 +155,6 @@ def history(name: str, quiet: bool, no_trunc: bool, template: str) -> None:
 @click.argument("names", nargs=-1, required=True)
 def untag(names: tuple[str, ...]) -> None:
     """Take names away from images, which stay until they are pruned."""
-    _untag(names)
-
-
-def _untag(names: tuple[str, ...]) -> Any:
-    """The store that they were in."""
     from ..images.store import Store
 
     store = Store()
@@ -158,56 +162,12 @@ def _untag(names: tuple[str, ...]) -> Any:
         for known in store.names_of(name):
             store.untag(known)
             click.echo(f"Untagged: {known}")
-    return store
-
-
-@click.command()
-@FORMAT
-@click.argument("directory")
-def diff(directory: str, template: str) -> None:
-    """List what a container has changed of its image: A added, C changed, D deleted.
-
-    DIRECTORY is what `warren run --keep-changes DIRECTORY IMAGE` was given.
-    """
-    from ..images.changes import changes, read_base
-    from ..images.store import Store
-
-    store = Store()
-    lower = store.layer_paths(store.load(read_base(directory)).chains)
-    found = changes(f"{directory}/upper", lower)
-    if template:
-        print_rows([{"Kind": kind, "Path": path} for kind, path in found], template, {"Kind": "KIND", "Path": "PATH"})
-        return
-    for kind, path in found:
-        click.echo(f"{kind} {printable(path)}")
 
 
 CHANGE_OPTIONS = combine(
     many("-c", "--change", metavar="INSTRUCTION", help='As in a Dockerfile: "CMD top", "ENV A=b".'),
     click.option("-m", "--message", default="", help="What has been done."),
 )
-
-
-@click.command()
-@CHANGE_OPTIONS
-@click.option("-a", "--author", default="", help="Who has done it.")
-@click.argument("directory")
-@click.argument("name", default="")
-def commit(directory: str, name: str, author: str, message: str, change: tuple[str, ...]) -> None:
-    """Make an image of a container's image and what it has changed.
-
-    DIRECTORY is what `warren run --keep-changes DIRECTORY IMAGE` was given.
-    """
-    from ..images import reference
-    from ..images.changes import commit as make
-    from ..images.changes import read_base
-    from ..images.store import Store
-
-    store = Store()
-    names = [reference.parse(name)] if name else []
-    base = store.load(read_base(directory))
-    made = make(store, base, f"{directory}/upper", names, instructions=change, author=author, message=message)
-    click.echo(made.id)
 
 
 @click.command("import")
@@ -238,7 +198,9 @@ def image() -> None:
 @click.argument("names", nargs=-1, required=True)
 def inspect_image(names: tuple[str, ...], template: str) -> None:
     """Print what is known of images as JSON."""
-    print_objects([look_at_image(name) for name in names], template)
+    from .inspecting import inspect_each
+
+    inspect_each(names, template, ["image"])
 
 
 @image.command("bootstrap")
@@ -313,10 +275,29 @@ def search(term: str, limit: int, no_trunc: bool, template: str) -> None:
 
 
 @click.command()
+@click.option(
+    "-f", "--force", is_flag=True, help="Also of several names by its id, or used; and it may be gone already."
+)
 @click.argument("names", nargs=-1, required=True)
-def rmi(names: tuple[str, ...]) -> None:
-    """Remove names of images, and what no other name and no container needs."""
-    engine.collect_images(_untag(names))
+def rmi(names: tuple[str, ...], force: bool) -> None:
+    """Remove names of images, and what no other name and no container needs; exit code 1 if one of them stays."""
+    from ..images.store import Store
+
+    store = Store()
+    failed = False
+    for name in names:
+        try:
+            removed = engine.remove_image(name, store, force=force)
+        except WarrenError as error:
+            tell_error(error)
+            failed |= not (force and isinstance(error, NotFoundError))
+            continue
+        for known in removed.names:
+            click.echo(f"Untagged: {known}")
+        if removed.id:
+            click.echo(f"Deleted: {removed.id}")
+    engine.collect_images(store)
+    sys.exit(failed)
 
 
 @click.command()

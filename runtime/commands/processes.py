@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..engine import processes
 from ..engine.records import find
-from ..options import EXEC, to_request
+from ..options import EXEC
+from . import quick
 from .options import click_options
-from .printing import failing_with_one
+from .printing import failing_with_one, warn
 
 if TYPE_CHECKING:
     from ..engine.log_reader import Entry
@@ -21,10 +21,9 @@ AS_WRITTEN = {"allow_interspersed_args": False, "help_option_names": ["--help"]}
 @click.command("exec", context_settings=AS_WRITTEN)
 @click_options(EXEC)
 @click.argument("words", nargs=-1, metavar="CONTAINER COMMAND...")
-@failing_with_one()
-def exec_(words: tuple[str, ...], **values: Any) -> None:
+def exec_(words: tuple[str, ...], **values: Any) -> int:
     """Run another command in a container that runs."""
-    sys.exit(processes.exec_process(*to_request(words, values)))
+    return quick.exec_(words, values)
 
 
 @click.command()
@@ -59,7 +58,11 @@ def logs(container: str, follow: bool, since: str, until: str, tail: str, timest
         until=log_reader.moment(until, "--until"),
         tail=log_reader.lines(tail),
     )
-    _print(log_reader.read(find(container), wanted, follow=follow), timestamps)
+    record = find(container)
+    _print(log_reader.read(record, wanted, follow=follow), timestamps)
+    ended = record.exit()
+    if ended and ended.lost:
+        warn([f"{ended.lost} bytes of output were lost: the log could not be written"])
 
 
 def _print(entries: "Iterator[Entry | None]", timestamps: bool) -> None:

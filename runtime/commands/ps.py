@@ -27,8 +27,8 @@ _HEADINGS = {
 
 
 def answer(words: "Sequence[str]") -> "int | None":
-    """Print the list; None for what click has to deal with."""
-    parsed = parse(PS, words)
+    """Print the list; None for what click has to deal with.  The first word is the command."""
+    parsed = parse(PS, words[1:])
     if parsed is None or parsed[1]:
         return None
     sys.stdout.write("".join([line + "\n" for line in ps_lines(parsed[0])]))

@@ -9,8 +9,8 @@ import sys
 from ..config import HOST
 from ..engine import lifecycle
 from ..engine.records import find
-from ..errors import NotFoundError, UsageError, WarrenError
-from ..options import KILL, ONLY_RUN, RESTART, RM, RUN, START, STOP, parse, to_config
+from ..errors import NotFoundError, StateError, UsageError, WarrenError
+from ..options import EXEC, KILL, ONLY_RUN, RESTART, RM, RUN, START, STOP, parse, to_config, to_request
 from ..quantities import signal_number
 
 TYPE_CHECKING = False
@@ -47,7 +47,7 @@ def _is_odd(rest: "list[str]", values: "Values", ends_at_source: bool) -> bool:
         return any(word.startswith("-") for word in rest)
     if values.get("plan"):
         return True
-    return rest[0] == HOST and not values["rootfs"] and "--" in rest[2:] and rest[1].startswith("-")
+    return rest[0] == HOST and not values.get("rootfs") and "--" in rest[2:] and rest[1].startswith("-")
 
 
 # ---- run, create, start
@@ -67,7 +67,7 @@ def run(words: "Sequence[str]", values: "Values") -> int:
 def create(words: "Sequence[str]", values: "Values") -> int:
     from ..engine import running
 
-    print(running.create(to_config(words, values), values, _fetch(values)).id)
+    print(running.create_checked(to_config(words, values), values, _fetch(values)).id)
     return 0
 
 
@@ -102,6 +102,16 @@ def _leave(outcome: "Outcome") -> int:
         limit = outcome.record.config().memory
         tell(f"out of memory: a process was killed at the limit of {limit}")
     return outcome.code
+
+
+def exec_(words: "Sequence[str]", values: "Values") -> int:
+    from ..engine import processes
+
+    try:
+        return processes.exec_process(*to_request(words, values))
+    except StateError as error:
+        error.exit_code = 1  # docker's, where there is no such container or it does not run.
+        raise
 
 
 # ---- stop, kill, rm ...
@@ -183,6 +193,7 @@ def _print_now(line: str) -> None:
 _NAMES_ONLY: "list[Option]" = []
 _TABLE: "dict[str, tuple[list[Option], Callable[[list[str], Values], int], bool]]" = {
     "create": (RUN, create, True),
+    "exec": (EXEC, exec_, True),
     "kill": (KILL, kill, False),
     "pause": (_NAMES_ONLY, pause, False),
     "restart": (RESTART, restart, False),

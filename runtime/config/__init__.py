@@ -12,6 +12,7 @@ from ..errors import UnsupportedError, UsageError
 from ..host import Host, Mount
 from ..jsontext import dump_json, parse_json, read_regular
 from ..namespaces.mount import normal
+from ..namespaces.user import RANGE, subordinate_map
 from ..plan import DEFAULT_PATH
 from ..quantities import size
 from ..seccomp import default_profile
@@ -19,7 +20,6 @@ from ..seccomp.docker import plain
 from ..spec import SPEC_VERSION, Layers, Spec, validate
 from . import limits, mounts
 from .accounts import Accounts
-from .ids import RANGE
 from .sources import (
     NO_IDMAP,
     OWN_IN_CONTAINER,
@@ -33,10 +33,12 @@ from .sources import (
     unprivileged_root,
 )
 from .words import (
+    Edits,
     absolute,
     absolute_path,
     device,
     device_node,
+    is_cdi_name,
     mount_entry,
     pair,
     rlimits,
@@ -75,23 +77,24 @@ class ContainerConfig:
     timeout     seconds, None for ever
     memory ... device_cgroup_rule   limits as docker writes them ("512m", "1.5"); pids_limit None is the default, 1024
     cgroupns    "" or private, host
+    isolation   "" or container, vm, vm:KIND; kernel, accel and boot_timeout (seconds) are of a virtual machine
     labels ... detach_keys  what the engine does with the container: docker's options; the image_* are its image's part
     best_effort note limits that this host cannot hold, instead of refusing them
     """
 
     __slots__ = (
-        "add_host", "annotations", "argv", "auto_remove", "best_effort", "blkio_weight", "blkio_weight_device",
-        "cap_add", "cap_drop", "cgroup_parent", "cgroupns", "cpu_period", "cpu_quota", "cpu_shares", "cpus",
-        "cpuset_cpus", "cpuset_mems", "detach_keys", "device_cgroup_rule", "device_read_bps", "device_read_iops",
-        "device_write_bps", "device_write_iops", "devices", "dns", "dns_option", "dns_search", "egress", "entrypoint",
-        "env", "exposed_ports", "files", "health_cmd", "health_interval", "health_retries", "health_start_period",
-        "health_timeout", "hide", "hostname", "id", "image", "image_health", "image_volumes", "init", "interactive",
-        "ip", "ip6", "ipc", "keep_changes", "labels", "layers", "log_driver", "log_opts", "mac_address", "memory",
-        "memory_reservation", "memory_swap", "memory_swappiness", "mounts", "name", "network", "network_alias",
-        "networks", "no_healthcheck", "oom_kill_disable", "pid", "pids_limit", "privileged", "publish", "publish_all",
-        "read_only", "resolved_mounts", "restart", "rootfs", "security_opt", "shm_size", "stdin_once", "stop_signal",
-        "stop_timeout", "sysctl", "timeout", "tmpfs", "tty", "ulimits", "user", "userns", "uts", "volumes",
-        "volumes_from", "workdir", "write",
+        "accel", "add_host", "annotations", "argv", "auto_remove", "best_effort", "blkio_weight", "blkio_weight_device",
+        "boot_timeout", "cap_add", "cap_drop", "cgroup_parent", "cgroupns", "cpu_period", "cpu_quota", "cpu_shares",
+        "cpus", "cpuset_cpus", "cpuset_mems", "detach_keys", "device_cgroup_rule", "device_read_bps",
+        "device_read_iops", "device_write_bps", "device_write_iops", "devices", "dns", "dns_option", "dns_search",
+        "egress", "entrypoint", "env", "exposed_ports", "files", "health_cmd", "health_interval", "health_retries",
+        "health_start_period", "health_timeout", "hide", "hostname", "id", "image", "image_health", "image_volumes",
+        "init", "interactive", "ip", "ip6", "ipc", "isolation", "keep_changes", "kernel", "labels", "layers",
+        "log_driver", "log_opts", "mac_address", "memory", "memory_reservation", "memory_swap", "memory_swappiness",
+        "mounts", "name", "network", "network_alias", "networks", "no_healthcheck", "oom_kill_disable", "pid",
+        "pids_limit", "privileged", "publish", "publish_all", "read_only", "resolved_mounts", "restart", "rootfs",
+        "security_opt", "shm_size", "stdin_once", "stop_signal", "stop_timeout", "sysctl", "timeout", "tmpfs", "tty",
+        "ulimits", "user", "userns", "uts", "volumes", "volumes_from", "workdir", "write",
     )  # fmt: skip
 
     def __init__(
@@ -188,6 +191,10 @@ class ContainerConfig:
         exposed_ports: "Sequence[str]" = (),
         detach_keys: str = "",
         resolved_mounts: "Sequence[Json]" = (),
+        isolation: str = "",
+        kernel: str = "",
+        accel: str = "auto",
+        boot_timeout: float = 60.0,
     ) -> None:
         for key, value in locals().items():
             if key in self.__slots__:
@@ -285,6 +292,10 @@ class ContainerConfig:
         exposed_ports: Sequence[str]
         detach_keys: str
         resolved_mounts: Sequence[Json]
+        isolation: str
+        kernel: str
+        accel: str
+        boot_timeout: float
 
     def to_dict(self) -> "Json":
         """What differs from the defaults, as JSON has it."""
@@ -359,6 +370,17 @@ class _Builder:
         self.namespaces = self._namespaces()
         self.security = security_options(config.security_opt)
         self.accounts = Accounts(config.layers or [self.root])
+        self.cdi = self._cdi([text for text in config.devices if is_cdi_name(text)])
+        plain = [device(text) for text in config.devices if not is_cdi_name(text)]
+        self.devices = [*plain, *self.cdi.nodes]
+        """The host's path, the container's node and what it may do with it, of each device that is given."""
+
+    def _cdi(self, names: "list[str]") -> Edits:
+        if not names:
+            return Edits()
+        from .cdi import edits
+
+        return edits(names)
 
     def build(self) -> Spec:
         config = self.config
@@ -367,7 +389,7 @@ class _Builder:
             "ociVersion": SPEC_VERSION,
             "process": {
                 "terminal": config.tty,
-                "user": {"uid": uid, "gid": gid, "additionalGids": groups},
+                "user": {"uid": uid, "gid": gid, "additionalGids": self._groups(groups)},
                 "args": self._args(),
                 "env": self._env(home),
                 "cwd": self._cwd(),
@@ -378,8 +400,13 @@ class _Builder:
             "root": {"path": self.root, "readonly": config.read_only},
             "mounts": [*self._kernel_mounts(), *self._source_mounts(), *self._user_mounts()],
             "linux": self._linux(uid, gid),
-            "annotations": {"org.warren.name": config.name or config.id[:12]},
+            "annotations": {
+                **dict(pair(text, "--annotation") for text in config.annotations),
+                "org.warren.name": config.name or config.id[:12],
+            },
         }
+        if self.cdi.hooks:
+            spec["hooks"] = self.cdi.hooks
         if self.namespaces.get("uts") == "":
             spec["hostname"] = self._hostname()
         elif config.hostname:
@@ -402,7 +429,7 @@ class _Builder:
             del values["HOSTNAME"]  # Somebody else's, and it may change.
         if self.config.tty:
             values["TERM"] = posix.environ.get(b"TERM", b"xterm").decode("utf-8", "replace")
-        for entry in self.config.env:
+        for entry in [*self.config.env, *self.cdi.env]:
             name, _, value = entry.partition("=")
             values[name] = value
         return [f"{name}={value}" for name, value in values.items()]
@@ -438,6 +465,14 @@ class _Builder:
                 self.enforced["supplementary_groups"] = "none: no subordinate ids in /etc/subgid"
             groups = []
         return user.uid, user.gid, groups, user.home
+
+    def _groups(self, groups: "list[int]") -> "list[int]":
+        """With those that CDI devices need, where supplementary groups can be had."""
+        wanted = [*groups, *(gid for gid in self.cdi.gids if gid not in groups)]
+        if self.cdi.gids and not self.host.privileged and not self.host.subordinate("gid")[1]:
+            self.enforced["supplementary_groups"] = "none: no subordinate ids in /etc/subgid"
+            return groups
+        return wanted
 
     def _capabilities(self) -> "Json":
         config = self.config
@@ -492,7 +527,7 @@ class _Builder:
             ],
             "maskedPaths": [*([] if self._unmasked else self.security.masked), *self._hidden()],
             "readonlyPaths": [] if self._unmasked else self.security.readonly,
-            "devices": [] if self.userns else [*self._host_devices(), *(device(text)[1] for text in config.devices)],
+            "devices": [] if self.userns else [*self._host_devices(), *(node for _, node, _ in self.devices)],
         }
         if self.userns:
             linux["uidMappings"] = self._mappings("uid", uid)
@@ -505,6 +540,10 @@ class _Builder:
             linux["resources"] = resources
         if path := limits.cgroups_path(config):
             linux["cgroupsPath"] = path
+        if self.cdi.rdt:
+            linux["intelRdt"] = self.cdi.rdt
+        if self.cdi.net_devices:
+            linux["netDevices"] = self.cdi.net_devices
         if profile := self._seccomp():
             linux["seccomp"] = profile
         if config.sysctl:
@@ -533,11 +572,10 @@ class _Builder:
         config = self.config
         enforced = self.host.privileged and bool(devices.holder(self.host))
         rules = []
-        for text in config.devices:
-            _, node, permissions = device(text)
+        for source, node, permissions in self.devices:
             if not enforced and not config.best_effort and not {"r", "w"} <= set(permissions):
                 raise UnsupportedError(
-                    f"--device {text}: permissions cannot be enforced here", hint="leave them out to allow everything"
+                    f"--device {source}: permissions cannot be enforced here", hint="leave them out to allow everything"
                 )
             place = {key: node[key] for key in ("type", "major", "minor")}
             rules.append({"allow": True, "access": permissions, **place})
@@ -560,13 +598,9 @@ class _Builder:
     def _mappings(self, kind: str, wanted: int) -> "list[dict[str, int]]":
         if self.host.privileged:
             return [{"containerID": 0, "hostID": self.first_id, "size": RANGE}]
+        if mappings := subordinate_map(self.host, kind):
+            return mappings
         own = self.host.euid if kind == "uid" else self.host.egid
-        first, count = self.host.subordinate(kind)
-        if count and self.host.newuidmap and self.host.newgidmap:
-            return [
-                {"containerID": 0, "hostID": own, "size": 1},
-                {"containerID": 1, "hostID": first, "size": min(count, RANGE)},
-            ]
         self.enforced[f"{kind}_map"] = f"a single id: no subordinate ids in /etc/sub{kind}, or no newuidmap"
         return [{"containerID": wanted, "hostID": own, "size": 1}]
 
@@ -653,10 +687,14 @@ class _Builder:
         places = [normal(str(mount["destination"])) for mount in found]
         # What the user mounts there comes first.
         found += [mount_entry(to, "bind", source, ["bind"]) for source, to in config.files if to not in places]
+        for entry in self.cdi.mounts:
+            idmap = self.idmap if entry["type"] == "bind" else []
+            found.append({**entry, "options": [*entry["options"], *idmap]})
         if self.userns:
             # mknod(2) makes no devices in a user namespace: the host's node is bound.
-            devices = [device(text) for text in config.devices]
-            found += [mount_entry(node["path"], "bind", source, ["bind"]) for source, node, _ in devices]
+            found += [mount_entry(node["path"], "bind", source, ["bind"]) for source, node, _ in self.devices]
+            if self.cdi.owned:
+                self.enforced["device_owners"] = "the host's: in a user namespace its nodes are bound, not made"
         if self.userns and config.privileged:
             usable = [path for path in host_devices() if posix.access(path, posix.R_OK | posix.W_OK)]
             found += [mount_entry(path, "bind", path, ["bind"]) for path in usable]

@@ -4,13 +4,13 @@ import fcntl
 import posix
 
 from ..errors import UsageError
+from ..namespaces.user import RANGE
 from ..state import container_ids, make_root, start_time, unlock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-RANGE = 65536
 _FIRST_RANGE, _END_OF_RANGES = 0x70000000, 0x7FFE0000
 """Ids that systemd's overview leaves unused (Users, Groups, UIDs and GIDs on systemd Systems): 4,094 ranges."""
 

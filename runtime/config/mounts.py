@@ -126,7 +126,7 @@ def entry(wish: Wish, idmap: "list[str]", ids: "tuple[int, int]") -> "Json":
     if not wish.source:
         raise UnsupportedError(f"volume {wish.name!r} on {wish.target} has no place", hint="give a path")
     if "O" in wish.options:
-        return mount_entry(wish.target, "bind", wish.source, ["bind", "O", *_readonly(words, recursive=False), *idmap])
+        return mount_entry(wish.target, "bind", wish.source, ["O", *_readonly(words, recursive=False), *idmap])
     tree = [] if "bind" in words or wish.type == VOLUME else ["rbind"]
     extra = [word for word, wanted in (("U", own), ("copyup", "copyup" in wish.options)) if wanted]
     words = [word for word in words if word != "copyup"]
@@ -178,7 +178,7 @@ def check_name(name: str, where: str = "") -> str:
 
 
 def make_sources(found: "Iterable[Wish]") -> None:
-    """Make each missing source of -v a directory, as docker does; --mount refuses it, and a plan makes nothing."""
+    """Make each missing source of -v a directory, as docker does; one of --mount is an error, and a plan makes none."""
     for wish in found:
         if wish.type != BIND:
             continue
@@ -251,7 +251,10 @@ def _bind(text: str, source: str, target: str, options: "list[str]", given: "dic
     if yes_or_no(given.pop("bind-nonrecursive", "false") or "true", "--mount bind-nonrecursive"):
         options.append("bind")
     make = yes_or_no(given.pop("bind-create-src", "false") or "true", "--mount bind-create-src")
-    return Wish(BIND, target, source=absolute_path(source), options=options, make=make)
+    wish = Wish(BIND, target, source=absolute_path(source), options=options, make=make)
+    if not make:
+        make_sources([wish])
+    return wish
 
 
 def _propagation(word: str) -> str:

@@ -159,3 +159,25 @@ def device_node(source: str, target: str) -> "Json":
         "path": target, "type": kind, "major": major, "minor": minor,
         "fileMode": info.st_mode & 0o777, "uid": info.st_uid, "gid": info.st_gid,
     }  # fmt: skip
+
+
+def is_cdi_name(text: str) -> bool:
+    """Whether the value of --device names a CDI device: VENDOR/CLASS=NAME."""
+    return not text.startswith("/") and "=" in text
+
+
+class Edits:
+    """What a container gets for its CDI devices: words of the OCI spec, and device nodes as device() tells them."""
+
+    __slots__ = ("env", "gids", "hooks", "mounts", "net_devices", "nodes", "owned", "rdt")
+
+    def __init__(self) -> None:
+        self.env: list[str] = []
+        self.mounts: list[Json] = []
+        self.nodes: list[tuple[str, Json, str]] = []
+        self.owned = False
+        """Whether a node is to have another owner or mode than the host's."""
+        self.hooks: dict[str, list[Json]] = {}
+        self.gids: list[int] = []
+        self.rdt: Json | None = None
+        self.net_devices: dict[str, Json] = {}

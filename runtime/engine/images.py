@@ -1,8 +1,8 @@
 """Images and the containers that use them."""
 
 from ..config import ContainerConfig, image_config
-from ..errors import NotFoundError, UsageError
-from .records import exists
+from ..errors import ImageError, NotFoundError, StateError, UsageError
+from .records import Record, exists
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -91,6 +91,52 @@ def unused_names(store: "Store", *, every: bool) -> "list[str]":
         if image.chains not in used
         for name in image.names
         if every or name.startswith("localhost/loaded@")
+    ]
+
+
+class Removed:
+    """The names that went, and the id of the image if that was the last of them."""
+
+    __slots__ = ("id", "names")
+
+    def __init__(self, names: "list[str]", id: str) -> None:
+        self.names = names
+        self.id = id
+
+
+def remove_image(text: str, store: "Store", *, force: bool = False) -> Removed:
+    """Take a name away, or all of an image that is given by its id; what nobody needs is left to collect_images().
+
+    As docker has it, `force` is needed for an image of several names that is given by its id, and for one that a
+    container uses, whose layers stay as long as the container.  Raises NotFoundError, StateError.
+    """
+    names = store.names_of(text)
+    try:
+        image = store.find(names[0])
+    except (ImageError, NotFoundError):
+        image = None  # Damaged; it can go nevertheless.
+    is_last = not image or len(image.names) == len(names)
+    if image and not force:
+        if len(names) > 1:
+            raise StateError(
+                f"image {text} has several names: {', '.join(names)}", hint="rmi --force takes all of them"
+            )
+        if is_last and (users := containers_of(image, store)):
+            raise StateError(
+                f"image {text} is used by container {', '.join(one[:12] for one in users)}",
+                hint="remove that first, or rmi --force, which leaves it what it uses",
+            )
+    for name in names:
+        store.untag(name)
+    return Removed(names, image.id if image and is_last else "")
+
+
+def containers_of(image: "Image", store: "Store") -> "list[str]":
+    """Ids of the containers that were made of it; another image may have the same layers."""
+    return [
+        container
+        for container in store.users_of(image, exists())
+        if Record(container).read_optional("config.json").get("image_id", image.id) == image.id
     ]
 
 

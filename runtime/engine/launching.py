@@ -14,7 +14,9 @@ from . import networking
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ..spec import Spec
     from ..steps import LaunchPlan
+    from ..vm import Machine
     from .volumes import Places
 
 _NAMESPACES = {"pid": "pid", "ipc": "ipc", "uts": "uts", "network": "net"}
@@ -41,6 +43,8 @@ class Launch:
         options.init = config.init
         options.best_effort = config.best_effort
         options.cgroup_manager = "auto"
+        self.machine: Machine | None = None
+        """The virtual machine that it is, once it has been launched."""
 
     def run(self) -> int:
         """Start it; its pid.  Without a user namespace where a file system cannot be idmapped and nobody insists.
@@ -118,6 +122,11 @@ class Launch:
             leased = wants_userns(config, host) and host.privileged
             first = lease_ids(self.root, config.id) if leased else 0
             attachment = networking.attach(config, self.options, self.root, first)
+            if config.isolation not in ("", "container"):
+                spec = make_spec(_inside_machine(config), host, first, self.options.enforced)
+                networking.name_links(spec, attachment)
+                mounts.make_sources(mounts.resolved(config))
+                return self._boot(spec)
             spec = make_spec(config, host, first, self.options.enforced)
             networking.name_links(spec, attachment)
             mounts.make_sources(mounts.resolved(config))
@@ -125,6 +134,25 @@ class Launch:
         except BaseException:
             self.release()
             raise
+
+    def _boot(self, spec: "Spec") -> int:
+        """The same as a virtual machine: its hypervisor is the container's program."""
+        from .. import vm
+
+        config = self.config
+        self.machine = machine = vm.choose(
+            vm.parse_isolation(config.isolation),
+            kernel=config.kernel, accel=config.accel, boot_seconds=config.boot_timeout,
+        )  # fmt: skip
+        outer, guest = vm.prepare(
+            spec, self.options, machine, config.id, network=config.network not in ("", "none"), ports=_ports(config)
+        )
+        try:
+            return self.container.run(Bundle("/", outer, raw_config(outer)), self.options)
+        except LaunchError as error:
+            raise vm.guest_failure(error, guest, machine) from None
+        finally:
+            machine.release()
 
     def _join_containers(self) -> None:
         """Turn container:NAME into the namespace of that container's process.
@@ -144,6 +172,30 @@ class Launch:
             config.userns = "host"
             options = ", --".join(joined)
             self.options.enforced["user_namespace"] = f"off: the container joins a namespace (--{options})"
+
+
+def _ports(config: ContainerConfig) -> "list[tuple[str, int]]":
+    """Ports of the container that the host publishes: its hypervisor passes them on."""
+    if not config.publish and not config.publish_all:
+        return []
+    from ..network.ports import exposed, parse
+
+    found = parse(config.publish) + (exposed(config.exposed_ports) if config.publish_all else [])
+    return [(port.protocol, port.container_port) for port in found]
+
+
+def _inside_machine(config: ContainerConfig) -> ContainerConfig:
+    """What holds inside a virtual machine: its root may do all there, and the hypervisor's container stays as it is."""
+    if config.devices:
+        raise UnsupportedError(f"--device {config.devices[0]}: a virtual machine has devices of its own")
+    if not config.privileged:
+        return config
+    inside = ContainerConfig.from_dict(config.to_dict())
+    inside.layers = config.layers
+    inside.privileged = False
+    inside.cap_add = [*config.cap_add, "ALL"]
+    inside.security_opt = [*config.security_opt, "no-new-privileges=false"]
+    return inside
 
 
 def clean_up(root: str = "") -> "list[str]":

@@ -16,7 +16,7 @@ from ..config.ids import release_ids
 from ..console import terminal_size
 from ..errors import NotFoundError, StateError, UnsupportedError, UsageError, WarrenError
 from ..launch import Options
-from ..monitor import Events, make_monitor
+from ..monitor import Events, make_monitor, parse_keys
 from ..quantities import signal_number, timestamp
 from ..state import poll_end
 from . import journal, logs, networking
@@ -24,7 +24,18 @@ from .health import HealthCheck, begin
 from .launching import Launch, clean_up
 from .names import new_id
 from .policy import RestartPolicy
-from .records import Record, containers_root, find, make_record, record_ids, release_name, rename_record
+from .records import (
+    Record,
+    abandoned,
+    containers_root,
+    find,
+    make_record,
+    mark_brief,
+    record_ids,
+    release_name,
+    rename_record,
+    unmark_brief,
+)
 from .trees import remove_tree
 
 TYPE_CHECKING = False
@@ -54,6 +65,7 @@ def create(config: ContainerConfig, pull: str = "missing", fetch: "Fetch | None"
     sweep()
     record = make(config, choose(config, pull, fetch, platform))
     keep(record)
+    unmark_brief(record.id)
     return record
 
 
@@ -70,8 +82,12 @@ def choose(config: ContainerConfig, pull: str, fetch: "Fetch | None", platform: 
 
 
 def make(config: ContainerConfig, source: "Source | None") -> Record:
-    """create() with the image chosen, which several containers may share; to be kept by keep()."""
+    """create() with the image chosen, which several containers may share; to be kept by keep().
+
+    It goes with this process until it has been started, or unmark_brief() is told that it may wait for that.
+    """
     config.id = config.id or new_id()
+    mark_brief(config.id)
     try:
         if source:
             from .images import use_image
@@ -88,6 +104,7 @@ def make(config: ContainerConfig, source: "Source | None") -> Record:
     except BaseException:
         _release_volumes(config, remove=True)
         _release_image(config.id)
+        unmark_brief(config.id)
         raise
     journal.note(record, "create")
     return record
@@ -118,6 +135,7 @@ def _check(config: ContainerConfig) -> None:
     if config.stop_signal:
         signal_number(config.stop_signal)
     logs.log_of("", config)
+    parse_keys(config.detach_keys)
     HealthCheck(config)
 
 
@@ -131,6 +149,7 @@ def _head(config: ContainerConfig, image: "Image | None") -> "Json":
         "manifest": image.manifest.digest if image else "",
         "chains": image.chains if image else [],
         "entrypoint": _entrypoint(config, image),
+        "command": sys.argv[1:],
         "config": wanted,
     }
 
@@ -157,6 +176,8 @@ def start(record: Record, monitor: "Monitor | None" = None, *, restarting: bool 
         if restarting and not life.get("restart_at"):
             return 0
         config = configured(record)
+        if config.auto_remove:
+            mark_brief(record.id)
         record.forget_exit()
         restarts = {"restarts": int(life.get("restarts") or 0) + 1} if restarting else {"restarts": 0, "delay": 0}
         life.update(
@@ -175,12 +196,16 @@ def start(record: Record, monitor: "Monitor | None" = None, *, restarting: bool 
         except WarrenError as error:
             record.write_json("life.json", life)
             _note_failure(record, error)
+            if not config.auto_remove:
+                unmark_brief(record.id)
             raise
         finally:
             monitor.close()
         notes = {**options.enforced, **record.data.get("notes", {})}
         life.update(enforced=notes, launching=False, restart_at=0, monitor="", filled=True)
         record.write_json("life.json", life)
+        if not config.auto_remove:
+            unmark_brief(record.id)
         journal.note(record, "start")
         return pid
 
@@ -229,7 +254,8 @@ def configured(record: Record) -> ContainerConfig:
         from ..images.local import LocalStore
 
         config.layers = LocalStore().layer_paths(record.data["chains"])
-    if not config.keep_changes and not config.write and (config.layers or config.rootfs):
+    machine = config.isolation not in ("", "container")  # Its changes are in its memory.
+    if not config.keep_changes and not config.write and not machine and (config.layers or config.rootfs):
         config.keep_changes = record.path
     return config
 
@@ -263,6 +289,19 @@ def settle(record: Record) -> None:
     networking.release(record.id, record.root)
     if record.life().get("launching"):
         record.update_life(launching=False, error="the command that started it was killed")
+
+
+def end_orphan(record: Record) -> None:
+    """Settle a run whose monitor was killed.  Lock held.
+
+    The kernel has killed its process with the monitor, unless that has changed its user since: then we do (prctl(2),
+    PR_SET_PDEATHSIG).
+    """
+    if record.state_dir.process() and not record.monitor():
+        record.container.delete(force=True)
+        release_ids(record.root, record.id)
+        networking.release(record.id, record.root)
+    settle(record)
 
 
 def finish(record: Record) -> None:
@@ -408,6 +447,7 @@ def discard(record: Record, *, volumes: bool = False) -> None:
     if config:
         _release_volumes(config, remove=volumes)
     remove_tree(gone)
+    unmark_brief(record.id)
 
 
 def _release_image(container_id: str) -> None:
@@ -426,8 +466,10 @@ def sweep() -> None:
     known = set(record_ids()) if left else set()
     for container_id in left:
         record = Record(container_id)
-        if container_id in known and not record.state_dir.process() and not record.monitor():
+        if container_id in known and not record.monitor():
             _sweep_one(record)
+    for container_id in abandoned(Record("", {}).root):
+        _sweep_abandoned(Record(container_id))
     for name in _leftovers():
         remove_tree(f"{containers_root()}/{name}")
 
@@ -439,9 +481,22 @@ def _sweep_one(record: Record) -> None:
     except NotFoundError:
         return
     try:
-        settle(record)
+        end_orphan(record)
         if record.config().auto_remove:
             discard(record, volumes=True)
+    finally:
+        record.unlock()
+
+
+def _sweep_abandoned(record: Record) -> None:
+    """Its command was killed before it was started, or before all of it was removed."""
+    try:
+        if record.lock(wait=False):
+            settle(record)
+            discard(record, volumes=True)
+    except NotFoundError:
+        _release_image(record.id)
+        unmark_brief(record.id)
     finally:
         record.unlock()
 

@@ -122,15 +122,11 @@ def settings(container_id: str, root: str = "") -> "Json":
     return look(container_id, root or default_root())
 
 
-def published(container_id: str, root: str = "") -> str:
-    """PORTS of `ps`."""
-    from ..network.leases import of_container
-    from ..network.ports import column
+def published(container_id: str, root: str = "") -> "dict[str, list[dict[str, str]]]":
+    """NetworkSettings.Ports of a container that runs: those that are published."""
+    from ..network.view import ports
 
-    try:
-        return column(of_container(root or default_root(), container_id).get("ports") or [])
-    except NotFoundError:
-        return ""
+    return ports(container_id, root or default_root())
 
 
 def connect(network: str, container: str, options: "dict[str, Sequence[str]]") -> None:

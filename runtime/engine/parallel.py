@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-THREADS = 3
+THREADS = 4
 _SWITCH_SECONDS = 0.0005
 """The default, 5 ms, is as long as a launch."""
 

@@ -10,7 +10,15 @@ import posix
 from ..capabilities import NAMES
 from ..config.accounts import Account, Accounts
 from ..console import terminal_size
-from ..errors import CommandNotFoundError, LaunchError, NoTerminalError, StateError, UsageError, WorkingDirectoryError
+from ..errors import (
+    CommandNotFoundError,
+    LaunchError,
+    NoTerminalError,
+    StateError,
+    UnsupportedError,
+    UsageError,
+    WorkingDirectoryError,
+)
 from ..host import Host
 from ..launch import Options
 from ..monitor import Attached, make_monitor, parse_keys
@@ -66,6 +74,9 @@ def exec_process(name: str, request: Request) -> int:
     Raises StateError for a container that does not run, UsageError, and what a launch raises.  Main thread only.
     """
     record = find(name)
+    if record.config().isolation not in ("", "container"):
+        hint = "run what it takes as its command, or attach to it"
+        raise UnsupportedError(f"container {record.name!r} is a virtual machine: exec cannot reach into it", hint=hint)
     keys = parse_keys(request.detach_keys or "ctrl-p,ctrl-q")
     if request.tty and request.interactive and not request.detach and not posix.isatty(0):
         raise NoTerminalError("the input device is not a TTY", hint="-t without -i needs none")

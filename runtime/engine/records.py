@@ -1,6 +1,8 @@
 """What is kept of a container between commands: a directory of its own, and what it tells of the container.
 
     DATA/containers/.names/NAME   a symbolic link to the id: whoever makes it has the name
+    DATA/containers/.brief/ID     a symbolic link to "PID START" of who makes or starts it: once neither that process
+                                  nor the container runs it is to go (what is being made, and all of --rm)
     DATA/containers/ID/           0700; an flock on it serialises the commands on one container
         config.json     what was asked for, the image's part included; written once (rename, fsync)
         health.json     what health checks have found
@@ -16,12 +18,13 @@ import fcntl
 import posix
 from errno import ENOENT
 
-from ..config import ContainerConfig
+from ..config import ContainerConfig, wants_userns
 from ..container import Container, default_data, default_root
 from ..errors import ExistsError, NotFoundError, SpecError, StateError, UsageError
+from ..host import Host
 from ..jsontext import dump_json, parse_json
 from ..monitor import Exit, read_exit
-from ..state import StateDir, living, make_root, read_file, unlock
+from ..state import StateDir, living, make_root, read_file, start_time, unlock
 from .names import check_name, new_name
 from .trees import remove_tree
 
@@ -166,6 +169,17 @@ class Record:
             raise StateError(f"container {self.name!r} is not running", hint=f"warren start {self.name}")
         return pid
 
+    @property
+    def upper(self) -> str:
+        """The directory of what it has changed of its root; it is there from the first start on."""
+        return str(self.data["config"].get("keep_changes") or self.path) + "/upper"
+
+    def marks_for_users(self) -> bool:
+        """Whether overlayfs's marks in it are those of user namespaces (userxattr); by the last launch, if any."""
+        host = Host.probe()
+        off = "user_namespace" in (self.life().get("enforced") or {})
+        return not host.privileged or (wants_userns(self.config(), host) and not off)
+
     # ---- existence, lock
 
     def lock(self, *, wait: bool = True) -> bool:
@@ -287,6 +301,43 @@ def _is_stale(path: str) -> bool:
         return not posix.access(f"{containers_root()}/{posix.readlink(path)}", posix.F_OK)
     except OSError:
         return False
+
+
+def mark_brief(container_id: str) -> None:
+    """It is to go with this process, unless it runs, until unmark_brief() is told of it."""
+    make_root(containers_root() + "/.brief")
+    pid = posix.getpid()
+    target = f"{pid} {start_time(pid)}"
+    try:
+        posix.symlink(target, _brief(container_id))
+    except FileExistsError:
+        _unlink(_brief(container_id))
+        posix.symlink(target, _brief(container_id))
+
+
+def unmark_brief(container_id: str) -> None:
+    _unlink(_brief(container_id))
+
+
+def abandoned(root: str) -> "list[str]":
+    """Ids of those that were to go, whose process has ended and that have no state below `root`."""
+    try:
+        names = posix.listdir(containers_root() + "/.brief")
+    except FileNotFoundError:
+        return []
+    return [name for name in names if not posix.access(f"{root}/{name}", posix.F_OK) and not _is_held(name)]
+
+
+def _is_held(container_id: str) -> bool:
+    try:
+        pid, _, started = posix.readlink(_brief(container_id)).partition(" ")
+        return bool(started) and start_time(int(pid)) == started
+    except (OSError, ValueError):
+        return False
+
+
+def _brief(container_id: str) -> str:
+    return f"{containers_root()}/.brief/{container_id}"
 
 
 def record_ids() -> "list[str]":

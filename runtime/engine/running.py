@@ -9,6 +9,7 @@ from ..errors import (
     NotFoundError,
     StateError,
     TimeoutExpiredError,
+    UnsupportedError,
     UsageError,
     WarrenError,
 )
@@ -21,7 +22,7 @@ from .launching import Launch
 from .names import new_id
 from .parallel import in_parallel
 from .policy import RestartPolicy
-from .records import Record, find
+from .records import Record, find, unmark_brief
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,6 +46,13 @@ def plan(config: ContainerConfig) -> LaunchPlan:
 
 def create(config: ContainerConfig, values: "Values", fetch: "Fetch | None" = None) -> Record:
     """A container of the options of `create`: --replace and --cidfile too."""
+    record = _create(config, values, fetch)
+    unmark_brief(record.id)
+    return record
+
+
+def _create(config: ContainerConfig, values: "Values", fetch: "Fetch | None") -> Record:
+    """One that is to be started, and goes if that does not happen."""
     cidfile = values["cidfile"]
     if cidfile and posix.access(cidfile, posix.F_OK):
         raise ExistsError(f"--cidfile {cidfile} exists", hint="remove it first")
@@ -60,6 +68,21 @@ def create(config: ContainerConfig, values: "Values", fetch: "Fetch | None" = No
         except OSError as error:
             lifecycle.remove(record, force=True)
             raise UsageError(f"--cidfile {cidfile}: {posix.strerror(error.errno or 0)}".lower()) from error
+    return record
+
+
+def create_checked(config: ContainerConfig, values: "Values", fetch: "Fetch | None" = None) -> Record:
+    """create(), and what a start would find wrong with the options is found now: nothing is left then."""
+    record = create(config, values, fetch)
+    try:
+        Launch(lifecycle.configured(record), Options(), record.root).plan()
+    except (UsageError, UnsupportedError):
+        lifecycle.remove(record, force=True, volumes=True)
+        if values["cidfile"]:
+            posix.unlink(values["cidfile"])
+        raise
+    except WarrenError:
+        pass  # What it is to join, for one, may be there by then.
     return record
 
 
@@ -87,7 +110,7 @@ def run_detached(config: ContainerConfig, values: "Values", fetch: "Fetch | None
     if values["replicas"]:
         yield from _run_replicas(config, values, fetch)
         return
-    record = create(config, values, fetch)
+    record = _create(config, values, fetch)
     _start(record)
     yield record.id
 
@@ -156,7 +179,7 @@ def run_attached(config: ContainerConfig, values: "Values", fetch: "Fetch | None
     streams = values["attach"]
     outputs = _outputs(streams)
     _need_terminal(config)
-    record = create(config, values, fetch)
+    record = _create(config, values, fetch)
     config = record.config()
     config.interactive = config.interactive and (not streams or "stdin" in streams)
     return _attend(record, config, sends=values["sig_proxy"] == "true", outputs=outputs, start=_start)
@@ -186,7 +209,7 @@ def attach(record: Record, *, stdin: bool, sends: bool, detach_keys: str) -> Out
             code = attached.follow()
             outcome.detached = attached.detached
             if not outcome.detached:
-                outcome.code = _exit_code(record) if code is None else code
+                outcome.code = _orphans_code(record) if code is None else code
         finally:
             client.close()
     return outcome
@@ -249,19 +272,21 @@ def _attend(
             outcome.detached = attached.detached
             attached.restore_mode()
             if not outcome.detached:
-                outcome.code = record.exit_code() if code is None else code
+                outcome.code = _orphans_code(record) if code is None else code
                 _end(outcome, config, client, monitor.pid)
         finally:
             client.close()
     return outcome
 
 
-def _exit_code(record: Record) -> int:
-    """Of one whose monitor was killed; it may have been removed since."""
+def _orphans_code(record: Record) -> int:
+    """The monitor has gone without a word."""
     try:
-        return record.exit_code()
+        with record:
+            lifecycle.end_orphan(record)
+        return lifecycle.wait(record)
     except NotFoundError:
-        return _KILLED
+        return _KILLED  # It has been removed since.
 
 
 def _end(outcome: Outcome, config: ContainerConfig, client: "Client", monitor: int) -> None:

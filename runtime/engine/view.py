@@ -46,6 +46,7 @@ def describe(record: "Record", *, size: bool = False) -> "Json":
         "HostnamePath": _own_file(record, "hostname"),
         "HostsPath": _own_file(record, "hosts"),
         "LogPath": "" if config.log_driver == "none" else record.path + "/log",
+        "LogLost": ended.lost if (ended := record.exit()) else 0,
         "Name": record.name,
         "RestartCount": int(record.life().get("restarts") or 0),
         "Driver": "overlay",

@@ -21,7 +21,7 @@ from .stream import Layer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import IO, Any
 
     from .reference import Reference
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 ADDED, CHANGED, DELETED = "A", "C", "D"
 _PIECE = 1 << 20
+_MAX_DEPTH = 256
+"""What is unpacked (unpack.Limits); and os.fwalk() calls itself."""
 _LISTS = {"CMD": "Cmd", "ENTRYPOINT": "Entrypoint"}
 _WORDS = {"USER": "User", "WORKDIR": "WorkingDir", "STOPSIGNAL": "StopSignal"}
 _KEYS = {"EXPOSE": "ExposedPorts", "VOLUME": "Volumes"}
@@ -95,14 +97,16 @@ def commit(
     instructions: "Sequence[str]" = (),
     author: str = "",
     message: str = "",
+    write: "Callable[[Any], None] | None" = None,
 ) -> "Image":
     """A new image: `base` with one more layer of what `upper` has, and with Dockerfile instructions applied.
 
-    Raises UsageError for an instruction that is none, OSError for a full disk.
+    `write` writes the layer's tar to a file instead of write_layer().  Raises UsageError for an instruction that is
+    none, OSError for a full disk.
     """
     config = {**base.config, "config": _instructed(base.config.get("config"), instructions)}
     with store.adding():
-        layer, diff = _store_layer(store, upper)
+        layer, diff = _store_layer(store, upper, write)
         return _add(store, config, [*base.manifest.layers, layer], [*base.diffs, diff], names, "warren commit",
                     author, message)  # fmt: skip
 
@@ -163,14 +167,20 @@ def _add(
     return adopt(store, manifest.make_manifest(raw, layers), raw, names)
 
 
-def _store_layer(store: "Store", directory: str) -> "tuple[manifest.Descriptor, str]":
+def _store_layer(
+    store: "Store", directory: str, write: "Callable[[Any], None] | None" = None
+) -> "tuple[manifest.Descriptor, str]":
     """A directory as a layer, compressed with gzip while it is written; its descriptor, and the digest of the tar."""
     from isal import igzip
 
     plain = hashlib.sha256()
     gzip: Any = igzip.GzipFile
     with store.new_blob() as blob, gzip(fileobj=blob, mode="wb", mtime=0) as compressed:
-        write_layer(directory, _Hashed(compressed, plain), store.owner)
+        hashed = _Hashed(compressed, plain)
+        if write:
+            write(hashed)
+        else:
+            write_layer(directory, hashed, store.owner)
     return manifest.Descriptor(manifest.OCI_LAYER + "+gzip", blob.digest, blob.size), f"sha256:{plain.hexdigest()}"
 
 
@@ -194,6 +204,8 @@ def _walk(root: str) -> "Iterator[tuple[bytes, int, bytes, os.stat_result]]":
     for above, directories, files, fd in os.fwalk(os.fsencode(root), follow_symlinks=False):
         directories.sort()
         inside = os.path.relpath(above, os.fsencode(root))
+        if inside.count(b"/") >= _MAX_DEPTH:
+            raise ImageError(f"the container has more than {_MAX_DEPTH} directories in each other: no layer can")
         for name in sorted([*directories, *files]):
             try:
                 status = os.stat(name, dir_fd=fd, follow_symlinks=False)

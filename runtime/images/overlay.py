@@ -15,12 +15,13 @@ DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOE
 
 
 class Owner:
-    """Whose files they become: the image's own ids (root), or all of them the caller's."""
+    """Whose the files are: the image's own ids (root, and who is root of subordinate ids: `mapped`), or all of them the
+    caller's."""
 
     __slots__ = ("chowns", "namespaces")
 
-    def __init__(self, *, privileged: bool) -> None:
-        self.chowns = privileged
+    def __init__(self, *, privileged: bool, mapped: bool = False) -> None:
+        self.chowns = privileged or mapped
         self.namespaces = (b"trusted", b"user") if privileged else (b"user",)
         """Where overlayfs reads its marks from: user.* in a user namespace (its option userxattr), else trusted.*.
 

@@ -14,9 +14,9 @@ from ..errors import ImageError, NotFoundError, WarrenError
 from . import manifest, signature, tar
 from .configuration import Registries
 from .registry import Registry, RegistryError
-from .store import Store, discard
+from .store import Store
 from .stream import Layer
-from .unpack import complete, unpack
+from .unpack import unpack
 from .workers import Workers
 
 TYPE_CHECKING = False
@@ -77,8 +77,10 @@ def _pull_from(
     check: "signature.Check | None",
 ) -> "Image":
     with store.adding():
-        wanted = signature.signed_digest(registry, ref.wanted, check) if check else ref.wanted
-        found = _resolve(registry, wanted, platform)
+        first = registry.manifest(ref.wanted)
+        if check:
+            signature.check_signed(registry, first[0], check)
+        found = _resolve(registry, first, platform)
         config = _small_blob(registry, store, found.config)
         diffs = manifest.diff_ids(manifest.document(config, "image configuration"), len(found.layers))
         fetch_layers(registry, store, found, diffs, progress)
@@ -88,12 +90,12 @@ def _pull_from(
         return store.load(found.digest)
 
 
-def _resolve(registry: Registry, wanted: str, platform: "Json") -> "Manifest":
-    """The manifest for the platform, through indexes of indexes."""
-    queue = [(wanted, "", 0)]
+def _resolve(registry: Registry, first: "tuple[bytes, str]", platform: "Json") -> "Manifest":
+    """The manifest for the platform, through indexes of indexes; what was asked for is the `first`."""
+    queue: list[tuple[str, str, int]] = [("", "", 0)]
     while queue:
         name, told, depth = queue.pop(0)
-        raw, type = registry.manifest(name)
+        raw, type = registry.manifest(name) if depth else first
         if manifest.kind(manifest.document(raw, "manifest"), type or told) in manifest.MANIFESTS:
             return manifest.parse_manifest(raw, type or told)
         if depth == _NESTED:
@@ -118,7 +120,7 @@ def fetch_layers(registry: Registry, store: Store, found: "Manifest", diffs: "li
     """All layers, several at a time; the first error stops the others."""
     stop = Event()
     results: list[Future[None]] = []
-    workers = Workers(store.lock_path)
+    workers = Workers(store.lock_path, mapped=store.mapped)
 
     def job(layer: "Layered", below: "Future[None] | None") -> None:
         try:
@@ -245,6 +247,10 @@ class Unpacker:
             _check_blob(layer.blob, stream.size, stream.digest)
             _check_content(layer, stream.diff_id)
             return None
+        return self.make(layer, chunks, path)
+
+    def make(self, layer: Layered, chunks: "Iterator[bytes]", path: str) -> "NewLayer":
+        """take(), whether the store has the layer or not."""
         new = NewLayer(self._store, self._cleanup)
         feed = self._workers.take(layer.blob.size, path, new.path, privileged=self._store.privileged)
         if not feed:
@@ -282,10 +288,9 @@ def unpack_blob(store: Store, layer: Layered) -> None:
 
 def unpack_again(store: Store, layer: Layered, cleanup: ExitStack) -> "NewLayer":
     """What its blob, which is in the store, unpacks to."""
-    new = NewLayer(store, cleanup)
-    new.unpack(layer.blob, store.open_blob(layer.blob.digest))
-    _check_content(layer, new.diff_id)
-    return new
+    with Workers(store.lock_path, mapped=store.mapped) as workers:
+        blob = layer.blob.digest
+        return Unpacker(store, workers, cleanup).make(layer, store.open_blob(blob), store.blob_path(blob))
 
 
 def adopt(
@@ -317,7 +322,7 @@ class Early:
     """Layers that are unpacked before it is known which image they are of, several at a time; used in a `with`."""
 
     def __init__(self, store: Store) -> None:
-        self._workers = Workers(store.lock_path)
+        self._workers = Workers(store.lock_path, mapped=store.mapped)
         self._cleanup = ExitStack()
         self._cleanup.enter_context(store.writing())
         self._unpacker = Unpacker(store, self._workers, self._cleanup)
@@ -383,12 +388,10 @@ class NewLayer:
         """Fill in what the layers below it say, which the store has."""
         if not self._implied:
             return
-        lower = self._store.layer_paths(layer.chains[:-1])
-        fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            complete(fd, self._implied, lower, self._store.owner)
-        finally:
-            os.close(fd)
+        store = self._store
+        lower = store.layer_paths(layer.chains[:-1])
+        owner = store.privileged, store.mapped
+        store.apart("complete", self.path, self._implied, lower, *owner, lock=store.lock_path)
 
     def publish(self, layer: Layered) -> None:
         """Give it its name; the layers below it have theirs."""
@@ -397,7 +400,7 @@ class NewLayer:
 
     def _discard(self) -> None:
         if os.path.exists(self.path):
-            discard(self.path)
+            self._store.discard(self.path)
 
 
 def _check_blob(blob: "Descriptor", size: int, digest: str) -> None:

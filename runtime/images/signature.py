@@ -67,12 +67,8 @@ def load_key(path: str) -> "Check":
     return check
 
 
-def signed_digest(registry: "Registry", wanted: str, check: "Check") -> str:
-    """The digest that a tag stands for, or the given digest, once a signature of it has been found good.
-
-    Raises ImageError where there is none, or none by this key.
-    """
-    raw, _ = registry.manifest(wanted)
+def check_signed(registry: "Registry", raw: bytes, check: "Check") -> None:
+    """Raises ImageError where a manifest has no signature, or none by this key."""
     digest = manifest.digest_of(raw)
     try:
         found, _ = registry.manifest(digest.replace(":", "-") + ".sig")
@@ -82,7 +78,7 @@ def signed_digest(registry: "Registry", wanted: str, check: "Check") -> str:
     for index, layer in enumerate(layers if isinstance(layers, list) else []):
         described = manifest.parse_descriptor(layer, f"signatures: layers[{index}]")
         if described.type == TYPE and _is_good(registry, described, digest, check):
-            return digest
+            return
     raise ImageError(f"{registry}: {digest} has no signature by this key")
 
 

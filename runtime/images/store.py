@@ -25,6 +25,7 @@ from ..errors import ImageError, NotFoundError, SpecError, UsageError
 from ..jsontext import dump_json, parse_json
 from ..syscalls import syncfs
 from . import reference
+from .holes import MIN_HOLE, is_zero
 from .local import Image as Image
 from .local import LocalStore, readings
 from .manifest import digest_of
@@ -52,7 +53,32 @@ class Store(LocalStore):
         super().__init__(root)
         self.privileged = os.geteuid() == 0
         self.owner = Owner(privileged=self.privileged)
-        """Whose the files of layers are."""
+        """Whose the files of layers are that are made by this process."""
+        self._mapped: bool | None = None
+
+    @property
+    def mapped(self) -> bool:
+        """Whether layers are unpacked by a process that is root of our subordinate ids: files keep their owners."""
+        if self._mapped is None:
+            from .workers import can_map
+
+            self._mapped = not self.privileged and can_map()
+        return self._mapped
+
+    def apart(self, what: str, *told: object, lock: str = "") -> "Any":
+        """One of the functions of apart.py, by whoever may do such a thing to layers."""
+        if not self.mapped:
+            from .apart import FUNCTIONS
+
+            return FUNCTIONS[what](*told)
+        from .workers import call
+
+        return call(what, *told, lock=lock)
+
+    def discard(self, *paths: str) -> None:
+        """Remove directories of layers."""
+        if paths:
+            self.apart("discard", *paths)
 
     # ---- locks
 
@@ -174,7 +200,7 @@ class Store(LocalStore):
         except OSError as error:
             if error.errno not in (EEXIST, ENOTEMPTY):
                 raise
-            discard(path)
+            self.discard(path)
 
     def retire_layer(self, chain: str) -> str:
         """Take its name away, for a path that nobody looks for: never is there half of a layer under its name."""
@@ -213,6 +239,10 @@ class Store(LocalStore):
     def chains_in_use(self, exists: "Callable[[str], bool]") -> "list[list[str]]":
         """What each container that there is has taken."""
         return [self._used(container) for container in sorted(self._users()) if exists(container)]
+
+    def users_of(self, image: Image, exists: "Callable[[str], bool]") -> "list[str]":
+        """Containers that there are and that have taken exactly its layers."""
+        return [one for one in sorted(self._users()) if exists(one) and self._used(one) == image.chains]
 
     def _users(self) -> "set[str]":
         """Ids of containers that have taken layers, of those that are kept even if the note here is lost."""
@@ -261,6 +291,7 @@ class Store(LocalStore):
             else:
                 self.release(container)
         freed = 0
+        gone: list[str] = []
         for name in os.listdir(self.root + "/blobs/sha256"):
             if "sha256:" + name not in blobs:
                 path = f"{self.root}/blobs/sha256/{name}"
@@ -269,7 +300,8 @@ class Store(LocalStore):
         for name in os.listdir(self.root + "/layers"):
             if "sha256:" + name not in chains:
                 chain = "sha256:" + name
-                discard(f"{self.root}/layers/{name}" if name.startswith(".") else self.retire_layer(chain))
+                gone.append(f"{self.root}/layers/{name}" if name.startswith(".") else self.retire_layer(chain))
+        self.discard(*gone)
         for name in os.listdir(self.root + "/partial"):
             path = f"{self.root}/partial/{name}"
             if time.time() - os.stat(path).st_mtime > _PARTIAL_SECONDS:
@@ -374,6 +406,9 @@ class NewBlob:
     def write(self, data: "bytes | memoryview") -> int:
         self._hash.update(data)
         self.size += len(data)
+        if len(data) >= MIN_HOLE and is_zero(data):
+            self._file.seek(len(data), os.SEEK_CUR)
+            return len(data)
         return self._file.write(data)
 
     def flush(self) -> None:
@@ -384,6 +419,7 @@ class NewBlob:
 
     def __exit__(self, kind: object, *_: object) -> None:
         try:
+            self._file.truncate(self.size)  # It may end with a hole.
             self._file.close()
             if kind is None:
                 os.rename(self._path, self._store.blob_path(self.digest))
@@ -405,19 +441,6 @@ def write_file(path: str, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.rename(temporary, path)
-
-
-def discard(path: str) -> None:
-    """Remove a directory of a layer, whatever modes its directories have."""
-    import shutil  # 6 ms that a launch from a stored image does not have to pay.
-
-    def make_way(function: "Any", name: str, _error: object) -> None:
-        os.chmod(os.path.dirname(name), 0o700)
-        if not os.path.islink(name):
-            os.chmod(name, 0o700)
-        function(name)
-
-    shutil.rmtree(path, onerror=make_way)
 
 
 def _same(fd: int, path: str) -> bool:

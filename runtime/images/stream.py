@@ -18,8 +18,9 @@ _SKIPPABLE = tuple(bytes([0x50 + n]) + b"\x2a\x4d\x18" for n in range(16))
 _PIECE = 1 << 17
 """Bytes at a time: they are inflated, hashed and written while the processor's cache has them."""
 MAX_RATIO = 400
-"""Bytes out for one in, once _FREE have come out; zeros reach 1,000, programs and their data 3 to 20."""
-_FREE = 256 << 20
+"""Bytes out for one in, once MAX_ZEROS have come out; zeros reach 1,000, programs and their data 3 to 20."""
+MAX_ZEROS = 8 << 30
+"""Bytes that may be as small as they like: sparse disk images are.  More would take longer than 20 s to hash."""
 MAX_FRAMES = 1 << 20
 """Members or frames; estargz and zstd:chunked have a few for each file."""
 _SLICE = 1 << 16
@@ -72,7 +73,7 @@ class Layer:
         self.length += len(data)
         if self._hashes_content and not isinstance(codec, _Plain):
             self._plain.update(data)
-        if self.length > _FREE and self.length > MAX_RATIO * self.size:
+        if self.length > MAX_ZEROS and self.length > MAX_RATIO * self.size:
             raise ImageError(f"layer: {self.size} bytes have become {self.length}", hint="is it a bomb?")
         return data
 

@@ -26,11 +26,13 @@ from errno import (
 
 from ..errors import ImageError
 from . import tar
+from .holes import MIN_HOLE, is_zero
 from .overlay import DIRECTORY, Owner, descend, find_directory, is_whiteout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import Any
 
     from .tar import Entry, Reader
 
@@ -50,12 +52,16 @@ _MAX_NOTES = 100
 class Limits:
     """What a layer may at most hold; beyond that it is taken for a bomb.  Bytes count the holes of sparse files."""
 
-    __slots__ = ("bytes", "depth", "entries")
+    __slots__ = ("bytes", "depth", "entries", "replaced")
 
-    def __init__(self, *, entries: int = 1 << 19, bytes: int = 1 << 37, depth: int = 256) -> None:
+    def __init__(
+        self, *, entries: int = 1 << 19, bytes: int = 1 << 37, depth: int = 256, replaced: int = 1 << 13
+    ) -> None:
         self.entries = entries
         self.bytes = bytes
         self.depth = depth
+        self.replaced = replaced
+        """Directories that are made in the place of something, or go for it: ext4 takes ten times as long for them."""
 
 
 class Unpacked:
@@ -80,7 +86,9 @@ def unpack(
     try:
         for entry in reader:
             layer.add(entry, reader.data())
-        return Unpacked(layer.notes, layer.finish())
+        implied = layer.finish()
+        layer.tell_others()
+        return Unpacked(layer.notes, implied)
     finally:
         layer.close()
 
@@ -123,6 +131,9 @@ class _Layer:
         """Whether files get the mode that open(2) is told."""
         self._entries = 0
         self._steps = 0
+        self._replaced = 0
+        self._others = ""
+        self._other_count = 0
         self._bytes = 0
 
     def add(self, entry: "Entry", data: "Iterator[memoryview]") -> None:
@@ -184,6 +195,11 @@ class _Layer:
                 os.close(fd)
         return implied
 
+    def tell_others(self) -> None:
+        if self._other_count:
+            what = f"{self._other_count} files of other owners, such as {self._others}, belong to root in containers"
+            self._note(f"{what}: this user has no subordinate ids (/etc/subuid, newuidmap)")
+
     def close(self) -> None:
         self._forget(b"")
         self._close_stale()
@@ -216,6 +232,11 @@ class _Layer:
         self._steps += steps
         if self._steps > _MAX_STEPS:
             raise ImageError("layer: its paths are too deep and too many", hint="is it a bomb?")
+
+    def _count_replaced(self) -> None:
+        self._replaced += 1
+        if self._replaced > self._limits.replaced:
+            raise ImageError(f"layer: more than {self._limits.replaced} directories replaced", hint="is it a bomb?")
 
     @staticmethod
     def _is_aufs(above: bytes) -> bool:
@@ -369,6 +390,7 @@ class _Layer:
 
     def _replace_by_directory(self, path: bytes, parent: int, name: bytes) -> None:
         """What was there, be it a file or a whiteout, hid all that lower layers have; the directory has to as well."""
+        self._count_replaced()
         self._remove(parent, name, path)
         os.mkdir(name, 0o700, dir_fd=parent)
         fd = os.open(name, DIRECTORY, dir_fd=parent)
@@ -388,10 +410,7 @@ class _Layer:
             fd = os.open(name, _NEW, mode, dir_fd=parent)
         try:
             if entry.segments is None:
-                for piece in data:
-                    written = os.write(fd, piece)
-                    while written < len(piece):
-                        written += os.write(fd, piece[written:])
+                _write_all(fd, data)
             else:
                 _write_segments(fd, entry, data)
             if plain:
@@ -450,6 +469,8 @@ class _Layer:
             raise ImageError(f"layer: whiteout {name!r} hides nothing that can be named")
         try:
             os.mknod(hidden, 0o020000, 0, dir_fd=parent)
+            # The same archive always gives the same layer.
+            os.utime(hidden, ns=(0, 0), dir_fd=parent, follow_symlinks=False)
         except FileExistsError:
             if self._is_directory(parent, hidden):
                 fd = os.open(hidden, DIRECTORY, dir_fd=parent)
@@ -465,12 +486,14 @@ class _Layer:
     # ---- attributes
 
     def _chowned(self, entry: "Entry") -> bool:
-        return self._owner.chowns and bool(entry.uid or entry.gid)
+        return bool(entry.uid or entry.gid)
 
     def _attributes(self, fd: int, entry: "Entry") -> None:
         """Owner before mode, since chown(2) clears setuid; the time last."""
         if self._owner.chowns:
-            os.fchown(fd, entry.uid, entry.gid)
+            self._chown(fd, entry)
+        else:
+            self._count_other(entry)
         os.fchmod(fd, entry.mode)
         for key, value in entry.xattrs.items():
             self._xattr(fd, key, value, entry, follow=True)
@@ -478,11 +501,27 @@ class _Layer:
 
     def _link_attributes(self, parent: int, name: bytes, entry: "Entry") -> None:
         if self._owner.chowns:
-            os.chown(name, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
+            self._chown(name, entry, dir_fd=parent, follow_symlinks=False)
+        else:
+            self._count_other(entry)
         path = f"/proc/self/fd/{parent}/".encode() + name
         for key, value in entry.xattrs.items():
             self._xattr(path, key, value, entry, follow=False)
         os.utime(name, ns=(entry.mtime, entry.mtime), dir_fd=parent, follow_symlinks=False)
+
+    def _chown(self, place: "int | bytes", entry: "Entry", **where: "Any") -> None:
+        try:
+            os.chown(place, entry.uid, entry.gid, **where)
+        except OSError as error:
+            if error.errno != EINVAL:
+                raise
+            what = f"layer: {os.fsdecode(entry.name)!r} belongs to {entry.uid}:{entry.gid}, which no id here stands for"
+            raise ImageError(what, hint="give the user more ids in /etc/subuid and /etc/subgid") from error
+
+    def _count_other(self, entry: "Entry") -> None:
+        if entry.uid or entry.gid:
+            self._others = self._others or f"{os.fsdecode(entry.name)} ({entry.uid}:{entry.gid})"
+            self._other_count += 1
 
     def _xattr(self, place: "int | bytes", key: bytes, value: bytes, entry: "Entry", *, follow: bool) -> None:
         """Not overlayfs's own, which would be whiteouts and redirections (RULES 24); others as far as they go."""
@@ -511,7 +550,23 @@ class _Layer:
         try:
             os.unlink(name, dir_fd=parent)
         except IsADirectoryError:
-            _remove_tree(parent, name)
+            self._remove_tree(parent, name)
+
+    def _remove_tree(self, parent: int, name: bytes) -> None:
+        """rm -r by descriptors; links are removed, never followed."""
+        self._count_replaced()
+        fd = os.open(name, DIRECTORY, dir_fd=parent)
+        try:
+            for inner in map(os.fsencode, os.listdir(fd)):
+                try:
+                    os.unlink(inner, dir_fd=fd)
+                except OSError as error:
+                    if error.errno not in (EPERM, EEXIST, ENOTEMPTY) and not isinstance(error, IsADirectoryError):
+                        raise
+                    self._remove_tree(fd, inner)
+        finally:
+            os.close(fd)
+        os.rmdir(name, dir_fd=parent)
 
 
 def _is_plain(root: int, owner: Owner) -> bool:
@@ -552,6 +607,20 @@ def _join(above: bytes, name: bytes) -> bytes:
     return above + b"/" + name if above else name
 
 
+def _write_all(fd: int, data: "Iterator[memoryview]") -> None:
+    """Long runs of zeros become holes: a disk image of which a tenth is used takes a tenth of the disk."""
+    hole = 0
+    for piece in data:
+        if len(piece) >= MIN_HOLE and is_zero(piece):
+            hole = os.lseek(fd, len(piece), os.SEEK_CUR)
+            continue
+        written = os.write(fd, piece)
+        while written < len(piece):
+            written += os.write(fd, piece[written:])
+    if hole and os.lseek(fd, 0, os.SEEK_CUR) == hole:
+        os.ftruncate(fd, hole)
+
+
 def _write_segments(fd: int, entry: "Entry", data: "Iterator[memoryview]") -> None:
     piece = memoryview(b"")
     for offset, length in entry.segments or ():
@@ -561,19 +630,3 @@ def _write_segments(fd: int, entry: "Entry", data: "Iterator[memoryview]") -> No
             written = os.pwrite(fd, piece[:length], offset)
             piece, offset, length = piece[written:], offset + written, length - written
     os.ftruncate(fd, entry.length)
-
-
-def _remove_tree(parent: int, name: bytes) -> None:
-    """rm -r by descriptors; links are removed, never followed."""
-    fd = os.open(name, DIRECTORY, dir_fd=parent)
-    try:
-        for inner in map(os.fsencode, os.listdir(fd)):
-            try:
-                os.unlink(inner, dir_fd=fd)
-            except OSError as error:
-                if error.errno not in (EPERM, EEXIST, ENOTEMPTY) and not isinstance(error, IsADirectoryError):
-                    raise
-                _remove_tree(fd, inner)
-    finally:
-        os.close(fd)
-    os.rmdir(name, dir_fd=parent)

@@ -11,6 +11,7 @@ import select
 from errno import EIO
 
 from ..errors import ImageError
+from ..syscalls import CLONE_NEWUSER, unshare
 from . import tar
 from .overlay import Owner
 from .stream import Layer
@@ -32,26 +33,55 @@ class _AbandonedError(Exception):
     """Nobody wants this blob any more."""
 
 
-def serve(lock: str) -> None:
-    """Until nobody asks for more."""
-    os.umask(0)
-    fcntl.flock(os.open(lock, os.O_RDONLY | os.O_CLOEXEC), fcntl.LOCK_SH)
+def serve(lock: str, mapped: str) -> None:
+    """Until nobody asks for more.  With `mapped` as root of a user namespace, whose ids who asks writes."""
     with open(_ASKED, "rb", closefd=False) as asked:
         try:
+            if mapped:
+                unshare(CLONE_NEWUSER)
+                _tell(("unshared",))
+                marshal.load(asked)
+            os.umask(0)
+            if lock:
+                fcntl.flock(os.open(lock, os.O_RDONLY | os.O_CLOEXEC), fcntl.LOCK_SH)
             while True:
-                _Job(asked, *marshal.load(asked)).run()
+                what, *told = marshal.load(asked)
+                if what == "unpack":
+                    _Job(asked, *told).run()
+                else:
+                    _call(what, told)
         except (EOFError, ConnectionResetError, BrokenPipeError):
             pass
 
 
-class _Job:
-    """A blob's file, of which we are told how much there is; the directory; and whether we are root."""
+def _call(what: str, told: "list[Any]") -> None:
+    from .apart import FUNCTIONS
 
-    def __init__(self, asked: "BinaryIO", path: str, directory: str, privileged: bool) -> None:
+    try:
+        _tell(("done", FUNCTIONS[what](*told)))
+    except OSError as error:
+        _tell(_of_system(error))
+
+
+def _tell(what: "Answer") -> None:
+    answer = marshal.dumps(what)
+    while answer:
+        answer = answer[os.write(_ASKED, answer) :]
+
+
+def _of_system(error: OSError) -> "Answer":
+    path = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else None
+    return "system", error.errno or EIO, error.strerror or str(error), path
+
+
+class _Job:
+    """A blob's file, of which we are told how much there is; the directory; and whose the files are (Owner)."""
+
+    def __init__(self, asked: "BinaryIO", path: str, directory: str, privileged: bool, mapped: bool) -> None:
         self._asked = asked
         self._path = path
         self._directory = directory
-        self._owner = Owner(privileged=privileged)
+        self._owner = Owner(privileged=privileged, mapped=mapped)
         self._there = 0
         self._told_all = False
         self._poll = select.poll()
@@ -59,9 +89,7 @@ class _Job:
 
     def run(self) -> None:
         """Answer as soon as the answer is known, and hear to the end of what is told."""
-        answer = marshal.dumps(self._answer())
-        while answer:
-            answer = answer[os.write(_ASKED, answer) :]
+        _tell(self._answer())
         try:
             while not self._told_all:
                 self._listen()
@@ -75,7 +103,7 @@ class _Job:
         except ImageError as error:
             return "image", error.message, error.hint
         except OSError as error:
-            return "system", error.errno or EIO, error.strerror, error.filename
+            return _of_system(error)
         except _AbandonedError:
             self._told_all = True
             return "image", "abandoned", ""

@@ -1,15 +1,12 @@
 """Whether a store still holds what it was given, and putting right what it does not."""
 
-import filecmp
 import hashlib
 import os
-import stat
 from contextlib import ExitStack
 
 from ..errors import ImageError, WarrenError
 from . import manifest
 from .pull import Layered, layered, pull, unpack_again, unpack_blob
-from .store import discard
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -163,7 +160,7 @@ def _verify_layers(
                 how = ""
                 if repair and layer.chain not in used:
                     if store.has_layer(layer.chain):
-                        discard(store.retire_layer(layer.chain))
+                        store.discard(store.retire_layer(layer.chain))
                     unpack_blob(store, layer)
                     how = "unpacked again"
                 problems.append(Problem(f"{name}: layer {layer.chain}: {wrong}", how))
@@ -177,33 +174,4 @@ def _difference(store: "Store", layer: Layered) -> str:
     with ExitStack() as cleanup:
         fresh = unpack_again(store, layer, cleanup)
         fresh.complete(layer)
-        return _compare(fresh.path, store.layer_path(layer.chain))
-
-
-def _compare(right: str, found: str) -> str:
-    wanted = _paths(right)
-    for path in sorted(wanted ^ _paths(found)):
-        return f"{path!r} is {'missing' if path in wanted else 'one too many'}"
-    for path in sorted(wanted):
-        ours, theirs = os.path.join(right, path), os.path.join(found, path)
-        if _facts(ours) != _facts(theirs):
-            return f"{path!r} has other attributes"
-        if stat.S_ISREG(os.lstat(ours).st_mode) and not filecmp.cmp(ours, theirs, shallow=False):
-            return f"{path!r} has another content"
-    return ""
-
-
-def _paths(root: str) -> "set[str]":
-    found = {"."}
-    for above, directories, files in os.walk(root):
-        found |= {os.path.relpath(os.path.join(above, name), root) for name in (*directories, *files)}
-    return found
-
-
-def _facts(path: str) -> "tuple[object, ...]":
-    status = os.lstat(path)
-    keys = sorted(os.listxattr(path, follow_symlinks=False))
-    attributes = [(key, os.getxattr(path, key, follow_symlinks=False)) for key in keys]
-    size = status.st_size if stat.S_ISREG(status.st_mode) else 0
-    link = os.readlink(path) if stat.S_ISLNK(status.st_mode) else ""
-    return (status.st_mode, status.st_uid, status.st_gid, status.st_rdev, status.st_mtime_ns, size, link, attributes)
+        return str(store.apart("compare", fresh.path, store.layer_path(layer.chain), lock=store.lock_path))

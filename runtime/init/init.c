@@ -1,6 +1,7 @@
 /* warren-init: executes a launch plan inside a container's namespaces.
  *
  *     init PLANFD          do what the plan in this descriptor says
+ *     init --guest FILE    as process 1 of a virtual machine: do what the plan in FILE says
  *     init --list-steps    print the vocabulary: number, name and signature of each step
  *     init --version
  *
@@ -14,6 +15,8 @@
  *     hook       steps_hook.c: becomes a hook
  *     monitor    monitor.c: the container's parent when nobody of Warren is left
  *     event      monitor_events.c: becomes the program that a monitor runs
+ *     guest      guest.c: process 1 of a virtual machine, beside the user's program
+ *     supervisor supervise.c: process 1 of the container of a virtual machine, beside the hypervisor
  */
 
 #define _GNU_SOURCE
@@ -108,7 +111,7 @@ static int list_steps(void)
 }
 
 /* Decodes the whole plan; nothing is done before all of it is known to be well formed. */
-static int check_plan(struct run *run)
+int check_plan(struct run *run)
 {
     const char *wrong = NULL;
     bool prefix = true;
@@ -154,7 +157,7 @@ void write_stamps(struct run *run)
         run->stamps = NULL; /* Who asked for them sees that they are missing. */
 }
 
-static int run_plan(struct run *run)
+int run_plan(struct run *run)
 {
     bool prefix = true;
     plan_rewind(&run->plan);
@@ -208,6 +211,9 @@ int main(int argc, char **argv)
     }
     struct run *run = &the_run;
     run->sync = run->report = run->told = run->root = run->old_root = run->scratch = run->empty = run->proc = -1;
+    run->channel = -1;
+    if (argc >= 3 && strcmp(argv[1], "--guest") == 0)
+        be_guest(run, argv[2]);
     int fd = argc == 2 ? parse_fd(argv[1]) : -1;
     reset_signals();
     signal(SIGPIPE, SIG_IGN);
@@ -215,7 +221,7 @@ int main(int argc, char **argv)
     umask(022);
     prctl(PR_SET_NAME, "warren-init");
 
-    const char *wrong = fd < 0 ? "usage: init PLANFD | --list-steps | --version" : plan_read(&run->plan, fd);
+    const char *wrong = fd < 0 ? "usage: init PLANFD | --guest FILE | --list-steps | --version" : plan_read(&run->plan, fd);
     int failed = wrong ? fail_as(run, EBADMSG, wrong) : check_plan(run);
     if (failed < 0 || run_plan(run) < 0) {
         report_failure(run);

@@ -11,7 +11,8 @@
  *     i data   input                              o data   output, or the terminal's
  *     e        end of the input                   E data   error output
  *     w u16 u16   rows and columns                x u32    exit code; the last one
- *     d        done: the owner has cleaned up, and no program needs to be run for the end */
+ *     d        done: the owner has cleaned up, and no program needs to be run for the end
+ *     c o|E    the owner reads this stream no more: whoever writes to it gets EPIPE */
 
 #define _GNU_SOURCE
 #include <poll.h>
@@ -136,6 +137,9 @@ static void take_told(struct monitor *m)
         }
         close_fd(&m->told);
         m->started = wall_ns();
+        /* Not before: on a busy machine the launch would wait for our turn, and we as a group of our own do (sched(7),
+         * autogroups), for milliseconds.  It fails for a leader of a session, which is as good. */
+        setsid();
         if (!m->container) {
             wait_for(m->outside);
             leave_nothing(m);
@@ -179,6 +183,15 @@ static void deliver_to_all(struct monitor *m)
     for (int i = 0; i < MAX_CLIENTS; i++)
         if (m->clients[i].fd >= 0)
             deliver(m, &m->clients[i]);
+}
+
+void hang_up(struct monitor *m, char kind)
+{
+    for (struct stream *stream = m->streams; stream < m->streams + STREAMS && !m->terminal; stream++)
+        if (stream->kind == kind && stream->fd >= 0) {
+            close_fd(&stream->fd);
+            log_end(&m->log, stream);
+        }
 }
 
 /* Reads what is there now, and passes it on. */
@@ -256,11 +269,11 @@ static void container_ended(struct monitor *m, int status)
 {
     m->finished = wall_ns();
     m->code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+    take_told(m);
     m->container = 0;
     m->ended = true;
     m->pending = 0;
     m->events.due = 0;
-    take_told(m);
     if (m->console >= 0)
         take_console(m);
     for (int i = 0; i < STREAMS; i++) {
@@ -451,15 +464,16 @@ static void note_child(int signal)
     the_monitor.child_ended = 1;
 }
 
-/* Nothing that a terminal or a user sends may cost a container its monitor; faults of our own still end us. */
+/* Nothing that a terminal or a user sends may cost a container its monitor; faults of our own still end us.  SIGCHLD is
+ * not ignored for a moment: the kernel would not keep the status of a child that ends in it. */
 static void ignore_signals(void)
 {
-    static const unsigned char faults[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGABRT, SIGSYS};
+    static const unsigned char kept[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGABRT, SIGSYS, SIGCHLD};
     static const unsigned long ignore[4] = {(unsigned long)SIG_IGN}; /* The kernel's struct sigaction. */
     struct sigaction action = {.sa_handler = note_child};
     sigset_t held;
     for (int signal = 1; signal <= 64; signal++)
-        if (!memchr(faults, signal, sizeof faults))
+        if (!memchr(kept, signal, sizeof kept))
             syscall(SYS_rt_sigaction, signal, ignore, NULL, 8);
     sigemptyset(&held);
     sigaddset(&held, SIGCHLD);
@@ -602,7 +616,6 @@ int do_monitor(struct run *run, const struct arg *arg)
         return fail_as(run, EINVAL, "a second monitor");
     if (prepare(run, arg, m, &ends) < 0)
         return -1;
-    setsid(); /* Fails for a leader of a session, which is as good. */
     if (prctl(PR_SET_CHILD_SUBREAPER, 1UL, 0, 0, 0) < 0)
         return fail(run, "PR_SET_CHILD_SUBREAPER");
     m->outside = sys_fork(0, SIGCHLD);

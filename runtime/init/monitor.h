@@ -108,6 +108,8 @@ int64_t now_ms(void);
 int64_t wall_ns(void);
 /* Whole pages of it will be read as zeros; they cost nothing until they are used again. */
 void give_back(void *start, size_t size);
+/* Closes our end of the container's stream of that kind. */
+void hang_up(struct monitor *m, char kind);
 
 /* ---- monitor_log.c ---- */
 

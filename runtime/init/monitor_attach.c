@@ -135,6 +135,9 @@ void take_message(struct monitor *m, struct client *client)
             end_input(m);
     } else if (*m->message == 'w') {
         resize(m, size - 1);
+    } else if (*m->message == 'c') {
+        if (client->owner && size == 2)
+            hang_up(m, m->message[1]);
     } else if (*m->message == 'd') {
         if (client->owner && m->ended) {
             m->cleaned_up = true;

@@ -49,8 +49,10 @@ static const char *read_whole(struct plan *plan, int fd)
     return NULL;
 }
 
-static const char *check_header(struct plan *plan)
+const char *plan_check(struct plan *plan)
 {
+    if (plan->size < HEADER)
+        return "the plan is too short or too long";
     if (load_u32(plan->data) != PLAN_MAGIC)
         return "not a launch plan";
     if (load_u32(plan->data + 4) != PLAN_VERSION)
@@ -78,7 +80,7 @@ const char *plan_read(struct plan *plan, int fd)
     if (!plan->data)
         return "no memory for the plan";
     const char *wrong = read_whole(plan, source);
-    return wrong ? wrong : check_header(plan);
+    return wrong ? wrong : plan_check(plan);
 }
 
 void plan_rewind(struct plan *plan)

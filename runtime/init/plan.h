@@ -47,6 +47,8 @@ struct plan {
 
 /* Reads the plan from a descriptor and closes it; returns what is wrong, or NULL. */
 const char *plan_read(struct plan *plan, int fd);
+/* The same for a plan whose bytes are there already: `data` and `size`. */
+const char *plan_check(struct plan *plan);
 /* Decodes the next step; returns what is wrong with it, or NULL. */
 const char *plan_next(struct plan *plan, struct step *step);
 /* Goes back to the first step. */

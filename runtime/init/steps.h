@@ -77,7 +77,14 @@
     X(62, monitor_events, "llis")    \
     X(63, monitor, "fffffi")         \
     X(64, fill, "fs")                \
-    X(65, own, "fii")
+    X(65, own, "fii")                \
+    X(80, module, "s")               \
+    X(81, channel, "l")              \
+    X(82, interface, "ssss")         \
+    X(83, guest, "iii")              \
+    X(84, supervise, "bii")          \
+    X(85, wait_path, "s")            \
+    X(86, file, "sb")
 
 #define DETAIL_SIZE 320
 
@@ -92,6 +99,7 @@ struct run {
     char detail[DETAIL_SIZE]; /* its text */
     int sync;                 /* the sync socket, SOCK_SEQPACKET; its descriptor is that of slot 0 */
     int report;               /* where a failure is written after `wait_start` */
+    int channel;              /* guest: the line to the supervisor on the host */
     int root;                 /* the container's root, O_PATH; in_root() opens it on first use */
     int old_root;             /* the root before anything was stacked on it, O_PATH */
     int scratch;              /* the scratch tmpfs */
@@ -146,6 +154,10 @@ void sync_with_fd(struct run *run, const char *name, int fd);
 void sync_by_write(struct run *run, const char *name, int64_t value);
 
 /* ---- init.c ---- */
+
+/* Decodes all of the plan; then does its steps, one after the other.  -1 after fail(). */
+int check_plan(struct run *run);
+int run_plan(struct run *run);
 
 /* The descriptor in a slot; -1 and EBADF if it is empty. */
 int slot_fd(struct run *run, int64_t slot);
@@ -225,6 +237,13 @@ int check_monitor(struct run *run);
 
 /* Loads the filter that the `seccomp` step left for the end, if any. */
 int load_filter(struct run *run);
+
+/* ---- guest.c: process 1 of a virtual machine ---- */
+
+/* Does what the plan in a file says, and what the supervisor's plan says that comes over its `channel`. */
+_Noreturn void be_guest(struct run *run, const char *path);
+/* Sends the failure noted last over the channel; -1 if there is none. */
+int report_over_channel(struct run *run);
 
 /* ---- steps_process.c ---- */
 

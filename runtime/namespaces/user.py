@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     Mappings = list[dict[str, int]]
 
 _MAX_PASSWD = 1 << 20
+RANGE = 65536
+"""Ids of a container."""
 
 
 def create(plan: LaunchPlan, spec: "Spec", host: "Host") -> int:
@@ -47,6 +49,19 @@ def is_single(mappings: "Mappings", own: int) -> bool:
 def map_text(mappings: "Mappings") -> str:
     """The text of /proc/PID/uid_map for OCI mappings."""
     return "".join([f"{m['containerID']} {m['hostID']} {m['size']}\n" for m in mappings])
+
+
+def subordinate_map(host: "Host", kind: str) -> "Mappings":
+    """An ordinary user's map (`kind`: uid, gid): its own id is root's, the others are those of /etc/subuid or
+    /etc/subgid; [] where there are none, or no program that may write such a map."""
+    first, count = host.subordinate(kind)
+    if not (count and host.newuidmap and host.newgidmap):
+        return []
+    own = host.euid if kind == "uid" else host.egid
+    return [
+        {"containerID": 0, "hostID": own, "size": 1},
+        {"containerID": 1, "hostID": first, "size": min(count, RANGE)},
+    ]
 
 
 def can_setgroups(spec: "Spec", host: "Host") -> bool:

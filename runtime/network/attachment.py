@@ -223,7 +223,7 @@ class _Preparation:
         addresses, gateways = self._addresses(network, found, ip, ip6, first=first)
         return network, Link(
             found["name"], kind="veth" if network.bridge else "macvlan", host_name=found["host_name"],
-            bridge=network.bridge, parent=network.parent, mac=found["mac"], mtu=mtu,
+            bridge=network.bridge, parent=network.parent, mac=found["mac"], mtu=mtu, hairpin=bool(request.publish),
             addresses=tuple(addresses), gateways=tuple(gateways), isolated=not network.icc,
         )  # fmt: skip
 
@@ -384,15 +384,19 @@ def drop(leases: Leases, container_id: str) -> None:
         leases.forget(container_id)
         return
     if record.get("mode"):
-        from . import private
+        from . import programs
 
-        private.stop(f"{leases.path}/files/{container_id}")
+        programs.stop(f"{leases.path}/files/{container_id}")
     try:
         rules.discard(bridges.of_container(container_id, record))
     except (OSError, WarrenError):
         pass  # The tables are gone, and with them the elements.
+    made: list[Json] = record.get("links") or []
+    if record.get("egress") is not None:
+        # Who gets these addresses next has not asked for the same names.
+        rules.forget_resolved([link[key] for link in made for key in ("ipv4", "ipv6") if link.get(key)])
     networks = set()
-    for link in record.get("links") or []:
+    for link in made:
         networks.add(link["network"])
         for key in ("ipv4", "ipv6"):
             if link.get(key):
@@ -400,8 +404,7 @@ def drop(leases: Leases, container_id: str) -> None:
     for name in record.get("claims") or []:
         leases.unclaim_port(name)
     leases.forget(container_id)
-    if record.get("resolver"):
-        _stop_resolvers(leases, networks)
+    _stop_resolvers(leases, networks)
 
 
 def _unclaim_all(leases: Leases, container_id: str) -> None:

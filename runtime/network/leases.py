@@ -160,6 +160,13 @@ class Leases:
         self.forget_resolver(network)
         posix.symlink(f"{pid} {start_time(pid)}", f"{self.path}/resolvers/{network}")
 
+    def adopt_resolver(self, network: str) -> None:
+        """Note ourselves, should who has started us have been killed before he could.  Needs no lock."""
+        try:
+            posix.symlink(self.owner(), f"{self.path}/resolvers/{network}")
+        except FileExistsError:
+            pass
+
     def forget_resolver(self, network: str) -> None:
         _unlink(f"{self.path}/resolvers/{network}")
 

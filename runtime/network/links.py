@@ -144,8 +144,8 @@ def make(links: "tuple[Link, ...]", pid: int, fd: int) -> None:
                     NEWLINK, _macvlan(link, pid) if link.kind == "macvlan" else _veth(link, pid), CREATE | EXCL
                 )
             for link in made:
-                if link.isolated:
-                    isolate(ours, link.host_name)
+                if link.isolated or link.hairpin:
+                    _set_port(ours, link)
         except OSError as error:
             raise _failure("make the container's interface", link, error) from error
         for link in made:
@@ -179,10 +179,12 @@ def _macvlan(link: "Link", pid: int) -> bytes:
     return body + (_mac(link.mac) if link.mac else b"") + attribute(_NET_NS_PID, pid) + info
 
 
-def isolate(ours: Netlink, name: str) -> None:
-    """A port of a bridge that reaches no other isolated one (bridge(8), isolated)."""
-    port = nested(12, attribute(33, b"\1"))  # IFLA_PROTINFO, IFLA_BRPORT_ISOLATED
-    ours.request(SETLINK, LINK.pack(_socket.AF_BRIDGE, 0, _socket.if_nametoindex(name), 0, 0) + port)
+def _set_port(ours: Netlink, link: "Link") -> None:
+    """As a port of its bridge: one that reaches no other isolated one, one that hears itself (bridge(8))."""
+    flags = (attribute(33, b"\1") if link.isolated else b"") + (attribute(4, b"\1") if link.hairpin else b"")
+    index = _socket.if_nametoindex(link.host_name)
+    # IFLA_PROTINFO, with IFLA_BRPORT_ISOLATED and IFLA_BRPORT_MODE.
+    ours.request(SETLINK, LINK.pack(_socket.AF_BRIDGE, 0, index, 0, 0) + nested(12, flags))
 
 
 def set_up(theirs: Netlink, link: "Link") -> None:

@@ -203,3 +203,14 @@ def packets(answer: bytes) -> int:
     inner = attributes(item.get(7, b"") or attributes(item.get(11, b"")).get(_LIST_ELEMENT, b""))
     count = attributes(inner.get(2, b"")).get(2, bytes(8))
     return int(_LONG.unpack(count)[0])
+
+
+def keys(answer: bytes) -> "list[bytes]":
+    """The keys in one message of a dump of elements."""
+    data = attributes(answer[4:]).get(3, b"")
+    found = []
+    while len(data) >= 4:
+        length = int.from_bytes(data[:2], "little")
+        found.append(attributes(attributes(data[4:length]).get(1, b"")).get(1, b""))
+        data = data[(length + 3) & ~3 :]
+    return found

@@ -254,13 +254,3 @@ def docker_json(ports: "Iterable[dict[str, object]]", *, v6: bool) -> "dict[str,
         entry = found.setdefault(f"{one['container_port']}/{one['protocol']}", [])
         entry += [{"HostIp": host, "HostPort": str(one["host_port"])} for host in hosts]
     return found
-
-
-def column(ports: "Iterable[dict[str, object]]") -> str:
-    """`ps`'s PORTS, as docker writes it."""
-    words = []
-    for one in ports:
-        host = str(one["host_ip"]) or "0.0.0.0"
-        host = f"[{host}]" if ":" in host else host
-        words.append(f"{host}:{one['host_port']}->{one['container_port']}/{one['protocol']}")
-    return ", ".join(words)

@@ -8,18 +8,20 @@ import _signal
 import _socket
 import fcntl
 import posix
-import time
 
 from ..errors import UnsupportedError, UsageError, WarrenError
+from ..launch import Options, launch
 from ..spec import Link
 from ..state import start_time
-from . import names
+from ..steps import PID, SYNC, LaunchPlan
+from . import names, programs
 from .attachment import Attachment, Request
 from .attachment import check as check_request
 from .leases import Leases
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from .ports import Port
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 _TUN = "/dev/net/tun"
 _SIOCGSKNS = 0x894C
 _NS_GET_USERNS = 0xB701
-_SECONDS = 5.0
+_NEWUSER, _NEWNET = 0x10000000, 0x40000000
 _PATHS = ("/usr/bin", "/usr/local/bin", "/bin", "/usr/sbin")
 _SLIRP_ADDRESS, _SLIRP_DNS = "10.0.2.100", "10.0.2.3"
 
@@ -106,24 +108,23 @@ class _Private(Attachment):
         network = _ioctl_fd(fd, _SIOCGSKNS)
         user = _ioctl_fd(network, _NS_GET_USERNS)
         try:
-            # By ours, not the container's: init is undumpable, and its /proc is closed to its own user.
-            paths = [f"/proc/{posix.getpid()}/fd/{number}" for number in (network, user)]
             if self._name == "pasta":
-                self._start_pasta(*paths)
+                _with_holder(network, user, self._start_pasta)
             else:
-                self._start_slirp(*paths)
+                # By ours, not the container's: init is undumpable, and its /proc is closed to its own user.
+                self._start_slirp(*(f"/proc/{posix.getpid()}/fd/{number}" for number in (network, user)))
         finally:
             posix.close(network)
             posix.close(user)
 
     # ---- pasta
 
-    def _start_pasta(self, network: str, user: str) -> None:
+    def _start_pasta(self, holder: int) -> None:
         """It goes into the background by itself, when everything is set up."""
         argv = [self._path, "--config-net", "--quiet", "--no-map-gw", "--pid", f"{self._directory}/pid"]
         for option, protocol in (("-t", "tcp"), ("-u", "udp")):
             argv += [option, _pasta_ports([port for port in self._ports if port.protocol == protocol])]
-        argv += ["-T", "none", "-U", "none", "--ns-ifname", "tap0", "--netns", network, "--userns", user]
+        argv += ["-T", "none", "-U", "none", "--ns-ifname", "tap0", str(holder)]
         log = f"{self._directory}/log"
         pid = _spawn(argv, log)
         if posix.waitpid(pid, 0)[1]:
@@ -138,7 +139,7 @@ class _Private(Attachment):
 
     def _start_slirp(self, network: str, user: str) -> None:
         ready, told = posix.pipe2(posix.O_CLOEXEC)
-        socket_path = f"{self._directory}/api"
+        socket_path = programs.api_socket(self._directory)
         argv = [self._path, "--configure", "--mtu=65520", "--disable-host-loopback", "--ready-fd=3"]
         argv += [f"--api-socket={socket_path}", "--netns-type=path", f"--userns-path={user}", network, "tap0"]
         log = f"{self._directory}/log"
@@ -153,6 +154,32 @@ class _Private(Attachment):
         posix.close(ready)
         for port in self._ports:
             _publish_with_slirp(socket_path, port)
+
+
+def _with_holder(network: int, user: int, act: "Callable[[int], None]") -> None:
+    """Call `act` with the pid of a process in both namespaces that pasta may look at.
+
+    pasta opens the network namespace after it has joined the user namespace, in which nobody may look at us; and the
+    container's init is undumpable.  This one is an `init` that joins both, and nothing else.
+    """
+    plan = LaunchPlan()
+    slots = [plan.slot(), plan.slot()]
+    plan.add("setns", slots[0], _NEWUSER)
+    plan.add("setns", slots[1], _NEWNET)
+    plan.add("clone", 0, -1)
+    plan.add("sync", "hold")
+    pid = 0
+
+    def on_event(kind: int, value: int, _: str) -> str:
+        nonlocal pid
+        if kind == PID:
+            pid = value
+        elif kind == SYNC:
+            act(pid)
+        return ""
+
+    child = launch(plan, {slots[0]: user, slots[1]: network}, Options(), on_event)
+    posix.waitpid(child, 0)
 
 
 def _pasta_ports(ports: "list[Port]") -> str:
@@ -200,7 +227,10 @@ def _spawn(argv: "list[str]", log: str, extra: int = -1) -> int:
         targets = [(moved[0], 0), (moved[1], 1), (moved[1], 2), *((fd, 3) for fd in moved[2:])]
         actions = [(posix.POSIX_SPAWN_DUP2, fd, target) for fd, target in targets]
         environment = {"PATH": ":".join(_PATHS)}
-        return posix.posix_spawn(argv[0], argv, environment, file_actions=actions, setsid=True)
+        # CPython ignores SIGPIPE, which pasta takes for a failure; and a foreground command has blocked signals.
+        return posix.posix_spawn(
+            argv[0], argv, environment, file_actions=actions, setsid=True, setsigmask=[], setsigdef=[_signal.SIGPIPE]
+        )
     finally:
         for fd in (output, null, *moved):
             posix.close(fd)
@@ -217,28 +247,3 @@ def _read(path: str) -> str:
 def _last_line(path: str) -> str:
     lines = [line for line in _read(path).splitlines() if line.strip() and "syslog" not in line]
     return lines[-1].strip()[:200] if lines else "it failed and does not say why"
-
-
-def stop(directory: str) -> None:
-    """End the program of a container that is gone; idempotent."""
-    try:
-        number, _, started = posix.readlink(f"{directory}/program").partition(" ")
-    except OSError:
-        number = _read(f"{directory}/pid").strip()
-        started = start_time(int(number)) if number.isdecimal() else ""
-    if not number.isdecimal() or start_time(int(number)) != started or not started:
-        return
-    try:
-        fd = posix.pidfd_open(int(number))
-        if start_time(int(number)) == started:
-            _signal.pidfd_send_signal(fd, _signal.SIGKILL)
-        posix.close(fd)
-    except OSError:
-        return
-    deadline = time.monotonic() + _SECONDS
-    while start_time(int(number)) and time.monotonic() < deadline:
-        time.sleep(0.001)
-    try:
-        posix.waitpid(int(number), 0)
-    except ChildProcessError:
-        pass

@@ -204,7 +204,7 @@ def _is_outside(address: str) -> bool:
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:
             probe.bind((address, 0))
-        except OSError:
+        except (OSError, WarrenError):
             return True
     return False
 
@@ -292,6 +292,7 @@ class Server:
         self._free = threading.Semaphore(_WORKERS)
 
     def run(self) -> None:
+        self.leases.adopt_resolver(self.network)
         poll = select.poll()
         for fd in self.sockets:
             poll.register(fd, select.POLLIN)
@@ -310,9 +311,11 @@ class Server:
                 if mine and mine[0] == os.getpid() and leases.has_users(self.network):
                     return False
                 if mine and mine[0] == os.getpid():
-                    leases.forget_resolver(self.network)
+                    from .resolvers import forget
+
+                    forget(leases, self.network)
                 return True
-        except OSError:
+        except (OSError, WarrenError):
             return True
 
     def _take(self, sock: socket.socket) -> None:

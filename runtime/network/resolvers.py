@@ -9,9 +9,10 @@ import _signal
 import _socket
 import posix
 import sys
+import time
 
 from ..errors import WarrenError
-from ..state import start_time
+from ..state import poll_end, start_time
 from . import rules
 from .definitions import RESOLVER_PORT, load
 
@@ -20,24 +21,45 @@ if TYPE_CHECKING:
     from .definitions import Network
     from .leases import Leases
 
+_SECONDS = 3.0
 _CODE = "import sys; sys.path.insert(0, sys.argv[1]); from runtime.network.resolver import main; main(sys.argv[2:])"
 
 
 def ensure(leases: "Leases", network: "Network") -> None:
     """Start the network's resolver unless it runs.  The lock is held.  Raises WarrenError."""
-    running = leases.resolver(network.name)
-    if running and start_time(running[0]) == running[1]:
-        return
-    sockets: list[_socket.socket] = []
-    try:
-        for subnet in network.subnets:
-            sockets += _bind(subnet.gateway)
-        pid = _start(leases.root, network.name, sockets)
-    finally:
-        for sock in sockets:
-            sock.close()
-    leases.note_resolver(network.name, pid)
+    if not _is_running(leases, network.name):
+        sockets = _bind_all(leases, network)
+        try:
+            if sockets:
+                leases.note_resolver(network.name, _start(leases.root, network.name, sockets))
+        finally:
+            for sock in sockets:
+                sock.close()
     rules.add(elements(network))
+
+
+def _is_running(leases: "Leases", name: str) -> bool:
+    running = leases.resolver(name)
+    return running is not None and start_time(running[0]) == running[1]
+
+
+def _bind_all(leases: "Leases", network: "Network") -> "list[_socket.socket]":
+    """The sockets; none when one turns out to run, whose starter was killed before noting it: it does so itself."""
+    deadline = time.monotonic() + _SECONDS
+    while True:
+        sockets: list[_socket.socket] = []
+        try:
+            for subnet in network.subnets:
+                sockets += _bind(subnet.gateway)
+            return sockets
+        except WarrenError:
+            for sock in sockets:
+                sock.close()
+            if _is_running(leases, network.name):
+                return []
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
 
 
 def elements(network: "Network") -> "list[tuple[str, bytes]]":
@@ -81,7 +103,8 @@ def _start(root: str, network: str, sockets: "list[_socket.socket]") -> int:
         actions += [(posix.POSIX_SPAWN_DUP2, fd, 3 + number) for number, fd in enumerate(passed)]
         python = sys.executable or "/usr/bin/python3"
         argv = [python, "-I", "-S", "-c", _CODE, package, root, network, str(len(sockets))]
-        return posix.posix_spawn(python, argv, {}, file_actions=actions, setsid=True)
+        # A foreground command has blocked signals.
+        return posix.posix_spawn(python, argv, {}, file_actions=actions, setsid=True, setsigmask=[])
     finally:
         for fd in (*passed, null):
             posix.close(fd)
@@ -93,33 +116,37 @@ def _above(fd: int, lowest: int) -> int:
     return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, lowest)
 
 
-def stop(leases: "Leases", name: str) -> None:
-    """End it, if it runs.  The lock is held."""
-    running = leases.resolver(name)
+def forget(leases: "Leases", name: str) -> None:
+    """Lead nobody there any more.  The lock is held."""
     leases.forget_resolver(name)
     try:
         rules.discard(elements(load(name)))
     except (OSError, WarrenError):
         pass  # The network is gone, or the table.
-    if not running or start_time(running[0]) != running[1]:
-        return
+
+
+def stop(leases: "Leases", name: str) -> None:
+    """End it, if it runs, and then forget it: whoever is killed in between leaves a note of one that is dead.
+
+    The lock is held.
+    """
+    if running := leases.resolver(name):
+        _kill(*running)
+    forget(leases, name)
+
+
+def _kill(pid: int, started: str) -> None:
+    """Returns when it is gone, and its sockets with it."""
     try:
-        fd = posix.pidfd_open(running[0])
+        fd = posix.pidfd_open(pid)
     except OSError:
         return
     try:
-        if start_time(running[0]) == running[1]:
-            _signal.pidfd_send_signal(fd, _signal.SIGTERM)
-    except ProcessLookupError:
-        pass
+        if start_time(pid) == started:
+            _signal.pidfd_send_signal(fd, _signal.SIGKILL)
+            poll_end(fd, _SECONDS)
+            posix.waitpid(pid, posix.WNOHANG)
+    except (ProcessLookupError, ChildProcessError):
+        pass  # It was faster, or is somebody else's child.
     finally:
         posix.close(fd)
-    _reap(running[0])
-
-
-def _reap(pid: int) -> None:
-    """It may be our own child; somebody else's is not ours to wait for."""
-    try:
-        posix.waitpid(pid, 0)
-    except ChildProcessError:
-        pass

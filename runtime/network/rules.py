@@ -11,10 +11,10 @@ other tables: a host firewall that drops what is forwarded still does.
 """
 
 import _socket
-from errno import EBUSY, EEXIST, ENOENT
+from errno import ENOENT
 
-from ..errors import UnsupportedError, WarrenError
-from ..netlink import NETFILTER, Netlink, nested
+from ..errors import UnsupportedError
+from ..netlink import DUMP, NETFILTER, Netlink, nested
 from . import nft
 from .nft import ACCEPT, BRIDGE, DROP, INET, IPV4, IPV6, JUMP, NAME, PORT, PROTOCOL, RETURN
 
@@ -364,14 +364,19 @@ def denied(address: str) -> int:
     return nft.packets(answers[0]) if answers else 0
 
 
-def conflict(error: OSError) -> bool:
-    """Whether an element could not be added since the key leads elsewhere already."""
-    return error.errno in (EEXIST, EBUSY)
+def forget_resolved(sources: "list[str]") -> None:
+    """Close the ways that names have opened for these addresses of containers."""
+    for source in sources:
+        for name in (_family("resolved", source), _family("reached", source)):
+            found = [key for key in _keys(name) if key.startswith(pack(source))]
+            discard([(name, nft.element(key)) for key in found])
 
 
-def failure(error: OSError, what: str) -> WarrenError:
-    return WarrenError(f"nf_tables: {what}: {_errno_text(error)}", hint="see warren network repair")
-
-
-def _errno_text(error: OSError) -> str:
-    return str(error.strerror or "failed").lower()
+def _keys(name: str) -> "list[bytes]":
+    with Netlink(protocol=NETFILTER) as kernel:
+        try:
+            body = nft.message(nft.GETELEMENT, INET, nft.text(1, TABLE) + nft.text(2, name))
+            answers = kernel.request(*body[:2], DUMP)
+        except FileNotFoundError:
+            return []
+    return [key for answer in answers for key in nft.keys(answer)]

@@ -44,6 +44,13 @@ def settings(container_id: str, root: str) -> "Json":
     return found
 
 
+def ports(container_id: str, root: str) -> "dict[str, list[dict[str, str]]]":
+    """NetworkSettings.Ports of a container."""
+    record = Leases(root).read(container_id) or {}
+    made: list[Json] = record.get("links") or []
+    return docker_json(record.get("ports") or [], v6=bool(made and made[0].get("ipv6")))
+
+
 _ADDRESSES = ("ipv4", "ipv6", "link_local")
 
 

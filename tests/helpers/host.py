@@ -118,20 +118,24 @@ FEATURES: dict[str, Callable[[], str]] = {
     "debootstrap": _tool("debootstrap"),
     "htpasswd": _tool("htpasswd"),
     "openssl": _tool("openssl"),
+    "tmux": _tool("tmux"),
     "buildah": _tool("buildah"),
     "strace": _tool("strace"),
     "criu": _tool("criu"),
     "user-mode-linux": _tool("linux.uml"),
     "systemd": _file("/lib/systemd/systemd", "systemd is not installed"),
+    "systemd-analyze": _tool("systemd-analyze"),
     "dbus-daemon": _tool("dbus-daemon"),
     "qemu": _tool(f"qemu-system-{os.uname().machine}"),
+    "slirp": _tool("slirp-fullbolt"),
+    "chromium": _tool("chromium"),
     "guest-kernel": _file(f"{GUEST_KERNEL}/boot", "`make guest-kernel` unpacks it"),
 }
 """Each feature's check returns "" or why this host lacks it."""
 
-MACHINES = ("user-mode-linux", "systemd", "dbus-daemon", "qemu", "guest-kernel")
+MACHINES = ("user-mode-linux", "systemd", "systemd-analyze", "dbus-daemon", "qemu", "guest-kernel", "slirp", "chromium")
 ENGINES = ("containerd", "dockerd", "podman", "buildah")
-TOOLS = ("docker-registry", "skopeo", "htpasswd", "openssl", "debootstrap")
+TOOLS = ("docker-registry", "skopeo", "htpasswd", "openssl", "debootstrap", "tmux")
 PROVIDED = (*MACHINES, *ENGINES, *TOOLS)
 """What the Makefile installs: in CI its absence is a failure, and no property of the host."""
 

@@ -167,12 +167,17 @@ class Lan:
             time.sleep(0.05)
         return found
 
+    def stop_last(self) -> None:
+        """End what was started last."""
+        process = self._processes.pop()
+        process.kill()
+        process.wait()
+        if process.stdout:
+            process.stdout.close()
+
     def close(self) -> None:
-        for process in reversed(self._processes):
-            process.kill()
-            process.wait()
-            if process.stdout:
-                process.stdout.close()
+        while self._processes:
+            self.stop_last()
 
 
 def _enter(pid: int) -> list[str]:

@@ -6,11 +6,13 @@ name (the test's token or directory, or a name that only Warren uses).  In CI no
 """
 
 import contextlib
+import json
 import os
 import re
 import shutil
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from . import processes
@@ -22,7 +24,8 @@ SETTLE = 3.0
 OWN_NAMES = re.compile(r"warren|\bwrn|\bwr[-_]")
 
 KEPT = Path("/var/lib/warren")
-"""What root's containers, volumes and networks are kept in."""
+"""What root's containers, volumes and networks are kept in; the network `bridge` is there from the first use on."""
+KINDS = ("containers", "containers/.names", "containers/.brief", "volumes", "networks")
 
 USER_SLICES = re.compile(r"/user@\d+\.service/([^/]+\.slice/)*[^/]+\.slice$")
 """A user's systemd makes a slice for the first scope in it, and removes it when it likes."""
@@ -39,9 +42,10 @@ class Snapshot:
             "mount": _mounts(),
             "cgroup": _cgroups(),
             "network namespace": _names(Path("/run/netns")) | _names(Path("/var/run/netns")),
-            "interface": _names(Path("/sys/class/net")),
+            "interface": _names(Path("/sys/class/net")) - {"/sys/class/net/warren0"},
+            "lease": _leases(),
             "state": set().union(*(_containers(place) for place in (*_state_directories(), *places))),
-            "kept": set().union(*(_containers(KEPT / kind) for kind in ("containers", "volumes", "networks"))),
+            "kept": set().union(*(_containers(KEPT / kind) for kind in KINDS)) - {str(KEPT / "networks/bridge.json")},
             "rule": _rules(),
         }
 
@@ -85,6 +89,8 @@ class Leaks:
             return False
         if kind == "cgroup" and USER_SLICES.search(name):
             return False
+        if kind == "lease":
+            return True
         mine = (self._token and self._token in name) or (self._directory and self._directory in name)
         # State directories are Warren's or the test's own by definition.
         # What is kept tells nobody whose it is: others may work on the same machine where it is not CI's.
@@ -143,7 +149,39 @@ def _rules() -> set[str]:
         if program := shutil.which(command[0], path="/usr/sbin:/sbin:/usr/bin:/bin"):
             text = subprocess.run([program, *command[1:]], capture_output=True, text=True).stdout
             text = re.sub(r"packets \d+ bytes \d+", "", text)
-            found |= {line.strip() for line in text.splitlines() if line.strip() not in ("", "}")}
+            found |= {line for line in _counting(text.splitlines()) if line not in ("", "}")}
+    return found
+
+
+_KEPT_SETS = ("bridges", "pairs", "external", "uplinks", "subnets4", "subnets6")
+"""Of our own tables: what belongs to networks, which stay, as the tables do."""
+
+
+def _counting(lines: list[str]) -> Iterator[str]:
+    """Of our own tables the elements that belong to containers alone; of others every line."""
+    ours, name, open_elements = False, "", False
+    for line in map(str.strip, lines):
+        words = line.split()
+        if words[:1] == ["table"]:
+            ours = words[2:3] == ["warren"]
+        if not ours:
+            yield line
+        elif words[:1] in (["set"], ["map"]):
+            name = words[1]
+        elif line.startswith("elements") or open_elements:
+            open_elements = "}" not in line
+            if name not in _KEPT_SETS:
+                yield f"{name}: {line}"
+
+
+def _leases() -> set[str]:
+    """Records of links whose container is gone, and who made it, too."""
+    found = set()
+    for path in Path("/run/warren/.networks/containers").glob("*"):
+        with contextlib.suppress(OSError, ValueError):
+            owner = int(str(json.loads(path.read_text()).get("owner") or "0").split()[0])
+            if not Path("/run/warren", path.name).exists() and not Path(f"/proc/{owner}").exists():
+                found.add(str(path))
     return found
 
 

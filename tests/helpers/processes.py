@@ -4,13 +4,14 @@ The tests run below a sub-reaper (PR_SET_CHILD_SUBREAPER): whatever they launch 
 of it, so that a leak is told apart from other work on the same machine, and is waited for when it ends.
 """
 
+import contextlib
 import ctypes
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -175,3 +176,11 @@ class Subreaper:
     def _line(self) -> Any:
         assert self.process.stdout
         return json.loads(self.process.stdout.readline())
+
+
+def kill_monitors(state_root: Path, names: Collection[str] | None = None) -> None:
+    """kill -9 of the monitors of all containers, or those of `names`; each takes its container with it."""
+    for container in os.listdir(state_root) if state_root.exists() else ():
+        if names is None or container in names:
+            with contextlib.suppress(ProcessLookupError, FileNotFoundError, NotADirectoryError):
+                os.kill(int(os.readlink(state_root / container / "monitor").split()[0]), signal.SIGKILL)

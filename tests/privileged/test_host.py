@@ -84,7 +84,7 @@ def test_hide_covers_files_and_directories(warren: Warren) -> None:
 
 
 def test_no_network_but_loopback(warren: Warren) -> None:
-    assert sh(warren, "tail -n +3 /proc/net/dev | cut -d: -f1").split() == ["lo"]
+    assert sh(warren, "tail -n +3 /proc/net/dev | cut -d: -f1", "--network", "none").split() == ["lo"]
     host = sorted(os.listdir("/sys/class/net"))
     assert sorted(sh(warren, "tail -n +3 /proc/net/dev | cut -d: -f1", "--network", "host").split()) == host
 

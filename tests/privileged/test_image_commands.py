@@ -62,12 +62,15 @@ def test_inspect_as_podman_does(warren: Shell, archive: Path) -> None:
     for key in ("RepoTags", "Config", "Architecture", "Os", "RootFS", "Author", "Comment"):
         assert ours[key] == theirs[key], key
     assert warren("inspect", "--format", "{{.Config.Cmd}}", IMAGE).ok().line == "[sh]"
-    warren("image", "inspect", "nosuch").exits(125, "no such image: nosuch")
+    for words in (("image", "inspect"), ("inspect",), ("inspect", "--type", "image")):
+        done = warren(*words, "nosuch", IMAGE).exits(1, "no such ")
+        (found,) = json.loads(done.out)
+        assert found["Id"] == ours["Id"]
     warren("inspect", "--format", "{{.Nosuch}}", IMAGE).exits(125, "no field '.Nosuch'")
 
 
 def test_disk_usage_and_prune(warren: Shell) -> None:
-    head, row, _ = warren("system", "df").ok().out.splitlines()
+    head, row, *_ = warren("system", "df").ok().out.splitlines()
     assert head.split() == ["TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"]
     assert row.split()[:3] == ["Images", "1", "0"]
     assert row.endswith("(100%)")
@@ -97,17 +100,80 @@ def test_history(warren: Shell) -> None:
 
 def test_names_come_and_go(warren: Shell) -> None:
     warren("tag", IMAGE, "burrow:2").ok()
-    assert warren("run", "burrow:2", "echo", "in it").ok().line == "in it"
+    assert warren("run", "--rm", "burrow:2", "echo", "in it").ok().line == "in it"
     assert warren("untag", "burrow:2").ok().line == "Untagged: docker.io/library/burrow:2"
     warren("untag", "burrow:2").exits(125, "no such image")
-    assert warren("rmi", IMAGE).ok().line == f"Untagged: {IMAGE}"
+    id = warren("images", "-q", "--no-trunc").ok().line
+    assert warren("rmi", IMAGE).ok().out.splitlines() == [f"Untagged: {IMAGE}", f"Deleted: {id}"]
     assert warren("images", "-q").ok().out == ""
+
+
+def test_rmi_refuses_what_docker_and_podman_refuse(warren: Shell, archive: Path) -> None:
+    id = warren("images", "-q").ok().line
+    warren("rmi", "nosuch").exits(1, "no such image: nosuch")
+    warren("rmi", "--force", "nosuch").ok()
+    warren("tag", IMAGE, "burrow:2").ok()
+    warren("rmi", id).exits(1, "has several names")
+    other = "docker.io/library/burrow:2"
+    # One name of several goes without a question; what fails does not keep the rest.
+    done = warren("rmi", "nosuch", "burrow:2").exits(1, "no such image: nosuch")
+    assert done.out.splitlines() == [f"Untagged: {other}"]
+    warren("tag", IMAGE, "burrow:2").ok()
+    assert sorted(warren("rmi", "-f", id).ok().out.splitlines())[1:] == sorted(
+        [f"Untagged: {IMAGE}", f"Untagged: {other}"]
+    )
+    assert warren("images", "-q").ok().out == ""
+    warren("load", "-i", archive).ok()
+    container = warren("create", "--name", "wrn-user", IMAGE, "echo", "still there").ok().line
+    try:
+        for name in (IMAGE, id):
+            warren("rmi", name).exits(1, f"is used by container {container[:12]}")
+        warren("tag", IMAGE, "burrow:2").ok()
+        assert warren("rmi", IMAGE).ok().line == f"Untagged: {IMAGE}"
+        warren("rmi", "burrow:2").exits(1, "is used by container")
+        assert f"Untagged: {other}" in warren("rmi", "--force", "burrow:2").ok().out
+        assert warren("images", "-q").ok().out == ""
+        assert warren("start", "--attach", "wrn-user").ok().line == "still there"
+    finally:
+        warren("rm", "--force", "wrn-user")
+
+
+def test_filters_of_images(warren: Shell, archive: Path, directory: Path) -> None:
+    """Both that is listed and that is not: a filter that lets everything through is none."""
+    require("podman")
+    (directory / "root.tar").write_bytes(bytes(1024))
+    warren("import", "--change", "LABEL den=dry", directory / "root.tar", "far.example/hill/burrow:2").ok()
+    warren("import", directory / "root.tar").ok()
+    repository, tag = IMAGE.rsplit(":", 1)
+    first, second, nameless = f"{repository}:{tag}", "far.example/hill/burrow:2", "<none>:<none>"
+
+    def listed(*filters: str) -> set[str]:
+        words = [word for text in filters for word in ("--filter", text)]
+        return set(warren("images", "-a", *words, "--format", "{{.Repository}}:{{.Tag}}").ok().out.splitlines())
+
+    assert listed() == {first, second, nameless}
+    assert listed("dangling=true") == {nameless}
+    assert listed("dangling=false") == {first, second}
+    assert listed("label=den") == listed("label=den=dry") == {second}
+    assert listed("label=den=wet") == listed("label=nosuch") == set()
+    assert listed(f"before={second}") == {first}
+    assert listed(f"since={IMAGE}") == {second, nameless}
+    # One that does not say when it was made is as old as can be.
+    assert listed("until=2001-01-01T00:00:00Z") == {first}
+    assert listed("reference=far.example/hill/burrow") == listed("reference=far.example/*/b*:2") == {second}
+    assert listed("reference=far*") == listed("reference=*:3") == set()
+    assert listed("reference=[e-g]ar.example/hill/burr?w", "dangling=false") == {second}
+    assert listed("dangling=true", "dangling=false") == {first, second, nameless}
+    assert listed("dangling=true", "label=den") == set()
+    warren("images", "--filter", "nosuch=1").exits(125, "'nosuch' is unknown")
+    warren("images", "--filter", "before=nosuch").exits(125, "no such image: nosuch")
+    warren("images", "--filter", "dangling=perhaps").exits(125, "true or false")
 
 
 def test_prune_keeps_what_has_a_name_and_what_is_used(warren: Shell) -> None:
     warren("image", "prune", "--force").ok()  # What an archive says of itself is a blob, too, until then.
     assert warren("images", "-q").ok().out
-    process = warren.room.command(PROGRAM, "run", "--name", "wrn-keeper", IMAGE, *LOOP)
+    process = warren.room.command(PROGRAM, "run", "--rm", "--name", "wrn-keeper", IMAGE, *LOOP)
     with subprocess.Popen(process, stdout=subprocess.PIPE, env=warren.room.env) as keeper:
         assert keeper.stdout
         assert keeper.stdout.readline() == b"ready\n"

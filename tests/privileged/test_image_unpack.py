@@ -10,13 +10,14 @@ import stat
 import struct
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from runtime.errors import ImageError
 from runtime.images import tar
+from runtime.images.apart import FUNCTIONS
 from runtime.images.store import Store
 from runtime.images.unpack import Limits
 from tests.helpers.host import require
@@ -198,6 +199,18 @@ def test_two_layers_as_overlayfs_shows_them_and_umoci_unpacks_them(directory: Pa
     assert os.getxattr(lower / "usr/ping", "security.capability") == CAPABILITY
     assert os.getxattr(lower / "usr/ping", "user.note") == b"kept"
     assert (lower / "dev/null").stat().st_rdev == os.makedev(1, 3)
+
+
+def test_the_same_archive_always_gives_the_same_layer(directory: Path) -> None:
+    """`image verify` compares with what it unpacks again, whiteouts and implied directories too."""
+    for name, entries in (("base", BASE), ("upper", UPPER)):
+        for number in (1, 2):
+            unpack_into(directory / f"{name}{number}", *entries)
+            time.sleep(0.01)
+        one, two = (str(directory / f"{name}{number}") for number in (1, 2))
+        assert FUNCTIONS["compare"](one, two) == ""
+    os.utime(directory / "upper2/gone", (5, 5), follow_symlinks=False)
+    assert FUNCTIONS["compare"](one, two) == "'gone' has other attributes"
 
 
 def test_directories_that_a_layer_does_not_name_keep_what_the_lower_one_says(directory: Path) -> None:
@@ -522,6 +535,20 @@ def test_a_sparse_file_stays_sparse(layer: Path) -> None:
         assert file.read(4097) == data + b"\0"
 
 
+@pytest.mark.parametrize("tail", [b"", b"end"])
+def test_zeros_become_holes(layer: Path, tail: bytes) -> None:
+    """What a disk image does not use takes no disk here, as it took none where the image was made."""
+    size = 1 << 28
+    head = header(b"disk", size=size + len(tail) + 5)
+    data = b"begin" + bytes(size) + tail
+    unpack_into(layer, head + data + bytes(-len(data) % 512), entry("next", data=b"whole"))
+    status = (layer / "disk").stat()
+    assert status.st_size == len(data)
+    assert status.st_blocks * 512 < size // 64
+    assert hashlib.sha256((layer / "disk").read_bytes()).digest() == hashlib.sha256(data).digest()
+    assert (layer / "next").read_bytes() == b"whole"
+
+
 def test_times_at_the_ends_of_the_world(layer: Path) -> None:
     for number, text in enumerate((b"-%d" % (1 << 60), b"%d" % (1 << 60), b"-0.5")):
         unpack_into(layer.with_name(f"layer{number}"), pax((b"mtime", text)), entry("f"))
@@ -581,9 +608,21 @@ def attributes() -> Iterator[bytes]:
         yield header(b"x", b"x", len(text)) + text + bytes(-len(text) % 512) + folder(f"d{number}")
 
 
+def alternating() -> Iterator[bytes]:
+    for _ in itertools.count():
+        yield folder("d")
+        yield entry("d")
+
+
+def deep_and_replaced() -> Iterator[bytes]:
+    for _ in itertools.count():
+        yield entry("d/" * 200 + "f")
+        yield entry("d")
+
+
 BOMBS = {
     "deep and many": deep_and_many, "through links": through_links, "replaced": replaced, "long names": long_names,
-    "attributes": attributes,
+    "attributes": attributes, "alternating": alternating, "deep and replaced": deep_and_replaced,
 }  # fmt: skip
 
 
@@ -597,6 +636,15 @@ def test_endless_layers_end(name: str, layer: Path) -> None:
     seconds = time.monotonic() - started
     assert seconds < SECONDS, seconds
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 600 << 10
+
+
+@pytest.mark.parametrize("make", [alternating, deep_and_replaced])
+def test_directories_are_not_replaced_for_ever(make: Callable[[], Iterator[bytes]], layer: Path) -> None:
+    """Within the bound that real layers have."""
+    started = time.process_time()
+    with pytest.raises(ImageError, match="directories replaced"):
+        unpack_source(layer, Endless(make()), True, None)
+    assert time.process_time() - started < SECONDS
 
 
 def test_a_million_entries(layer: Path) -> None:

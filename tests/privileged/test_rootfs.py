@@ -143,8 +143,8 @@ def test_a_device(warren: Warren, base: list[str]) -> None:
 
 @pytest.mark.parametrize(
     "flags",
-    [["--network", "bridge"], ["--env-file", "/no/such"], ["--ulimit", "nofile=9999999999"], ["--ulimit", "what=1"],
-     ["--tmpfs", "relative"], ["-v", "relative:/x"], ["--shm-size", "many"], ["--security-opt", "what=ever"],
+    [["--network", "no-such"], ["--env-file", "/no/such"], ["--ulimit", "nofile=9999999999"], ["--ulimit", "what=1"],
+     ["--tmpfs", "relative"], ["-v", "./a:relative"], ["--shm-size", "many"], ["--security-opt", "what=ever"],
      ["--device", "/dev/no-such"], ["--user", "a:b:c"], ["--mount", "type=what"], ["--pid", "container:none"]],
 )  # fmt: skip
 def test_bad_input_is_one_line_and_125(warren: Warren, base: list[str], flags: list[str]) -> None:

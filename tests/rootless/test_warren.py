@@ -11,6 +11,7 @@ import pytest
 from tests.helpers import probe
 from tests.helpers.oci import Bundle
 from tests.helpers.probe import Answers
+from tests.helpers.processes import kill_monitors
 from tests.helpers.users import User
 from tests.helpers.warren import PROGRAM
 
@@ -196,16 +197,36 @@ def test_flags_work_or_are_refused_in_one_line(user: User, flags: list[str]) -> 
         assert done.stdout == "up\n"
 
 
+def test_exec_logs_and_attach(user: User) -> None:
+    script = "echo up; while [ ! -e /tmp/go ]; do sleep 0.05; done; echo late; exit 3"
+    try:
+        ok(host(user, script, "-d", "--name", "box"))
+        assert ok(user.run(PROGRAM, "exec", "-e", "A=1", "box", "sh", "-c", "echo $A; id -u >/dev/stderr")) == "1\n"
+        assert ok(user.run(PROGRAM, "exec", "-i", "box", "cat", input="in")) == "in"
+        attached = user.spawn(PROGRAM, "attach", "--no-stdin", "box")
+        time.sleep(1)
+        ok(user.run(PROGRAM, "exec", "box", "touch", "/tmp/go"))
+        assert attached.communicate(timeout=20)[0] == "late\n"
+        assert attached.returncode == 3
+        assert ok(user.run(PROGRAM, "logs", "box")) == "up\nlate\n"
+        assert user.run(PROGRAM, "exec", "box", "true").returncode == 125
+    finally:
+        ok(user.run(PROGRAM, "rm", "-f", "box"))
+
+
 def test_killed_anywhere(user: User) -> None:
-    """kill -9 at any instant; the next command removes what is left."""
+    """kill -9 at any instant, of the monitors too; the next command removes what is left."""
     seed = int(os.environ.get("WARREN_SEED") or time.time())
     dice = random.Random(seed)
     for _ in range(60 if os.environ.get("WARREN_LONG") else 6):
-        process = user.spawn(PROGRAM, "run", "host", "--", "sleep", "1000")
+        process = user.spawn(PROGRAM, "run", "--rm", "host", "--", "sleep", "1000")
         time.sleep(dice.uniform(0, 0.15))
         process.kill()
         process.communicate()
-    ok(host(user, "true"))
+    time.sleep(0.2)  # Monitors whose launch was killed end by themselves.
+    kill_monitors(user.runtime_dir / "warren")
+    time.sleep(0.2)
+    ok(host(user, "true", "--rm"))
     left = [entry.name for entry in (user.runtime_dir / "warren").glob("[!.]*")]
     assert left == [], f"WARREN_SEED={seed}"
 

@@ -12,11 +12,14 @@ from hypothesis import strategies as st
 
 import cli
 from runtime import __version__, container
+from runtime.commands import QUICK, quick
 from runtime.commands.containers import run as run_command
+from runtime.commands.table import commands
 from runtime.config import ContainerConfig
-from runtime.engine import launching, library, names, records, running
+from runtime.engine import launching, library, names, records, running, trees
 from runtime.errors import CommandNotFoundError, ExistsError, LaunchError, NotFoundError, StateError, UsageError
 from runtime.launch import Options
+from runtime.options import ONLY_RUN, RUN, Option, parse
 from runtime.steps import LaunchPlan
 
 
@@ -36,13 +39,13 @@ class Command:
         monkeypatch.setattr(running, "run_attached", self._run)
         monkeypatch.setattr(running, "plan", self._plan)
         monkeypatch.setattr(cli, "_warn_of_writable_code", lambda: None)
-        monkeypatch.setattr(cli.os, "_exit", sys.exit)
+        monkeypatch.setattr("posix._exit", sys.exit)
 
     def _run(self, config: ContainerConfig, _values: object, _fetch: object) -> running.Outcome:
         self.configs.append(config)
         if isinstance(self.result, Exception):
             raise self.result
-        outcome = running.Outcome(records.Record("x"))
+        outcome = running.Outcome(records.Record("x", {}))
         outcome.code = self.result
         return outcome
 
@@ -236,6 +239,53 @@ def test_any_words_parse_or_are_refused(words: list[str]) -> None:
     assert isinstance(context.params["words"], tuple)
 
 
+WORDS = [
+    "--rm", "-it", "-w", "-e", "--", "host", "--rootfs", "x", "-", "-v/a:/b", "--env=", "--env=A=1", "--timeout=1.5",
+    "--timeout=0", "--timeout=nan", "--pull=never", "--pull=what", "--memory-swappiness=7", "-c", "5", "-c5", "-ic", "",
+    "--sig-proxy=false", "--no-such", "--rm=true", "--rm=false", "--init=1", "--replicas", "2",
+]  # fmt: skip
+
+
+@settings(max_examples=500)
+@given(st.lists(st.sampled_from(WORDS), max_size=7))
+def test_the_quick_parser_finds_what_click_finds(words: list[str]) -> None:
+    found = parse([*RUN, *ONLY_RUN], words)
+    if found is None or quick._is_odd(found[1] or ["x"], found[0], True):
+        return
+    context = run_command.make_context("run", list(words))
+    assert found == ({key: context.params[key] for key in found[0]}, list(context.params["words"]))
+
+
+@pytest.mark.parametrize(("name", "command"), list(quick._TABLE.items()))
+def test_a_quick_command_has_the_options_of_clicks(name: str, command: tuple[list[Option], Any, bool]) -> None:
+    by_click = commands.get_command(click.Context(commands), name)
+    assert by_click is not None and name in QUICK
+    known = {opt for option in by_click.params if isinstance(option, click.Option) for opt in option.opts}
+    assert {opt for option in command[0] for opt in option.names} == known
+
+
+@pytest.mark.parametrize(
+    ("words", "by_click"),
+    [
+        (["run", "--rm", "host", "true"], False),
+        (["run", "--plan", "host", "true"], True),
+        (["run", "host", "--plan", "--", "true"], True),
+        (["run", "--rm=true", "host", "true"], False),
+        (["run", "--rm=yes", "host", "true"], True),
+        (["run", "--help"], True),
+        (["run"], True),
+        (["images"], True),
+    ],
+)
+def test_what_is_left_to_click(
+    command: Command, words: list[str], by_click: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(cli, "_execute_with_click", lambda words: asked.append(words) or 0)
+    assert command(*words).code == 0
+    assert asked == ([words] if by_click else [])
+
+
 # ---- what the engine settles before a launch
 
 
@@ -276,7 +326,7 @@ def test_a_name_is_taken_once() -> None:
 
 @pytest.mark.usefixtures("known")
 def test_a_name_is_free_when_its_container_is_gone() -> None:
-    records.remove_tree(records.find("vole").path)
+    trees.remove_tree(records.find("vole").path)
     assert records.make_record("new", "vole", {"config": {}}).name == "vole"
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from runtime.config import ContainerConfig, ids, make_spec, wants_userns
 from runtime.config.ids import lease_ids, reclaim_ids, release_ids
+from runtime.config.mounts import make_sources, volume
 from runtime.config.sources import host_devices
-from runtime.config.words import make_sources
 from runtime.errors import UnsupportedError, UsageError, WarrenError
 from runtime.host import Host
 from runtime.spec import Spec
@@ -470,11 +470,11 @@ def test_a_plan_makes_no_source_and_a_launch_does(tmp_path: Path) -> None:
     place = tmp_path / "not/there/yet"
     spec_of(volumes=[f"{place}:/data"])
     assert not (tmp_path / "not").exists()
-    make_sources([f"{place}:/data", f"{tmp_path}:/other"])
+    make_sources([volume(f"{place}:/data"), volume(f"{tmp_path}:/other")])
     assert place.is_dir()
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="--volume"):
-        make_sources([f"{tmp_path}/file/below:/data"])
+        make_sources([volume(f"{tmp_path}/file/below:/data")])
 
 
 @pytest.mark.parametrize("options", [{"volumes": ["/etc:/data:ro"]}, {"mounts": ["type=bind,src=/etc,dst=/data,ro"]}])

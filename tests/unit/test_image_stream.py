@@ -206,11 +206,11 @@ def test_a_window_that_is_too_large() -> None:
 
 def ends(chunks: Iterable[bytes]) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    started = time.monotonic()
+    started = time.process_time()
     layer = Layer(chunks)
     with pytest.raises(ImageError, match="bomb"):
         layer.drain()
-    assert time.monotonic() - started < SECONDS
+    assert time.process_time() - started < SECONDS
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 256 << 10
 
 
@@ -222,10 +222,18 @@ def gzip_of_zeros(gigabytes: int) -> Iterator[bytes]:
     return pieces(blob * 4 * gigabytes, 1 << 20)
 
 
+@pytest.fixture
+def fewer_zeros(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not LONG:
+        monkeypatch.setattr(stream, "MAX_ZEROS", 1 << 30)
+
+
+@pytest.mark.usefixtures("fewer_zeros")
 def test_a_gzip_bomb() -> None:
     ends(gzip_of_zeros(10))
 
 
+@pytest.mark.usefixtures("fewer_zeros")
 def test_zstd_bombs() -> None:
     zeros = zstd.compress(bytes(1 << 26))
     ends(pieces(zeros * 160, 1 << 20))
@@ -250,5 +258,18 @@ def test_zeros_behind_the_end_are_only_read() -> None:
 
 
 def test_a_layer_of_much_the_same_is_no_bomb() -> None:
-    """Below the free amount any ratio goes."""
-    assert len(read([gzip.compress(bytes(100 << 20), 1)])[0]) == 100 << 20
+    """Below some gigabytes any ratio goes: an image may hold a sparse disk image, or files filled with zeros."""
+    layer = Layer(gzip_of_zeros(1))
+    layer.drain()
+    assert layer.length == 1 << 30
+    assert layer.length > stream.MAX_RATIO * layer.size
+
+
+def test_what_stands_behind_a_long_frame_is_read() -> None:
+    """A frame that is asked for less than it holds has taken nothing of the next one yet."""
+    first, second = os.urandom(stream._PIECE * 3), TEXT
+    for size in (stream._PIECE, stream._PIECE - 1, stream._PIECE + 1):
+        assert read([zstd.compress(first[:size]) + zstd.compress(second)])[0] == first[:size] + second
+        assert read([gzip.compress(first[:size], 1) + gzip.compress(second)])[0] == first[:size] + second
+    blob = zstd.compress(first) + zstd.compress(second)
+    assert read(pieces(blob, 1 << 16))[0] == read([blob])[0] == first + second

@@ -19,6 +19,7 @@ LINES = [
     for line in """
         cli oci pytest_plugin
         commands
+        contrast
         options
         engine doctor
         monitor
@@ -32,7 +33,7 @@ LINES = [
         scheduling labels resctrl
         spec steps
         gotemplate
-        jsontext quantities netlink
+        jsontext quantities netlink trees
         host
         syscalls
         errors
@@ -53,6 +54,7 @@ HOMES = {
     "prctl": {"syscalls"},
     "pytest": {"pytest_plugin"},
     "urllib3": {"images"},
+    "yaml": {"config"},
     "isal": {"images"},
     "backports": {"images"},
     "compression": {"images"},

@@ -30,6 +30,11 @@ HYBRID = (
 ROOT = "CapEff:\t000001ffffffffff\n"
 CONTAINER = Cgroup("/sys/fs/cgroup/warren-c", {})
 LEGACY = Cgroup("/sys/fs/cgroup/unified/warren-c", {"pids": "/sys/fs/cgroup/pids/warren-c"})
+MONITOR = (
+    Step("monitor_log", "json-file", 8, "ctr.log", 1 << 20, 3),
+    Step("monitor_events", ["/bin/warren", "_event", "ID"], ["PATH=/bin"], 30000, "health"),
+    Step("monitor", 5, 9, 6, 7, -1, 3),
+)
 
 
 def host(*, uid: int = 0, mountinfo: str = UNIFIED, **files: str) -> Host:
@@ -110,6 +115,7 @@ def plans() -> dict[str, LaunchPlan]:
         "everything": create_plan(spec(everything), root, CONTAINER, Wiring(detached=True, preserve_fds=2)),
         "no-pivot": create_plan(spec(), root, CONTAINER, Wiring(no_pivot=True)),
         "rootless": create_plan(rootless(), user, Cgroup("", {}), Wiring()),
+        "monitored": create_plan(spec(), root, CONTAINER, Wiring(monitor=MONITOR, pdeathsig=9)),
         "exec": exec_plan(spec(with_user_namespace), root, CONTAINER, process, 0x10020000, Wiring()),
     }
 

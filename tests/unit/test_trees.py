@@ -1,0 +1,63 @@
+"""Removing trees: whatever a container has made is gone, and nothing else is."""
+
+import os
+from pathlib import Path
+
+from runtime.engine.trees import remove_tree
+
+
+def test_links_are_removed_and_not_followed(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "file").touch()
+    tree = tmp_path / "tree"
+    (tree / "a/b").mkdir(parents=True)
+    (tree / "a/b/link").symlink_to(kept)
+    (tree / "link").symlink_to(kept / "file")
+    os.mkfifo(tree / "a/fifo")
+    remove_tree(str(tree))
+    assert not tree.exists()
+    assert (kept / "file").exists()
+
+
+def test_a_link_in_its_place_is_removed_itself(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "link").symlink_to("kept")
+    remove_tree(str(tmp_path / "link"))
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+def test_modes_do_not_matter(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    (tree / "a/b/c/d").mkdir(parents=True)
+    (tree / "a/b/file").touch()
+    for name in ("a/b/c", "a/b", "a"):
+        (tree / name).chmod(0)
+    remove_tree(str(tree))
+    assert not tree.exists()
+
+
+def test_a_tree_may_be_deeper_than_a_path_is_long(tmp_path: Path) -> None:
+    before = Path.cwd()
+    try:
+        os.mkdir(tmp_path / "tree")
+        os.chdir(tmp_path / "tree")
+        for _ in range(300):
+            os.mkdir("long-enough-to-fill-a-path")
+            os.chdir("long-enough-to-fill-a-path")
+            Path("file").touch()
+    finally:
+        os.chdir(before)
+    remove_tree(str(tmp_path / "tree"))
+    assert not (tmp_path / "tree").exists()
+
+
+def test_names_that_are_ours_do_not_disturb(tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        (tmp_path / f"tree/.{number}.gone/.{number}.gone/x").mkdir(parents=True)
+    remove_tree(str(tmp_path / "tree"))
+    assert not (tmp_path / "tree").exists()
+
+
+def test_what_is_gone_is_fine(tmp_path: Path) -> None:
+    remove_tree(str(tmp_path / "none"))
