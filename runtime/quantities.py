@@ -112,9 +112,9 @@ def _split_zone(text: str) -> "tuple[str, int | None]":
         clock, found, offset = text.partition(sign)
         if found:
             hours, _, minutes = offset.partition(":")
-            if not is_number(hours) or not is_number(minutes or "0"):
+            if not is_number(hours + minutes) or (len(hours), len(minutes)) != (2, 2):
                 raise ValueError(text)
-            return clock, (int(hours) * 3600 + int(minutes or 0) * 60) * (1 if sign == "+" else -1)
+            return clock, (int(hours) * 3600 + int(minutes) * 60) * (1 if sign == "+" else -1)
     return text, None
 
 

@@ -104,7 +104,7 @@ def _ps(words: "Sequence[str]") -> "CompletedProcess[bytes]":
 
 
 def _by_ps(pids: "list[int]", options: "Sequence[str]") -> "Table":
-    """ps(1) is asked for them; with options that exclude -q for all, of which they are found in its column PID (docker)."""
+    """ps(1) is asked for them; with options that exclude -q for all, among which its column PID finds them (docker)."""
     done = _ps([*options, "-q", ",".join(map(str, pids))])
     if done.returncode:
         done = _ps(options)
