@@ -59,12 +59,13 @@ class Monitored:
         kind, step, value = steps.MESSAGE.unpack_from(data)
         assert kind == steps.PID, (kind, step, value, data)
         assert self.sync.recv(4096) == b""
-        return int(value)
+        self.pid = int(value)
+        return self.pid
 
     def begin(self) -> int:
-        self.pid = self.executed()
+        pid = self.executed()
         self.monitor.let_go()
-        return self.pid
+        return pid
 
     def attach(self) -> Client:
         self.clients.append(Client.connect(str(self.state)))
@@ -91,6 +92,11 @@ class Monitored:
         self.monitor.call_off()
         self.process.kill()
         self.process.communicate()
+        # There is no pid namespace that ends what the process has started: it is the session that it began.
+        for process in processes.everything() if self.pid else ():
+            with contextlib.suppress(ProcessLookupError):
+                if os.getsid(process.pid) == self.pid:
+                    os.kill(process.pid, signal.SIGKILL)
 
 
 Start = Callable[..., Monitored]
@@ -121,8 +127,8 @@ def start(init_binary: Path, directory: Path) -> Iterator[Start]:
         plan.add("clone", 0, -1)
         plan.add("pdeathsig", signal.SIGKILL)
         plan.lead(inside)
+        plan.add("setsid")
         if options.get("terminal"):
-            plan.add("setsid")
             plan.add("console", steps.CONSOLE_SLOT, 0, 0, 0)
         name, *arguments = run_sh(script)
         plan.add(str(name), *arguments)  # type: ignore[arg-type]
