@@ -6,6 +6,7 @@ from importlib import import_module
 import click
 
 from .. import __version__
+from . import VARIABLE
 
 MODULES = {
     "containers": "create kill pause rename restart rm run start stop unpause wait",
@@ -25,8 +26,6 @@ MODULES = {
     "volumes": "volume",
     "watching": "events stats top",
 }
-VARIABLE = "_WARREN_COMPLETE"
-"""Set when a shell asks how a word goes on (completion.py)."""
 HOMES = {name: module for module, names in MODULES.items() for name in names.split()}
 FUNCTIONS = {"import": "import_image", "exec": "exec_"}
 """Where the function cannot be called as the command is."""
