@@ -64,7 +64,7 @@ class Row:
 
     @property
     def pid(self) -> int:
-        return self._once("pid", self.record.state_dir.process)  # type: ignore[no-any-return]
+        return self._once("pid", lambda: self.record.state_dir.process())  # type: ignore[no-any-return]
 
     @property
     def status(self) -> str:
@@ -121,8 +121,7 @@ class Row:
         """docker's sentence."""
         status = self.status
         if status in ("running", "paused"):
-            started = int(self.life.get("started") or time.time_ns())
-            up = "Up " + format_span((time.time_ns() - started) / 1e9)
+            up = "Up " + format_span(self.record.state_dir.age())
             health = {"": "", "starting": " (health: starting)"}.get(self.health, f" ({self.health})")
             return f"{up} (Paused)" if status == "paused" else up + health
         if status in ("exited", "restarting"):
