@@ -23,9 +23,9 @@ def look_at_container(name: str, size: bool) -> Any:
 
 def look_at_image(name: str, _size: bool) -> Any:
     from ..images.store import Store
-    from ..images.view import inspect as look
+    from ..images.view import inspect
 
-    return look(Store().find(name))
+    return inspect(Store().find(name))
 
 
 def look_at_volume(name: str, _size: bool) -> Any:

@@ -32,8 +32,9 @@ FUNCTIONS = {"import": "import_image", "exec": "exec_"}
 
 
 SECTIONS = {
-    "Containers": "containers copy changing groups inspecting processes listing watching",
-    "Images": "images", "Networks": "networks", "Volumes": "volumes", "System": "about completion system",
+    "Containers": "containers copy changing groups inspecting processes listing watching units",
+    "Images": "images", "Networks": "networks", "Volumes": "volumes", "Virtual machines": "contrast",
+    "System": "about completion system",
 }  # fmt: skip
 """Under which head of --help the commands of a module stand; ELSEWHERE those that stand apart from their module."""
 ELSEWHERE = {"port": "Containers"}

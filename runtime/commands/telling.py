@@ -1,4 +1,4 @@
-"""Errors and warnings that do not end a command; loads nothing."""
+"""What is said on standard error beside what a command prints; without click, for the commands that do without."""
 
 import sys
 
