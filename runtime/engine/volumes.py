@@ -384,8 +384,11 @@ def inspect(volume: Volume) -> "Json":
 
 
 def mounts_of(record: "Record") -> "list[Json]":
-    """docker's Mounts of a container's inspect."""
-    return [_told(Wish.from_dict(entry)) for entry in record.config().resolved_mounts]
+    """docker's Mounts of a container's inspect; what --tmpfs asks for is in HostConfig.Tmpfs alone."""
+    config = record.config()
+    apart = {text.partition(":")[0] for text in config.tmpfs}
+    wishes = [Wish.from_dict(entry) for entry in config.resolved_mounts]
+    return [_told(wish) for wish in wishes if wish.type != "tmpfs" or wish.target not in apart]
 
 
 def _told(wish: Wish) -> "Json":
