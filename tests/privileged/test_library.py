@@ -415,7 +415,9 @@ def test_volumes_of_a_run(directory: Path) -> None:
     before = {volume.name for volume in volumes.volumes()}
     try:
         script = "echo kept > /mnt/f; ls -A /etc"
-        done = runtime.run("host", ["sh", "-c", script], mounts=[f"{name}:/mnt", "/etc"], capture_output=True, text=True)
+        done = runtime.run(
+            "host", ["sh", "-c", script], mounts=[f"{name}:/mnt", "/etc"], capture_output=True, text=True
+        )
         assert done.stdout == ""
         done = runtime.run("host", ["cat", "/mnt/f"], mounts=[f"{name}:/mnt:ro"], capture_output=True, text=True)
         assert done.stdout == "kept\n"
