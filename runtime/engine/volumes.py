@@ -328,6 +328,8 @@ class Places:
     def __init__(self, config: "ContainerConfig", *, fill: bool) -> None:
         self.wishes = mounts.resolved(config)
         self._filled: list[Volume] = []
+        # The host's own root is no image, and what it has would be more than anybody meant.
+        fill = fill and bool(config.layers or config.rootfs)
         try:
             for wish in sorted(self.wishes, key=lambda wish: wish.name):
                 if wish.type == VOLUME:
