@@ -109,8 +109,14 @@ class Launch:
             from .volumes import planned
 
             self.config.resolved_mounts = planned(self.config)
-        spec = make_spec(self.config, Host.probe(), _FIRST_RANGE, {})
-        return self.container.plan(Bundle("/", spec, raw_config(spec)), self.options, detached=False)
+        if self.config.isolation in ("", "container"):
+            spec = make_spec(self.config, Host.probe(), _FIRST_RANGE, {})
+            return self.container.plan(Bundle("/", spec, raw_config(spec)), self.options, detached=False)
+        spec = make_spec(_inside_machine(self.config), Host.probe(), _FIRST_RANGE, {})
+        outer, guest = self._machine(spec, planning=True)
+        plan = self.container.plan(Bundle("/", outer, raw_config(outer)), self.options, detached=False)
+        plan.guest = guest
+        return plan
 
     def release(self) -> None:
         release_ids(self.root, self.config.id)
@@ -139,20 +145,27 @@ class Launch:
         """The same as a virtual machine: its hypervisor is the container's program."""
         from .. import vm
 
-        config = self.config
-        self.machine = machine = vm.choose(
-            vm.parse_isolation(config.isolation),
-            kernel=config.kernel, accel=config.accel, boot_seconds=config.boot_timeout,
-        )  # fmt: skip
-        outer, guest = vm.prepare(
-            spec, self.options, machine, config.id, network=config.network not in ("", "none"), ports=_ports(config)
-        )
+        outer, guest = self._machine(spec)
+        assert self.machine is not None
         try:
             return self.container.run(Bundle("/", outer, raw_config(outer)), self.options)
         except LaunchError as error:
-            raise vm.guest_failure(error, guest, machine) from None
+            raise vm.guest_failure(error, guest, self.machine) from None
         finally:
-            machine.release()
+            self.machine.release()
+
+    def _machine(self, spec: "Spec", *, planning: bool = False) -> "tuple[Spec, LaunchPlan]":
+        """The container of a hypervisor and the plan of its guest; with `planning` nothing is made for them."""
+        from .. import vm
+
+        config = self.config
+        self.machine = vm.choose(
+            vm.parse_isolation(config.isolation),
+            kernel=config.kernel, accel=config.accel, boot_seconds=config.boot_timeout,
+        )  # fmt: skip
+        self.machine.planning = planning
+        network = config.network not in ("", "none")
+        return vm.prepare(spec, self.options, self.machine, config.id, network=network, ports=_ports(config))
 
     def _join_containers(self) -> None:
         """Turn container:NAME into the namespace of that container's process.

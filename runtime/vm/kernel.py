@@ -11,13 +11,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+_SYSTEM = "/var/lib/warren/vm"
+"""root's; what it has fetched serves ordinary users as well."""
 UML_MODULES = "/usr/lib/uml/modules"
 
 
 def data_directory() -> str:
     """Where `warren vm setup` puts things, and initramfs and disks are kept; below the XDG directory for users."""
     if posix.geteuid() == 0:
-        return "/var/lib/warren/vm"
+        return _SYSTEM
     home = os.environ.get("XDG_DATA_HOME") or os.path.join(os.environ.get("HOME", ""), ".local/share")
     if not home.startswith("/"):
         raise UsageError("no place for virtual machines: neither XDG_DATA_HOME nor HOME is set")
@@ -116,9 +118,9 @@ def find(given: str = "") -> Kernel:
     own = f"/boot/vmlinuz-{release}"
     if os.path.exists(own) and os.path.isdir(f"/lib/modules/{release}"):
         return Kernel(own, f"/lib/modules/{release}", "the host's own")
-    fetched = fetched_kernel(data_directory() + "/kernel")
-    if fetched:
-        return fetched
+    for place in (data_directory(), _SYSTEM):
+        if fetched := fetched_kernel(place + "/kernel"):
+            return fetched
     raise UnsupportedError(
         f"no kernel for a guest: {own} with its modules is missing", hint="warren vm setup, or --kernel FILE"
     )

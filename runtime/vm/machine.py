@@ -60,6 +60,8 @@ class Machine:
         self.accel = accel
         self.default_memory = memory or self.least_memory
         self.boot_seconds = boot_seconds
+        self.planning = False
+        """Whether it is only to be shown: then nothing is made for it."""
         self.held: list[Disk] = []
         """Disks that release() is to remove once the hypervisor has them mounted."""
         self.files: dict[str, int] = {}

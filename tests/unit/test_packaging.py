@@ -36,7 +36,7 @@ HOT = """
     images.local images.manifest images.overlay images.reference
     engine.event engine.health engine.images engine.journal engine.launching engine.lifecycle engine.logs engine.names
     engine.parallel engine.policy engine.processes engine.records engine.running engine.trees
-    monitor options commands commands.quick
+    monitor options commands commands.ps commands.quick
 """.split()
 
 # Runs warren-oci as the launcher does, and writes down at its end what has been loaded.
