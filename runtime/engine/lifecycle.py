@@ -286,6 +286,7 @@ def settle(record: Record) -> None:
         pass
     record.container.delete(force=True)
     release_ids(record.root, record.id)
+    _note_denied(record)
     networking.release(record.id, record.root)
     if record.life().get("launching"):
         record.update_life(launching=False, error="the command that started it was killed")
@@ -302,6 +303,16 @@ def end_orphan(record: Record) -> None:
         release_ids(record.root, record.id)
         networking.release(record.id, record.root)
     settle(record)
+
+
+def _note_denied(record: Record) -> None:
+    """An event of what a container's egress rules have denied it."""
+    if not record.data["config"].get("egress"):
+        return
+    told = networking.settings(record.id, record.root).get("Egress") or {}
+    if told.get("DeniedPackets") or told.get("DeniedNames"):
+        names = ",".join(told["DeniedNames"])
+        journal.note(record, "egress-denied", packets=str(told["DeniedPackets"]), names=names)
 
 
 def finish(record: Record) -> None:

@@ -311,8 +311,9 @@ def mark_brief(container_id: str) -> None:
     try:
         posix.symlink(target, _brief(container_id))
     except FileExistsError:
-        _unlink(_brief(container_id))
-        posix.symlink(target, _brief(container_id))
+        if not _is_held(container_id):
+            _unlink(_brief(container_id))
+            posix.symlink(target, _brief(container_id))
 
 
 def unmark_brief(container_id: str) -> None:
