@@ -8,6 +8,7 @@ import click
 from ..engine import images as engine
 from ..errors import NotFoundError, UsageError, WarrenError
 from ..quantities import format_age, format_size
+from .inspecting import inspect_each
 from .printing import (
     FORMAT,
     combine,
@@ -191,8 +192,6 @@ def image() -> None:
 @click.argument("names", nargs=-1, required=True)
 def inspect_image(names: tuple[str, ...], template: str) -> None:
     """Print what is known of images as JSON."""
-    from .inspecting import inspect_each
-
     inspect_each(names, template, ["image"])
 
 

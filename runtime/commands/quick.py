@@ -86,7 +86,7 @@ def _fetch(values: "Values") -> "Fetch":
     """Pulls as the options say, and shows how far it is."""
 
     def fetch(name: str, store: "Any") -> "Any":
-        from .images import fetch_image
+        from .fetching import fetch_image
 
         return fetch_image(name, store, platform=values["platform"], quiet=values["quiet"])
 

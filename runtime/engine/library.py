@@ -224,6 +224,11 @@ class _Run:
         if self.pid:
             self.wait()
         self.launching.release()
+        if self.config.resolved_mounts:
+            from ..config.mounts import resolved
+            from .volumes import release
+
+            release(resolved(self.config), self.config.id, remove=True)
         if self.store:
             self.store.release(self.config.id)
 

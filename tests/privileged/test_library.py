@@ -405,3 +405,23 @@ def test_closed_streams_that_are_not_asked_for(directory: Path) -> None:
         "open(result, 'w').write(str(code))\n"
     )
     assert in_a_program(script, directory / "result") == "3"
+
+
+def test_volumes_of_a_run(directory: Path) -> None:
+    """A volume that is named stays, one without a name goes with the run; what the host has is copied to neither."""
+    from runtime.engine import volumes
+
+    name = f"wrn-{directory.name}"
+    before = {volume.name for volume in volumes.volumes()}
+    try:
+        script = "echo kept > /mnt/f; ls -A /etc"
+        done = runtime.run(
+            "host", ["sh", "-c", script], mounts=[f"{name}:/mnt", "/etc"], capture_output=True, text=True
+        )
+        assert done.stdout == ""
+        done = runtime.run("host", ["cat", "/mnt/f"], mounts=[f"{name}:/mnt:ro"], capture_output=True, text=True)
+        assert done.stdout == "kept\n"
+        assert {volume.name for volume in volumes.volumes()} - before == {name}
+        assert volumes.Volume(name).users() == []
+    finally:
+        volumes.Volume(name).remove()

@@ -31,12 +31,12 @@ HOT = """
     cgroups.limits cgroups.unified cgroups.legacy cgroups.delegation cgroups.device_program cgroups.update
     cgroups.freezer cgroups.programs cgroups.oom cgroups.stats cgroups.events
     cgroups.systemd cgroups.dbus cgroups.unit_properties
-    config config.accounts config.ids config.image_config config.limits config.sources config.words
-    monitor options
+    config config.accounts config.cdi
+    config.ids config.image_config config.limits config.sources config.words
     images.local images.manifest images.overlay images.reference
     engine.event engine.health engine.images engine.journal engine.launching engine.lifecycle engine.logs engine.names
     engine.parallel engine.policy engine.processes engine.records engine.running engine.trees
-    monitor options commands commands.quick
+    monitor options commands commands.ps commands.quick
 """.split()
 
 # Runs warren-oci as the launcher does, and writes down at its end what has been loaded.
