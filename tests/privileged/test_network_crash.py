@@ -22,6 +22,7 @@ def test_a_command_that_is_killed_while_it_attaches_leaves_nothing(lan: Lan) -> 
     begun = time.monotonic()
     lan.warren(*words).ok()
     length = time.monotonic() - begun
+    following = ("run", "--rm", "--network", "tn1", "-p", "8080:80", "host", "--", "true")
     chance = random.Random(SEED)
     for number in range(ROUNDS):
         started = lan.warren.popen(*words)
@@ -29,7 +30,6 @@ def test_a_command_that_is_killed_while_it_attaches_leaves_nothing(lan: Lan) -> 
         os.kill(started.pid, signal.SIGKILL)
         started.communicate()
         # Its container may have been let go already, and ends by itself.
-        following = ("run", "--rm", "--network", "tn1", "-p", "8080:80", "host", "--", "true")
         until(lambda: lan.warren(*following).code == 0)
         assert lan.settled() == [], f"round {number} of seed {SEED}"
 
