@@ -53,6 +53,8 @@ if TYPE_CHECKING:
     Json = dict[str, Any]
 
 HOST = "host"
+_NETWORK_SYSCTL = {"net.ipv4.ip_unprivileged_port_start": "0"}
+"""docker's: any user may serve port 80 on a network of the container's own."""
 OWN_NETWORK = ("none", "bridge", "pasta", "slirp4netns")
 """Modes of a network namespace of the container's own; what is in it is the engine's business."""
 _SAFE = ["nosuid", "noexec", "nodev"]
@@ -546,8 +548,11 @@ class _Builder:
             linux["netDevices"] = self.cdi.net_devices
         if profile := self._seccomp():
             linux["seccomp"] = profile
-        if config.sysctl:
-            linux["sysctl"] = dict(pair(text, "--sysctl") for text in config.sysctl)
+        sysctl = {**_NETWORK_SYSCTL, **dict(pair(text, "--sysctl") for text in config.sysctl)}
+        if config.network not in ("bridge", "private", "pasta", "slirp4netns"):
+            sysctl = dict(pair(text, "--sysctl") for text in config.sysctl)
+        if sysctl:
+            linux["sysctl"] = sysctl
         return linux
 
     def _seccomp(self) -> "Json | None":

@@ -196,6 +196,7 @@ class _Preparation:
         self.leases.write(self.id, self.record)
         if found := bridges.of_container(self.id, self.record):
             self._add(found)
+        _forget_udp(self.record)
         self._start_resolvers(networks)
         return Attachment(self.record, tuple(link for _, link in made), mounts)
 
@@ -389,6 +390,7 @@ def drop(leases: Leases, container_id: str) -> None:
         programs.stop(f"{leases.path}/files/{container_id}")
     try:
         rules.discard(bridges.of_container(container_id, record))
+        _forget_udp(record)
     except (OSError, WarrenError):
         pass  # The tables are gone, and with them the elements.
     made: list[Json] = record.get("links") or []
@@ -405,6 +407,14 @@ def drop(leases: Leases, container_id: str) -> None:
         leases.unclaim_port(name)
     leases.forget(container_id)
     _stop_resolvers(leases, networks)
+
+
+def _forget_udp(record: "Json") -> None:
+    ports = {int(one["host_port"]) for one in record.get("ports") or [] if one["protocol"] == "udp"}
+    if ports:
+        from .conntrack import forget
+
+        forget(ports, {rules.pack(link[key]) for link in record["links"] for key in ("ipv4", "ipv6") if link.get(key)})
 
 
 def _unclaim_all(leases: Leases, container_id: str) -> None:
