@@ -156,7 +156,7 @@ def _with_modules(path: str, origin: str) -> Kernel:
 
 
 def find_uml(given: str = "") -> Kernel:
-    """User-mode Linux: --kernel, the installed one, or a fetched one; its modules, or the installed ones."""
+    """User-mode Linux: --kernel, the installed or a fetched one; modules lie beside it, or are the installed ones."""
     trees = ["", data_directory() + "/uml", _SYSTEM + "/uml"]
     for file in [given] if given else [tree + "/usr/bin/linux.uml" for tree in trees]:
         if os.access(file, os.X_OK) and os.path.isfile(file):
