@@ -109,3 +109,10 @@ def test_many_at_once_get_addresses_and_ports_of_their_own(lan: Lan) -> None:
     found = [one.communicate()[0].split()[-1] for one in started]
     assert all(one.returncode == 0 for one in started)
     assert len(set(found)) == 12
+
+
+def test_restarts_do_not_wait_for_the_kernel_to_take_the_last_link_away(lan: Lan) -> None:
+    lan.serve("web", "-p", "8080:80")
+    for _ in range(5):
+        lan.warren("restart", "-t", "0", "web").ok()
+    until(lambda: lan.ask_far("tcp", NEAR, "8080") == f"web {FAR}")
