@@ -548,9 +548,10 @@ class _Builder:
             linux["netDevices"] = self.cdi.net_devices
         if profile := self._seccomp():
             linux["seccomp"] = profile
-        sysctl = {**_NETWORK_SYSCTL, **dict(pair(text, "--sysctl") for text in config.sysctl)}
-        if config.network not in ("bridge", "private", "pasta", "slirp4netns"):
-            sysctl = dict(pair(text, "--sysctl") for text in config.sysctl)
+        sysctl = dict(pair(text, "--sysctl") for text in config.sysctl)
+        # A procfs of its own, through which they are written, needs a pid namespace of its own.
+        if config.network in ("bridge", "private", "pasta", "slirp4netns") and self.namespaces.get("pid") == "":
+            sysctl = {**_NETWORK_SYSCTL, **sysctl}
         if sysctl:
             linux["sysctl"] = sysctl
         return linux
