@@ -12,7 +12,9 @@
  *     e        end of the input                   E data   error output
  *     w u16 u16   rows and columns                x u32    exit code; the last one
  *     d        done: the owner has cleaned up, and no program needs to be run for the end
- *     c o|E    the owner reads this stream no more: whoever writes to it gets EPIPE */
+ *     c o|E    the owner reads this stream no more: whoever writes to it gets EPIPE
+ *
+ * A container on a leash is its owner's: it is killed when that goes, however it goes. */
 
 #define _GNU_SOURCE
 #include <poll.h>

@@ -11,8 +11,9 @@
 
 #include "monitor.h"
 
-/* Milliseconds to wait for descriptors. */
+/* Milliseconds to wait for descriptors, and for a container that has been killed. */
 #define PAUSE 1000
+#define LEASH_PAUSE 200
 
 struct client *add_client(struct monitor *m, int fd)
 {
@@ -105,6 +106,14 @@ static void resize(struct monitor *m, size_t size)
 
 /* ---- clients ---- */
 
+/* Whoever the container was for has gone.  One that is frozen by a v1 freezer does not die of it: then Warren thaws it. */
+static void end_leashed(struct monitor *m)
+{
+    kill(m->container, SIGKILL);
+    strcpy(m->events.reason, "abandoned");
+    m->events.due = now_ms() + LEASH_PAUSE;
+}
+
 void drop_client(struct monitor *m, struct client *client)
 {
     char unread;
@@ -115,6 +124,8 @@ void drop_client(struct monitor *m, struct client *client)
     client->fd = -1;
     if (client->first && m->flags & INPUT_ONCE)
         end_input(m);
+    if (client->owner && m->flags & LEASH && m->container && !m->ended)
+        end_leashed(m);
 }
 
 void take_message(struct monitor *m, struct client *client)
