@@ -67,6 +67,8 @@ MAX_MESSAGE = 65536
 
 # Slots whose descriptors launch.py passes; a plan numbers its own from FIRST_SLOT.
 SYNC_SLOT, CONSOLE_SLOT, FIFO_SLOT, REPORT_SLOT, PIDFD_SLOT, FIRST_SLOT = 0, 1, 2, 3, 4, 5
+COMMAND_SLOT = FIFO_SLOT
+"""Of a container that waits for a command, which is not one that waits for `start`."""
 # The first of them, in a plan that begins with the step `monitor` (LaunchPlan.lead).
 HOLD_SLOT, LISTENER_SLOT, OWNER_SLOT, LOG_SLOT, EXIT_SLOT = MONITOR_SLOTS = range(FIRST_SLOT, FIRST_SLOT + 5)
 
@@ -217,6 +219,7 @@ VOCABULARY = {
     "own": Op(65, "fii", "slot uid gid", "give #{slot} and all in it to {uid}:{gid}"),
     "wait_command": Op(66, "f", "socket", "go on with what comes over #{socket}"),
     "idle": Op(67, "", "", "reap as process 1, and run nothing"),
+    "guard": Op(68, "ff", "process farewell", "wait for the end of process #{process}, or a farewell over #{farewell}"),
     # In a virtual machine, whose process 1 `init` is.
     "module": Op(80, "s", "path", "load module {path}"),
     "channel": Op(81, "l", "devices", "go on with what the supervisor sends over {devices:command}"),

@@ -50,6 +50,7 @@ struct log {
 struct client {
     int fd;               /* -1 a free place */
     bool owner;           /* says 'd' when it has cleaned up */
+    bool mute;            /* wants no output */
     bool first;           /* the container's input ends with it, if INPUT_ONCE */
     bool told;            /* of the end */
     size_t sent[STREAMS]; /* bytes of each stream's `data` that it has got */

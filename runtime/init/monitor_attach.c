@@ -184,7 +184,7 @@ static void write_off(struct monitor *m, struct client *client)
 bool owes(const struct monitor *m, const struct client *client)
 {
     for (int i = 0; i < STREAMS; i++)
-        if (client->sent[i] < m->streams[i].size)
+        if (!client->mute && client->sent[i] < m->streams[i].size)
             return true;
     return m->ended && !client->told;
 }
@@ -192,7 +192,7 @@ bool owes(const struct monitor *m, const struct client *client)
 bool held_back(const struct monitor *m, int stream)
 {
     for (int i = 0; i < MAX_CLIENTS; i++)
-        if (m->clients[i].fd >= 0 && m->clients[i].sent[stream] < m->streams[stream].size)
+        if (m->clients[i].fd >= 0 && !m->clients[i].mute && m->clients[i].sent[stream] < m->streams[stream].size)
             return true;
     return false;
 }
@@ -213,7 +213,7 @@ void deliver(struct monitor *m, struct client *client)
 {
     uint32_t code = m->code;
     bool all = true;
-    for (int i = 0; i < STREAMS && all; i++)
+    for (int i = 0; i < STREAMS && all && !client->mute; i++)
         all = send_stream(client, i, &m->streams[i]);
     if (all && m->ended && !client->told)
         all = client->told = send_to(client, 'x', &code, sizeof code);

@@ -1,6 +1,7 @@
 /* Steps that wait: for Python, for `start`, and, as process 1, for everybody else. */
 
 #define _GNU_SOURCE
+#include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -149,6 +150,49 @@ int do_wait_command(struct run *run, const struct arg *arg)
     if (wrong)
         return fail_as(run, EBADMSG, wrong);
     return check_plan(run) < 0 ? -1 : run_plan(run);
+}
+
+/* ---- for a process that may be killed ---- */
+
+/* Waits until the process ends; false when it has said before that it leaves nothing. */
+static bool wait_for_end(int process, int farewell)
+{
+    struct pollfd watched[] = {{.fd = process, .events = POLLIN}, {.fd = farewell, .events = POLLIN}};
+    for (;;) {
+        char byte;
+        if (poll(watched, 2, -1) < 0)
+            continue;
+        if (watched[1].revents && read(farewell, &byte, 1) == 1)
+            return false;
+        if (watched[0].revents)
+            return true;
+        if (watched[1].revents)
+            watched[1].fd = -1;
+    }
+}
+
+/* Guardian: our job is to outlive the process that has started us, however it ends, and then to go on with the plan,
+ * whose next step executes what clears up after it.  It is not our parent: it does not wait for us. */
+int do_guard(struct run *run, const struct arg *arg)
+{
+    int process = slot_fd(run, arg[0].i), farewell = slot_fd(run, arg[1].i);
+    if (process < 0 || farewell < 0)
+        return fail(run, "slot");
+    pid_t child = sys_fork(0, SIGCHLD);
+    if (child < 0)
+        return fail(run, "fork");
+    if (child > 0)
+        _exit(0);
+    setsid();
+    (void)!chdir("/");
+    prctl(PR_SET_NAME, "warren-guardian");
+    for (int number = 1; number <= 64; number++)
+        signal(number, SIG_IGN);
+    run->sync = -1;
+    keep_only(run, process, farewell, -1);
+    if (!wait_for_end(process, farewell))
+        _exit(0);
+    return 0;
 }
 
 /* ---- process 1 ---- */
