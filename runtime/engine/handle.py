@@ -293,10 +293,12 @@ class RunningContainer:
                 lifecycle.remove(self.record, force=True, volumes=True)
             except NotFoundError:
                 pass  # By somebody else.
-            finally:
-                client.done()
+            except BaseException:
                 client.close()
-                _reap(self._monitor)
+                raise
+            client.done()
+            client.close()
+            _reap(self._monitor)
 
     def let_go(self) -> None:
         """In a child of fork(2): the container is the parent's."""
