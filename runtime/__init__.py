@@ -3,21 +3,44 @@
     import runtime
 
     done = runtime.run("host", ["id"], capture_output=True, text=True)
+    with runtime.container("nginx", publish=[80], wait=runtime.wait.tcp(80)) as web:
+        print(web.addr(80), web.exec(["nginx", "-v"], capture_output=True).stderr)
 
-Every name is loaded when it is first used: this module is executed by each command, and most need little of it.
+docs/library.md shows it all.  Every name is loaded when it is first used: this module is executed by each command, and most need little of it.
 """
 
 __version__ = "0.1.0"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from . import aio
     from .container import Container, default_root, list_containers
-    from .engine.library import DEVNULL, PIPE, STDOUT, Result, run
+    from .engine import wait
+    from .engine.handle import RunningContainer, container
+    from .engine.library import DEVNULL, PIPE, STDOUT, Result, Usage, run
+    from .engine.popen import Process
+    from .engine.sandbox import Sandbox, sandbox
+    from .engine.verbs import (
+        create_network,
+        create_volume,
+        list_images,
+        list_networks,
+        list_volumes,
+        load_images,
+        pull,
+        push,
+        remove_image,
+        remove_network,
+        remove_volume,
+        save_images,
+        tag_image,
+    )
     from .errors import (
         CommandNotExecutableError,
         CommandNotFoundError,
         ExistsError,
         HookError,
+        ImageError,
         LaunchError,
         NotFoundError,
         PlanError,
@@ -42,39 +65,75 @@ __all__ = [
     "Container",
     "ExistsError",
     "HookError",
+    "ImageError",
     "LaunchError",
     "Layers",
     "NotFoundError",
     "Options",
     "PlanError",
+    "Process",
     "ProcessError",
     "Result",
+    "RunningContainer",
+    "Sandbox",
     "Spec",
     "SpecError",
     "StateError",
     "TimeoutExpiredError",
     "UnsupportedError",
+    "Usage",
     "UsageError",
     "WarrenError",
+    "aio",
+    "container",
+    "create_network",
+    "create_volume",
     "default_root",
     "list_containers",
+    "list_images",
+    "list_networks",
+    "list_volumes",
+    "load_images",
+    "pull",
+    "push",
+    "remove_image",
+    "remove_network",
+    "remove_volume",
     "run",
+    "sandbox",
+    "save_images",
+    "tag_image",
+    "wait",
 ]
 
 _HOMES = {
     "container": ("Container", "default_root", "list_containers"),
-    "engine.library": ("DEVNULL", "PIPE", "STDOUT", "Result", "run"),
+    "engine.handle": ("RunningContainer",),
+    "engine.library": ("DEVNULL", "PIPE", "STDOUT", "Result", "Usage", "run"),
+    "engine.popen": ("Process",),
+    "engine.sandbox": ("Sandbox", "sandbox"),
+    "engine.verbs": (
+        "create_network", "create_volume", "list_images", "list_networks", "list_volumes", "load_images", "pull",
+        "push", "remove_image", "remove_network", "remove_volume", "save_images", "tag_image",
+    ),
     "launch": ("Options",),
     "spec": ("Bundle", "Layers", "Spec"),
-}
+}  # fmt: skip
+_MODULES = {"aio": "aio", "container": "container", "wait": "engine.wait"}
+"""Names that are modules; `container` can be called, too (container.py, _Module)."""
 
 
 def __getattr__(name: str) -> object:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    home = next((module for module, names in _HOMES.items() if name in names), "errors")
-    value = getattr(import_module(f"{__name__}.{home}"), name)
+    if name in _MODULES:
+        value: object = import_module(f"{__name__}.{_MODULES[name]}")
+    elif name == "_container":
+        value = import_module(f"{__name__}.engine.handle").container
+    elif name in __all__:
+        home = next((module for module, names in _HOMES.items() if name in names), "errors")
+        value = getattr(import_module(f"{__name__}.{home}"), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value
     return value

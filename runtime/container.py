@@ -6,6 +6,7 @@ so that any process may call any verb.  There is one clean-up path, `_destroy`, 
 
 import _signal
 import posix
+import sys
 import time
 from errno import ESRCH
 
@@ -164,7 +165,7 @@ class Container:
         from .launch import Callers, launch
         from .namespaces import user
         from .plan import create_plan
-        from .steps import FIFO_SLOT, REPORT_SLOT
+        from .steps import COMMAND_SLOT, FIFO_SLOT, REPORT_SLOT
 
         host = Host.probe()
         spec = bundle.spec
@@ -190,14 +191,15 @@ class Container:
             if not cgroup.unit:
                 self._make_cgroup(spec, cgroup, options, bundle.raw)
             fds = self._descriptors(callers.console_fd, detached)
+            if options.command >= 0:
+                fds[COMMAND_SLOT] = options.command
             try:
                 pid = launch(plan, fds, options, self._events(bundle, filter, cgroup, options))
             except LaunchError as error:
                 raise _memory_error(error, spec.config, cgroup) from error
             finally:
-                for slot in (FIFO_SLOT, REPORT_SLOT):
-                    if slot in fds:
-                        posix.close(fds[slot])
+                for slot in (FIFO_SLOT, REPORT_SLOT) if detached else ():
+                    posix.close(fds[slot])
             callers.announce(pid)
             return pid
         except BaseException:
@@ -372,6 +374,8 @@ class Container:
             pdeathsig=options.pdeathsig or (_SIGKILL if options.monitor else 0),
             init=options.init,
             supervise=options.supervise,
+            idle=options.idle,
+            command=options.command >= 0,
             size=options.size,
             seccomp=filter,
             keyring=self._keyring(options),
@@ -654,8 +658,10 @@ class Container:
         finally:
             posix.close(fd)
 
-    def delete(self, force: bool = False) -> None:
+    def delete(self, force: bool = False, look: "Callable[[Cgroup], None] | None" = None) -> None:
         """Remove a stopped container, or with `force` kill it first; then run its poststop hooks.
+
+        `look` is called when nothing runs in its cgroup any more, before that goes.
 
         Raises NotFoundError (not with `force`) and StateError for a container that is not stopped.
         """
@@ -674,7 +680,7 @@ class Container:
                     f"cannot delete container {self.id!r}: it is {status}, not stopped", hint="use --force"
                 )
             if record:
-                self._destroy(_cgroup_of(record), record["config"])  # type: ignore[arg-type]
+                self._destroy(_cgroup_of(record), record["config"], look)  # type: ignore[arg-type]
             else:
                 self._destroy(self._cgroup_without_record(), {})
             if record:
@@ -694,9 +700,11 @@ class Container:
             except HookError as error:
                 self.warnings.append(str(error))
 
-    def _destroy(self, cgroup: Cgroup, config: "Json") -> None:
+    def _destroy(self, cgroup: Cgroup, config: "Json", look: "Callable[[Cgroup], None] | None" = None) -> None:
         """Kill and remove everything, from names alone; may be repeated after any interruption."""
         self._stop(cgroup)
+        if look:
+            look(cgroup)
         if cgroup.directories():
             cgroup.remove()
         if group := self._resctrl(config):
@@ -980,3 +988,13 @@ def _wait_for_readers(fifo: int) -> None:
     poll = select.poll()
     poll.register(fifo, 0)
     poll.poll()
+
+
+class _Module(type(posix)):  # type: ignore[misc]
+    """`runtime.container` is this module as soon as anybody imports it, and the library's function all the same."""
+
+    def __call__(self, *args: object, **options: object) -> object:
+        return sys.modules[__name__.rpartition(".")[0]]._container(*args, **options)  # type: ignore[attr-defined]
+
+
+sys.modules[__name__].__class__ = _Module

@@ -147,7 +147,13 @@ class ExistsError(StateError):
 
 
 class TimeoutExpiredError(WarrenError):
+    """`result` of one that the library raises is what there was until then."""
+
     exit_code = 124
+
+    def __init__(self, message: str, result: object = None) -> None:
+        super().__init__(message)
+        self.result = result
 
 
 class ProcessError(WarrenError):

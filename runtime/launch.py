@@ -62,6 +62,8 @@ class Options:
     stdio           descriptors that become its 0, 1 and 2
     pdeathsig       signal it gets when the launching thread ends (prctl(2), PR_SET_PDEATHSIG); 0 none
     init            a reaper as process 1
+    idle            process 1 is a reaper that runs nothing
+    command         a socket over which the container gets its command later; it stays the caller's; -1 none
     size            rows and columns of the terminal
     enforced        notes on what could not be enforced; kept in the container's state
     best_effort     limits that this host cannot hold are such notes, not errors
@@ -73,8 +75,8 @@ class Options:
     """
 
     __slots__ = (
-        "best_effort", "cgroup_manager", "cgroups", "connect", "console_fd", "console_socket", "enforced", "ephemeral",
-        "ignore_paused", "init", "monitor", "no_new_keyring", "no_pivot", "pdeathsig", "pid_file", "pidfd_socket",
+        "best_effort", "cgroup_manager", "cgroups", "command", "connect", "console_fd", "console_socket", "enforced",
+        "ephemeral", "idle", "ignore_paused", "init", "monitor", "no_new_keyring", "no_pivot", "pdeathsig", "pid_file", "pidfd_socket",
         "preserve_fds", "size", "stdio", "supervise",
     )  # fmt: skip
 
@@ -93,6 +95,8 @@ class Options:
         stdio: "tuple[int, int, int]" = (0, 1, 2),
         pdeathsig: int = 0,
         init: bool = False,
+        idle: bool = False,
+        command: int = -1,
         size: "tuple[int, int]" = (0, 0),
         enforced: "dict[str, str] | None" = None,
         best_effort: bool = False,
@@ -114,6 +118,8 @@ class Options:
         self.stdio = stdio
         self.pdeathsig = pdeathsig
         self.init = init
+        self.idle = idle
+        self.command = command
         self.size = size
         self.enforced = enforced or {}
         self.best_effort = best_effort
@@ -212,7 +218,7 @@ def launch(plan: LaunchPlan, fds: "dict[int, int]", options: Options, on_event: 
     monitor = options.monitor
     watched = monitor.descriptors() if monitor else {}
     try:
-        outside = _send_off(plan, {SYNC_SLOT: theirs.fileno(), **fds, **watched}, options)
+        outside = send_off(plan, {SYNC_SLOT: theirs.fileno(), **fds, **watched}, options)
         # Ours must be the only copy left here: init's end of file is how we learn that the program runs.
         theirs.close()
         if monitor:
@@ -225,7 +231,7 @@ def launch(plan: LaunchPlan, fds: "dict[int, int]", options: Options, on_event: 
             posix.close(watched[HOLD_SLOT])
 
 
-def _send_off(plan: LaunchPlan, fds: "dict[int, int]", options: Options) -> int:
+def send_off(plan: LaunchPlan, fds: "dict[int, int]", options: Options) -> int:
     """Start `init` with the plan and duplicates of `fds` out of the way of the preserved ones; returns its pid."""
     lowest = 3 + options.preserve_fds
     passed: list[int] = []
@@ -257,7 +263,7 @@ class _Conversation:
         self.monitor = monitor
         self.outside = outside
         self.pid = 0
-        self.ready = not any(step.op == "wait_start" for step in plan.steps)
+        self.ready = not any(step.op in ("wait_start", "wait_command") for step in plan.steps)
         self.on_event = on_event
 
     def run(self) -> int:

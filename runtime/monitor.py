@@ -36,6 +36,7 @@ from .steps import (
     EXIT_SLOT,
     HOLD_SLOT,
     INPUT_ONCE,
+    LEASH,
     LISTENER_SLOT,
     LOG_SLOT,
     OWNER_SLOT,
@@ -119,11 +120,13 @@ def make_monitor(
     events: "Events | None" = None,
     owner: bool = False,
     attachable: bool = True,
+    leash: bool = False,
 ) -> "tuple[Monitor, Client | None]":
     """A monitor for launch.Options, to be closed after the launch; with `owner` also its first client.
 
     The owner says done() when it has cleaned up after the container; without that, or without an owner, the event
-    program is run at the container's end.  `exit_directory` "": the exit code is only told.  Raises WarrenError for
+    program is run at the container's end.  With `leash` the container is killed when its owner goes.
+    `exit_directory` "": the exit code is only told.  Raises WarrenError for
     directories that cannot be opened.
     """
     fds: dict[int, int] = {}
@@ -137,7 +140,7 @@ def make_monitor(
             fds[EXIT_SLOT] = _open_directory(exit_directory, "exit")
         if events:
             steps.append(Step("monitor_events", list(events.argv), list(events.env), *events.first))
-        if owner:
+        if owner or leash:
             ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
             fds[OWNER_SLOT] = theirs.detach()
             client = Client(ours)
@@ -145,14 +148,14 @@ def make_monitor(
         for fd in fds.values():
             posix.close(fd)
         raise
-    flags = (WANT_INPUT if stdin or terminal else 0) | (INPUT_ONCE if stdin_once else 0)
+    flags = (WANT_INPUT if stdin or terminal else 0) | (INPUT_ONCE if stdin_once else 0) | (LEASH if leash else 0)
     steps.append(
         Step(
             "monitor",
             HOLD_SLOT,
             EXIT_SLOT if exit_directory else -1,
             LISTENER_SLOT if attachable else -1,
-            OWNER_SLOT if owner else -1,
+            OWNER_SLOT if owner or leash else -1,
             CONSOLE_SLOT if terminal else -1,
             flags,
         )

@@ -8,6 +8,7 @@ from . import capabilities, cgroups, namespaces
 from .errors import SpecError, UnsupportedError
 from .namespaces import devices, mount, network, rootfs, user, uts
 from .steps import (
+    COMMAND_SLOT,
     CONSOLE_SLOT,
     FIFO_SLOT,
     MAKE_DIR,
@@ -43,8 +44,8 @@ class Wiring:
     """What a plan must know of how its launch is wired, beyond the spec."""
 
     __slots__ = (
-        "detached", "init", "keyring", "monitor", "no_pivot", "pdeathsig", "preserve_fds", "resctrl", "seccomp", "size",
-        "supervise",
+        "command", "detached", "idle", "init", "keyring", "monitor", "no_pivot", "pdeathsig", "preserve_fds", "resctrl",
+        "seccomp", "size", "supervise",
     )  # fmt: skip
 
     def __init__(
@@ -61,6 +62,8 @@ class Wiring:
         resctrl: "list[str] | None" = None,
         monitor: "Sequence[Step]" = (),
         supervise: "tuple[bytes, int, int] | None" = None,
+        idle: bool = False,
+        command: bool = False,
     ) -> None:
         self.detached = detached  # create: wait for start between set-up and the user's program
         self.no_pivot = no_pivot
@@ -72,6 +75,8 @@ class Wiring:
         self.resctrl = resctrl or []  # tasks files of the container's class of Intel RDT
         self.monitor = monitor  # the steps that leave one behind
         self.supervise = supervise  # arguments of that step, for a hypervisor
+        self.idle = idle  # nothing is run
+        self.command = command  # what is run comes later
         self.keyring = keyring  # name of the container's session keyring; "" leaves it the caller's
 
 
@@ -282,7 +287,7 @@ def _become_user(plan: LaunchPlan, spec: "Spec", host: "Host", process: "Json", 
     if process.get("noNewPrivileges"):
         plan.add("no_new_privs")
     args: list[str] = process["args"]  # type: ignore[assignment]
-    if args:
+    if args and not wiring.idle and not wiring.command:
         plan.add("find", args[0], _search_path(process))
     if filter and filter.notify and process.get("noNewPrivileges"):
         # The agent must get the listener while somebody is here to pass it on: before the wait for start.
@@ -303,7 +308,14 @@ def _execute(plan: LaunchPlan, process: "Json", wiring: Wiring) -> None:
     filter = wiring.seccomp
     if filter and not filter.notify and process.get("noNewPrivileges"):
         # As late as can be; but the reaper, whom the container's processes may attack, is bound by it, too.
-        plan.add("seccomp", filter.program, filter.flags, int(not wiring.init and not wiring.supervise))
+        at_exec = not wiring.init and not wiring.supervise and not wiring.idle
+        plan.add("seccomp", filter.program, filter.flags, int(at_exec))
+    if wiring.command:
+        plan.add("wait_command", COMMAND_SLOT)
+        return
+    if wiring.idle:
+        plan.add("idle")
+        return
     if wiring.supervise:
         plan.add("supervise", *wiring.supervise)
     elif wiring.init:

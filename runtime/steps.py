@@ -32,11 +32,12 @@ The conversation over the sync socket (SOCK_SEQPACKET), one struct a message: ki
               socket in there          <---   OK
         SYNC  text=seccomp value=fd    --->   takes init's descriptor fd, and sends it to the agent of SCMP_ACT_NOTIFY
                                        <---   OK
-        READY                          --->   `create` returns; init waits for a byte from the fifo
+        READY                          --->   `create` returns; init waits for a byte from the fifo, or for a command
         FAIL  step, value=errno, text  --->   LaunchError naming the step
         (end of file)                  --->   the user's program has been executed, or init is dead
 
-After READY the socket is closed; a FAIL then goes, in the same form, to the file in the `report` slot.
+After READY the socket is closed; a FAIL then goes, in the same form, to the file in the `report` slot, or, of a command,
+to the socket from which it came: one byte with four descriptors, the rest of the plan and the standard streams.
 """
 
 import struct
@@ -66,11 +67,14 @@ MAX_MESSAGE = 65536
 
 # Slots whose descriptors launch.py passes; a plan numbers its own from FIRST_SLOT.
 SYNC_SLOT, CONSOLE_SLOT, FIFO_SLOT, REPORT_SLOT, PIDFD_SLOT, FIRST_SLOT = 0, 1, 2, 3, 4, 5
+COMMAND_SLOT = FIFO_SLOT
+"""Of a container that waits for a command, which is not one that waits for `start`."""
 # The first of them, in a plan that begins with the step `monitor` (LaunchPlan.lead).
 HOLD_SLOT, LISTENER_SLOT, OWNER_SLOT, LOG_SLOT, EXIT_SLOT = MONITOR_SLOTS = range(FIRST_SLOT, FIRST_SLOT + 5)
 
-# Flags of the step `monitor`: the container has a standard input; it ends with the first client.
-WANT_INPUT, INPUT_ONCE = 1, 2
+# Flags of the step `monitor`: the container has a standard input; it ends with the first client; the container ends
+# with its owner.
+WANT_INPUT, INPUT_ONCE, LEASH = 1, 2, 4
 
 # How a target inside the root is resolved (openat2(2), always RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS).
 MUST_EXIST, MAKE_DIR, MAKE_FILE, NO_SYMLINKS, ON_KERNEL_FS, COPY_UP = 0, 1, 2, 4, 8, 16
@@ -213,6 +217,9 @@ VOCABULARY = {
     ),
     "fill": Op(64, "fs", "slot path", "copy what {path} holds into #{slot} if that is empty"),
     "own": Op(65, "fii", "slot uid gid", "give #{slot} and all in it to {uid}:{gid}"),
+    "wait_command": Op(66, "f", "socket", "go on with what comes over #{socket}"),
+    "idle": Op(67, "", "", "reap as process 1, and run nothing"),
+    "guard": Op(68, "ff", "process farewell", "wait for the end of process #{process}, or a farewell over #{farewell}"),
     # In a virtual machine, whose process 1 `init` is.
     "module": Op(80, "s", "path", "load module {path}"),
     "channel": Op(81, "l", "devices", "go on with what the supervisor sends over {devices:command}"),
@@ -444,7 +451,8 @@ _STYLES: "dict[str, Callable[[Any], str]]" = {
     "first": lambda v: f", in {v} ms" if v else "",
     "reason": lambda v: f" {_quote(v)}" if v else "",
     "console_of": lambda v: " of a terminal" if v >= 0 else "",
-    "input": lambda v: {1: ", with input", 3: ", with input from its first client"}.get(v & 3, ""),
+    "input": lambda v: {1: ", with input", 3: ", with input from its first client"}.get(v & 3, "")
+    + (", on a leash" if v & 4 else ""),
     "exit": lambda v: f", exit code to #{v}" if v >= 0 else "",
     "attach": lambda v: f", attach at #{v}" if v >= 0 else "",
     "nodes": lambda v: f" on nodes {int.from_bytes(v, 'little'):#x}" if v else "",

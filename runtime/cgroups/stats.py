@@ -401,3 +401,27 @@ def _device_io(device: str, values: "dict[str, str]") -> DeviceIo:
     found.reads, found.writes = int(values.get("rios", 0)), int(values.get("wios", 0))
     found.discarded = int(values.get("dbytes", 0))
     return found
+
+
+def totals(cgroup: "Cgroup") -> "tuple[int, int, int]":
+    """What a cgroup has used that nothing runs in any more: nanoseconds of processor time, the peak of its memory in
+    bytes, and how many processes were killed for lack of it; -1 for what nobody has accounted."""
+    legacy = {name: cgroup.legacy.get(files.hierarchy(cgroup.legacy, name), "") for name in ("cpuacct", "memory")}
+    cpu = peak = -1
+    if legacy["cpuacct"]:
+        cpu = _whole(files.read(legacy["cpuacct"] + "/cpuacct.usage"))
+    elif cgroup.unified:
+        cpu = files.words(files.read(cgroup.unified + "/cpu.stat")).get("usage_usec", -1)
+        cpu = cpu * 1000 if cpu > 0 else cpu
+    if legacy["memory"]:
+        peak = _whole(files.read(legacy["memory"] + "/memory.max_usage_in_bytes"))
+        oom = files.words(files.read(legacy["memory"] + "/memory.oom_control")).get("oom_kill", -1)
+    elif cgroup.unified and (peak := _whole(files.read(cgroup.unified + "/memory.peak"))) >= 0:
+        oom = files.words(files.read(cgroup.unified + "/memory.events")).get("oom_kill", -1)
+    else:
+        oom = -1
+    return cpu, peak, oom
+
+
+def _whole(text: str) -> int:
+    return int(text) if text.strip().isdigit() else -1

@@ -75,6 +75,7 @@ class ContainerConfig:
     publish ... add_host   docker's options of networks
     files       (source, target): what the engine binds over the image's: /etc/hosts and the like
     timeout     seconds, None for ever
+    init, idle  a reaper as process 1; it runs nothing
     memory ... device_cgroup_rule   limits as docker writes them ("512m", "1.5"); pids_limit None is the default, 1024
     cgroupns    "" or private, host
     isolation   "" or container, vm, vm:KIND; kernel, accel and boot_timeout (seconds) are of a virtual machine
@@ -88,7 +89,7 @@ class ContainerConfig:
         "cpus", "cpuset_cpus", "cpuset_mems", "detach_keys", "device_cgroup_rule", "device_read_bps",
         "device_read_iops", "device_write_bps", "device_write_iops", "devices", "dns", "dns_option", "dns_search",
         "egress", "entrypoint", "env", "exposed_ports", "files", "health_cmd", "health_interval", "health_retries",
-        "health_start_period", "health_timeout", "hide", "hostname", "id", "image", "image_health", "image_volumes",
+        "health_start_period", "health_timeout", "hide", "hostname", "id", "idle", "image", "image_health", "image_volumes",
         "init", "interactive", "ip", "ip6", "ipc", "isolation", "keep_changes", "kernel", "labels", "layers",
         "log_driver", "log_opts", "mac_address", "memory", "memory_reservation", "memory_swap", "memory_swappiness",
         "mounts", "name", "network", "network_alias", "networks", "no_healthcheck", "oom_kill_disable", "pid",
@@ -143,6 +144,7 @@ class ContainerConfig:
         files: "Sequence[tuple[str, str]]" = (),
         userns: str = "",
         init: bool = False,
+        idle: bool = False,
         privileged: bool = False,
         entrypoint: "str | None" = None,
         interactive: bool = False,
@@ -244,6 +246,7 @@ class ContainerConfig:
         files: Sequence[tuple[str, str]]
         userns: str
         init: bool
+        idle: bool
         privileged: bool
         entrypoint: str | None
         interactive: bool

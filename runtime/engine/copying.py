@@ -34,7 +34,7 @@ def split(text: str) -> "tuple[str, str]":
 
 
 @contextmanager
-def _at_rest(record: Record) -> "Iterator[None]":
+def at_rest(record: Record) -> "Iterator[None]":
     """Nobody starts it meanwhile; one that runs is left alone."""
     if record.state_dir.process():
         yield
@@ -55,7 +55,7 @@ def copy_out(record: Record, source: str, target: str, *, archive: bool = False,
     """
     asked = Source(source)
     request = {"task": "pack", "path": asked.path, "name": STAND_IN, "follow": follow or asked.slash}
-    with _at_rest(record), on_container(record, request, writes=True) as helper:
+    with at_rest(record), on_container(record, request, writes=True) as helper:
         reader = tar.Reader(helper.stream)
         entries = iter(reader)
         first = next(entries, None)
@@ -114,7 +114,7 @@ def export(record: Record, file: "IO[bytes]") -> None:
 
 
 def _stream(record: Record, request: "dict[str, Any]", file: "IO[bytes]", *, volumes: bool = True) -> None:
-    with _at_rest(record), on_container(record, request, writes=True, volumes=volumes) as helper:
+    with at_rest(record), on_container(record, request, writes=True, volumes=volumes) as helper:
         while piece := helper.stream.read(_PIECE):
             file.write(piece)
         helper.finish()
@@ -167,7 +167,7 @@ def write_in(record: Record, file: "IO[bytes]", target: str) -> "list[str]":
 
 @contextmanager
 def _writable(record: Record) -> "Iterator[None]":
-    with _at_rest(record):
+    with at_rest(record):
         if record.config().read_only and not record.state_dir.process():
             raise StateError(f"container {record.name!r} has a read-only root")
         yield

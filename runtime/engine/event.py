@@ -1,6 +1,7 @@
 """What a monitor asks Warren about: `warren _event ID REASON`.
 
     exited CODE   the container's process has ended: the run is settled; it is started again, or removed, if asked for
+    abandoned     the owner of a container on a leash has gone; the monitor has killed its process
     timer         something is due: the end of --timeout, a health check, a restart
 
 The answer is "MILLISECONDS timer" for the next time, or nothing.
@@ -27,6 +28,8 @@ def handle(words: "Sequence[str]") -> str:
     """Do what is to be done; the line for the monitor."""
     record = Record(words[0])
     try:
+        if words[1] == "abandoned":
+            return _abandoned(record)
         return _ended(record) if words[1] == "exited" else _due(record)
     except NotFoundError:
         return ""  # Removed meanwhile.
@@ -50,6 +53,13 @@ def _ended(record: Record) -> str:
         at, monitor = time.time_ns() + delay * _MILLISECOND, identify(posix.getppid())
         record.update_life(restart_at=at, delay=delay, monitor=monitor)
         return f"{delay} timer"
+
+
+def _abandoned(record: Record) -> str:
+    """It has not ended of that: what is frozen by a v1 freezer must be thawed first."""
+    with record:
+        record.container.delete(force=True)
+    return ""
 
 
 def _due(record: Record) -> str:

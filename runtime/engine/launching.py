@@ -41,6 +41,7 @@ class Launch:
         self.root = root or default_root()
         self.container = Container(config.id, self.root)
         options.init = config.init
+        options.idle = config.idle
         options.best_effort = config.best_effort
         options.cgroup_manager = "auto"
         self.machine: Machine | None = None

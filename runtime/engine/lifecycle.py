@@ -210,16 +210,22 @@ def start(record: Record, monitor: "Monitor | None" = None, *, restarting: bool 
         return pid
 
 
-def monitor_of(record: Record, config: ContainerConfig, *, owner: bool = False) -> "tuple[Monitor, Client | None]":
-    """What keeps its output and its exit code, and runs event.py; with `owner` also a client that is attached to it."""
+def monitor_of(
+    record: Record, config: ContainerConfig, *, owner: bool = False, leash: bool = False
+) -> "tuple[Monitor, Client | None]":
+    """What keeps its output and its exit code, and runs event.py.
+
+    With `owner` also a client that is attached to it; with `leash` one without which the container is not to be.
+    """
     return make_monitor(
         terminal=config.tty,
         stdin=config.interactive,
         stdin_once=config.interactive and owner,
         log=logs.log_of(record.path, config),
         exit_directory=record.path,
-        events=Events(event_argv(record.id), _environment(), event_timer(config)),
+        events=Events(event_argv(record.id), event_environment(), event_timer(config)),
         owner=owner,
+        leash=leash,
     )
 
 
@@ -230,7 +236,7 @@ def event_argv(container_id: str) -> "list[str]":
     return [sys.executable, "-I", "-S", "-X", "utf8", "-c", code, site, "_event", container_id]
 
 
-def _environment() -> "list[str]":
+def event_environment() -> "list[str]":
     """What places of files depend on."""
     wanted = (b"PATH", b"HOME", b"USER", b"XDG_RUNTIME_DIR", b"XDG_DATA_HOME", b"XDG_STATE_HOME", b"XDG_CONFIG_HOME",
               b"DBUS_SESSION_BUS_ADDRESS")  # fmt: skip

@@ -74,13 +74,11 @@ def exec_process(name: str, request: Request) -> int:
     Raises StateError for a container that does not run, UsageError, and what a launch raises.  Main thread only.
     """
     record = find(name)
-    if record.config().isolation not in ("", "container"):
-        hint = "run what it takes as its command, or attach to it"
-        raise UnsupportedError(f"container {record.name!r} is a virtual machine: exec cannot reach into it", hint=hint)
+    check_reachable(record)
     keys = parse_keys(request.detach_keys or "ctrl-p,ctrl-q")
     if request.tty and request.interactive and not request.detach and not posix.isatty(0):
         raise NoTerminalError("the input device is not a TTY", hint="-t without -i needs none")
-    process = _process(record, record.running_pid(), request)
+    process = process_object(record, record.running_pid(), request)
     monitor, client = make_monitor(
         terminal=request.tty,
         stdin=request.interactive and not request.detach,
@@ -90,7 +88,7 @@ def exec_process(name: str, request: Request) -> int:
     )
     options = Options(monitor=monitor, size=terminal_size() if request.tty else (0, 0))
     if client is None:
-        _launch(record, process, options)
+        launch_process(record, process, options)
         return 0
     pidfd = -1
     try:
@@ -102,7 +100,7 @@ def exec_process(name: str, request: Request) -> int:
             detach_keys=keys,
             owner=True,
         ) as attached:
-            pidfd = _pidfd(_launch(record, process, options))
+            pidfd = _pidfd(launch_process(record, process, options))
             code = attached.follow()
             return 0 if attached.detached else _KILLED if code is None else code
     finally:
@@ -111,7 +109,13 @@ def exec_process(name: str, request: Request) -> int:
             posix.close(pidfd)
 
 
-def _launch(record: "Record", process: "Json", options: Options) -> int:
+def check_reachable(record: "Record") -> None:
+    if record.config().isolation not in ("", "container"):
+        hint = "run what it takes as its command, or attach to it"
+        raise UnsupportedError(f"container {record.name!r} is a virtual machine: exec cannot reach into it", hint=hint)
+
+
+def launch_process(record: "Record", process: "Json", options: Options) -> int:
     try:
         pid = record.container.exec(process, options)
     except WorkingDirectoryError as error:
@@ -146,7 +150,7 @@ def _send(pidfd: int, number: int) -> None:
         pass  # Its exit code is on the way.
 
 
-def _process(record: "Record", pid: int, request: Request) -> "Json":
+def process_object(record: "Record", pid: int, request: Request) -> "Json":
     """The container's own process object with the request laid on it."""
     process = record.container.exec_defaults()
     process["args"], process["terminal"] = request.argv, request.tty

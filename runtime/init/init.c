@@ -14,6 +14,8 @@
  *     reaper     steps_wait.c: process 1 of a container that wants one
  *     hook       steps_hook.c: becomes a hook
  *     monitor    monitor.c: the container's parent when nobody of Warren is left
+ *     guardian   steps_wait.c: outlives a program that uses the library
+ *     idle       steps_wait.c: process 1 of a container without a program
  *     event      monitor_events.c: becomes the program that a monitor runs
  *     guest      guest.c: process 1 of a virtual machine, beside the user's program
  *     supervisor supervise.c: process 1 of the container of a virtual machine, beside the hypervisor

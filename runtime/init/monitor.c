@@ -12,7 +12,9 @@
  *     e        end of the input                   E data   error output
  *     w u16 u16   rows and columns                x u32    exit code; the last one
  *     d        done: the owner has cleaned up, and no program needs to be run for the end
- *     c o|E    the owner reads this stream no more: whoever writes to it gets EPIPE */
+ *     c o|E    the owner reads this stream no more: whoever writes to it gets EPIPE
+ *
+ * A container on a leash is its owner's, who gets no output: it is killed when that goes, however it goes. */
 
 #define _GNU_SOURCE
 #include <poll.h>
@@ -596,8 +598,11 @@ static int prepare(struct run *run, const struct arg *arg, struct monitor *m, st
     m->input = m->console = m->events.out = -1;
     for (int i = 0; i < MAX_CLIENTS; i++)
         m->clients[i].fd = -1;
-    if (slot_fd(run, arg[3].i) >= 0)
-        add_client(m, slot_fd(run, arg[3].i))->owner = true;
+    if (slot_fd(run, arg[3].i) >= 0) {
+        struct client *owner = add_client(m, slot_fd(run, arg[3].i));
+        owner->owner = true;
+        owner->mute = m->flags & LEASH;
+    }
     ends->null = open("/dev/null", O_RDWR | O_CLOEXEC);
     if (ends->null < 0)
         return fail(run, "/dev/null");

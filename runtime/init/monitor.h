@@ -14,7 +14,7 @@
 #define page_aligned __attribute__((aligned(4096)))
 
 enum { OUT, ERR };                                  /* streams; a terminal is OUT */
-enum { WANT_INPUT = 1, INPUT_ONCE = 2 };            /* flags of the step */
+enum { WANT_INPUT = 1, INPUT_ONCE = 2, LEASH = 4 }; /* flags of the step */
 enum { NO_LOG = 0, JSON_FILE, K8S_FILE };           /* formats */
 
 /* One of the container's outputs. */
@@ -50,6 +50,7 @@ struct log {
 struct client {
     int fd;               /* -1 a free place */
     bool owner;           /* says 'd' when it has cleaned up */
+    bool mute;            /* wants no output */
     bool first;           /* the container's input ends with it, if INPUT_ONCE */
     bool told;            /* of the end */
     size_t sent[STREAMS]; /* bytes of each stream's `data` that it has got */

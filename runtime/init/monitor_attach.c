@@ -11,8 +11,9 @@
 
 #include "monitor.h"
 
-/* Milliseconds to wait for descriptors. */
+/* Milliseconds to wait for descriptors, and for a container that has been killed. */
 #define PAUSE 1000
+#define LEASH_PAUSE 200
 
 struct client *add_client(struct monitor *m, int fd)
 {
@@ -105,6 +106,14 @@ static void resize(struct monitor *m, size_t size)
 
 /* ---- clients ---- */
 
+/* Whoever the container was for has gone.  One that is frozen by a v1 freezer does not die of it: then Warren thaws it. */
+static void end_leashed(struct monitor *m)
+{
+    kill(m->container, SIGKILL);
+    strcpy(m->events.reason, "abandoned");
+    m->events.due = now_ms() + LEASH_PAUSE;
+}
+
 void drop_client(struct monitor *m, struct client *client)
 {
     char unread;
@@ -115,6 +124,8 @@ void drop_client(struct monitor *m, struct client *client)
     client->fd = -1;
     if (client->first && m->flags & INPUT_ONCE)
         end_input(m);
+    if (client->owner && m->flags & LEASH && m->container && !m->ended)
+        end_leashed(m);
 }
 
 void take_message(struct monitor *m, struct client *client)
@@ -173,7 +184,7 @@ static void write_off(struct monitor *m, struct client *client)
 bool owes(const struct monitor *m, const struct client *client)
 {
     for (int i = 0; i < STREAMS; i++)
-        if (client->sent[i] < m->streams[i].size)
+        if (!client->mute && client->sent[i] < m->streams[i].size)
             return true;
     return m->ended && !client->told;
 }
@@ -181,7 +192,7 @@ bool owes(const struct monitor *m, const struct client *client)
 bool held_back(const struct monitor *m, int stream)
 {
     for (int i = 0; i < MAX_CLIENTS; i++)
-        if (m->clients[i].fd >= 0 && m->clients[i].sent[stream] < m->streams[stream].size)
+        if (m->clients[i].fd >= 0 && !m->clients[i].mute && m->clients[i].sent[stream] < m->streams[stream].size)
             return true;
     return false;
 }
@@ -202,7 +213,7 @@ void deliver(struct monitor *m, struct client *client)
 {
     uint32_t code = m->code;
     bool all = true;
-    for (int i = 0; i < STREAMS && all; i++)
+    for (int i = 0; i < STREAMS && all && !client->mute; i++)
         all = send_stream(client, i, &m->streams[i]);
     if (all && m->ended && !client->told)
         all = client->told = send_to(client, 'x', &code, sizeof code);

@@ -78,6 +78,9 @@
     X(63, monitor, "fffffi")         \
     X(64, fill, "fs")                \
     X(65, own, "fii")                \
+    X(66, wait_command, "f")         \
+    X(67, idle, "")                  \
+    X(68, guard, "ff")               \
     X(80, module, "s")               \
     X(81, channel, "l")              \
     X(82, interface, "ssss")         \

@@ -1,8 +1,10 @@
 /* Steps that wait: for Python, for `start`, and, as process 1, for everybody else. */
 
 #define _GNU_SOURCE
+#include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 
 #include "steps.h"
@@ -93,6 +95,106 @@ int do_wait_start(struct run *run, const struct arg *arg)
     return 0;
 }
 
+/* ---- complete but for a command ---- */
+
+/* A plan and the three standard streams. */
+#define COMMAND_FDS 4
+
+/* One byte with the descriptors; whoever was to send them may also have gone. */
+static int receive_command(struct run *run, int line, int *fds)
+{
+    union {
+        struct cmsghdr head;                              /* for its alignment */
+        char data[CMSG_SPACE(COMMAND_FDS * sizeof(int))]; /* the descriptors */
+    } control;
+    char byte[2];
+    struct iovec part = {byte, sizeof byte};
+    struct msghdr message = {
+        .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    ssize_t got;
+    do
+        got = recvmsg(line, &message, MSG_CMSG_CLOEXEC);
+    while (got < 0 && errno == EINTR);
+    if (got == 0)
+        _exit(0);
+    struct cmsghdr *head = got > 0 ? CMSG_FIRSTHDR(&message) : NULL;
+    if (got != 1 || !head || message.msg_flags & (MSG_TRUNC | MSG_CTRUNC) || head->cmsg_level != SOL_SOCKET ||
+        head->cmsg_type != SCM_RIGHTS || head->cmsg_len != CMSG_LEN(COMMAND_FDS * sizeof(int)))
+        return fail_as(run, EBADMSG, "this is no command");
+    memcpy(fds, CMSG_DATA(head), COMMAND_FDS * sizeof(int));
+    return 0;
+}
+
+/* Waits for the rest of the plan, which is sent with the standard streams, and goes on with it.  What fails from now on
+ * is told to the sender. */
+int do_wait_command(struct run *run, const struct arg *arg)
+{
+    int line = slot_fd(run, arg[0].i), fds[COMMAND_FDS];
+    if (line < 0)
+        return fail(run, "socket");
+    die_of_signals();
+    tell(run, MESSAGE_READY, 0, "");
+    run->sync = line;
+    keep_only(run, line, -1, run->told);
+    if (receive_command(run, line, fds) < 0)
+        return -1;
+    for (int fd = 0; fd < 3; fd++) {
+        if (dup2(fds[fd + 1], fd) < 0)
+            return fail(run, "dup2");
+        close(fds[fd + 1]);
+    }
+    reset_signals();
+    signal(SIGPIPE, SIG_IGN);
+    const char *wrong = plan_read(&run->plan, fds[0]);
+    run->step = 0;
+    if (wrong)
+        return fail_as(run, EBADMSG, wrong);
+    return check_plan(run) < 0 ? -1 : run_plan(run);
+}
+
+/* ---- for a process that may be killed ---- */
+
+/* Waits until the process ends; false when it has said before that it leaves nothing. */
+static bool wait_for_end(int process, int farewell)
+{
+    struct pollfd watched[] = {{.fd = process, .events = POLLIN}, {.fd = farewell, .events = POLLIN}};
+    for (;;) {
+        char byte;
+        if (poll(watched, 2, -1) < 0)
+            continue;
+        if (watched[1].revents && read(farewell, &byte, 1) == 1)
+            return false;
+        if (watched[0].revents)
+            return true;
+        if (watched[1].revents)
+            watched[1].fd = -1;
+    }
+}
+
+/* Guardian: our job is to outlive the process that has started us, however it ends, and then to go on with the plan,
+ * whose next step executes what clears up after it.  It is not our parent: it does not wait for us. */
+int do_guard(struct run *run, const struct arg *arg)
+{
+    int process = slot_fd(run, arg[0].i), farewell = slot_fd(run, arg[1].i);
+    if (process < 0 || farewell < 0)
+        return fail(run, "slot");
+    pid_t child = sys_fork(0, SIGCHLD);
+    if (child < 0)
+        return fail(run, "fork");
+    if (child > 0)
+        _exit(0);
+    setsid();
+    (void)!chdir("/");
+    prctl(PR_SET_NAME, "warren-guardian");
+    for (int number = 1; number <= 64; number++)
+        signal(number, SIG_IGN);
+    run->sync = -1;
+    keep_only(run, process, farewell, -1);
+    if (!wait_for_end(process, farewell))
+        _exit(0);
+    return 0;
+}
+
 /* ---- process 1 ---- */
 
 /* Signals that a program causes itself are not held back, or a fault of ours would loop for ever. */
@@ -153,4 +255,26 @@ int do_reap(struct run *run, const struct arg *arg)
         be_reaper(child, &signals);
     lead_group();
     return sigprocmask(SIG_SETMASK, &none, NULL) < 0 ? fail(run, "sigprocmask") : 0;
+}
+
+/* Idle: our job as process 1 of a container that has no program of its own is to collect orphans, and to end when we
+ * are told to; the kernel then ends whatever is left. */
+int do_idle(struct run *run, const struct arg *arg)
+{
+    static const unsigned char harmless[] = {SIGCHLD, SIGCONT, SIGURG, SIGWINCH, SIGTSTP, SIGTTIN, SIGTTOU};
+    (void)arg;
+    sigset_t signals;
+    all_but_faults(&signals);
+    if (sigprocmask(SIG_SETMASK, &signals, NULL) < 0 || keep_process_attributes(run) < 0)
+        return fail(run, "sigprocmask");
+    prctl(PR_SET_CHILD_SUBREAPER, 1UL, 0, 0, 0);
+    sys_close_range(3, ~0U, 0);
+    for (;;) {
+        siginfo_t info;
+        if (sigwaitinfo(&signals, &info) < 0)
+            continue;
+        reap_children(0);
+        if (!memchr(harmless, info.si_signo, sizeof harmless))
+            _exit(128 + info.si_signo);
+    }
 }

@@ -15,7 +15,7 @@ import pytest
 
 from runtime import steps
 from runtime.steps import FIFO_SLOT, FIRST_SLOT, REPORT_SLOT, SYNC_SLOT, VOCABULARY, LaunchPlan
-from tests.helpers.init import SECONDS, Launched, plan_of, run_sh, spawn
+from tests.helpers.init import SECONDS, Launched, memfd, plan_of, run_sh, spawn
 
 LONG = bool(os.environ.get("WARREN_LONG"))
 
@@ -485,3 +485,114 @@ def test_a_failure_below_the_reaper_is_told(start: Start, programs: Path) -> Non
     launched = start(plan_of(("reap",), ("exec", [str(programs / "garbage")], [], 0)))
     assert launched.receive() == (steps.FAIL, 2, errno.ENOEXEC, "exec format error")
     assert launched.finish()[0] == 125
+
+
+# ---- wait_command --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def waiting(init_binary: Path) -> Iterator[tuple[Launched, socket.socket]]:
+    """An `init` that waits for a command, and our end of the socket for that."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    line, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.settimeout(SECONDS)
+    line.settimeout(SECONDS)
+    plan = plan_of(("wait_command", FIRST_SLOT)).encode({SYNC_SLOT: theirs.fileno(), FIRST_SLOT: far.fileno()})
+    launched = Launched(spawn(init_binary, plan, (theirs.fileno(), far.fileno())), ours)
+    theirs.close()
+    far.close()
+    message = launched.receive()
+    assert message
+    assert message[0] == steps.READY
+    yield launched, line
+    launched.process.kill()
+    launched.process.communicate()
+    ours.close()
+    line.close()
+
+
+def send_command(line: socket.socket, data: bytes, *, fds: int = 3, byte: bytes = b"c") -> int:
+    """Our end of the command's output."""
+    reader, writer = os.pipe()
+    fd = memfd(data)
+    try:
+        socket.send_fds(line, [byte], [fd, *[writer] * fds])
+    finally:
+        os.close(fd)
+        os.close(writer)
+    return reader
+
+
+def test_a_command_that_comes_later_gets_its_streams(waiting: tuple[Launched, socket.socket]) -> None:
+    launched, line = waiting
+    script = run_sh("pwd; echo $A; ls /proc/self/fd", ("A=b", "PATH=/bin"))
+    plan = plan_of(("chdir", "/usr", 0), ("find", "sh", "/nowhere:/bin"), script)
+    reader = send_command(line, plan.encode({}))
+    assert line.recv(100) == b"", "it has been executed"
+    with open(reader) as file:
+        told = file.read().split()
+    assert told[:2] == ["/usr", "b"]
+    assert len(told) <= 6, "nothing but the three, and what ls opens"
+    assert launched.process.wait(SECONDS) == 0
+
+
+@pytest.mark.parametrize(
+    ("plan", "step", "error"),
+    [
+        ((("find", "no-such-program", "/bin"), run_sh("true")), 1, errno.ENOENT),
+        ((("chdir", "/no/such/directory", 0), run_sh("true")), 1, errno.ENOENT),
+        ((("find", "/etc/passwd", ""), run_sh("true")), 1, errno.EACCES),
+    ],
+)
+def test_why_a_late_command_fails_is_told_to_its_sender(
+    waiting: tuple[Launched, socket.socket], plan: tuple[tuple[object, ...], ...], step: int, error: int
+) -> None:
+    launched, line = waiting
+    os.close(send_command(line, plan_of(*plan).encode({})))
+    kind, number, value = steps.MESSAGE.unpack_from(line.recv(4096))
+    assert (kind, number, value) == (steps.FAIL, step, error)
+    assert launched.process.wait(SECONDS) == 125
+
+
+@pytest.mark.parametrize(
+    ("data", "fds", "byte"),
+    [
+        (b"", 3, b"c"),
+        (b"x" * 1000, 3, b"c"),
+        (plan_of(run_sh("true")).encode({})[:-1], 3, b"c"),
+        (plan_of(run_sh("true")).encode({}), 2, b"c"),
+        (plan_of(run_sh("true")).encode({}), 4, b"c"),
+        (plan_of(run_sh("true")).encode({}), 200, b"c"),
+        (plan_of(run_sh("true")).encode({}), 3, b"cc"),
+        (plan_of(run_sh("true")).encode({}), 3, b"c" * 1000),
+    ],
+    ids=["empty", "no-plan", "cut", "two", "four", "200", "long", "longer"],
+)
+def test_what_is_no_command_is_refused(
+    waiting: tuple[Launched, socket.socket], data: bytes, fds: int, byte: bytes
+) -> None:
+    launched, line = waiting
+    os.close(send_command(line, data, fds=fds, byte=byte))
+    kind, _, value = steps.MESSAGE.unpack_from(line.recv(4096))
+    assert (kind, value) == (steps.FAIL, errno.EBADMSG)
+    assert launched.process.wait(SECONDS) == 125
+
+
+def test_without_a_sender_nothing_waits(waiting: tuple[Launched, socket.socket]) -> None:
+    launched, line = waiting
+    line.close()
+    assert launched.process.wait(SECONDS) == 0
+
+
+def test_idle_reaps_and_ends_when_told(init_binary: Path) -> None:
+    process = spawn(init_binary, plan_of(("idle",)).encode({}))
+    try:
+        for harmless in (signal.SIGCHLD, signal.SIGCONT, signal.SIGWINCH):
+            process.send_signal(harmless)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.2)
+        process.terminate()
+        assert process.wait(SECONDS) == 128 + signal.SIGTERM
+    finally:
+        process.kill()
+        process.communicate()

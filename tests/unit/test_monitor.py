@@ -289,6 +289,31 @@ def test_a_launcher_that_dies_takes_the_container_with_it(start: Start, director
     assert sorted(os.listdir(directory)) == ["log", "state"]
 
 
+@pytest.mark.parametrize("leash", [True, False])
+def test_on_a_leash_a_container_ends_with_its_owner(start: Start, directory: Path, leash: bool) -> None:
+    events = Events(["/bin/sh", "-c", f"echo $0 $1 >>{directory}/event"])
+    monitored = start("trap '' TERM HUP; read line; exit 4", owner=True, stdin=True, leash=leash, events=events)
+    assert monitored.owner
+    other = monitored.attach()
+    monitored.owner.close()
+    if not leash:
+        time.sleep(0.3)
+        other.send_input(b"\n")
+    assert monitored.finish().code == (137 if leash else 4)
+    assert (directory / "event").read_text() == f"exited {137 if leash else 4}\n"
+
+
+def test_a_leash_is_not_pulled_by_others(start: Start) -> None:
+    monitored = start("read line; exit 4", owner=True, stdin=True, leash=True)
+    assert monitored.owner
+    monitored.attach().close()
+    time.sleep(0.2)
+    monitored.owner.send_input(b"\n")
+    assert monitored.owner.wait(SECONDS) == 4
+    monitored.owner.done()
+    assert monitored.finish().code == 4
+
+
 def test_a_failed_launch_leaves_no_monitor(start: Start, directory: Path) -> None:
     monitored = start("true", back=(steps.Step("open_path", 20, "/nonexistent", 0),), let_go=False)
     kind, step, _ = steps.MESSAGE.unpack_from(monitored.sync.recv(4096))
