@@ -52,7 +52,7 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
         build = Path(self.scratch.name)
         compile_c(sorted(root.glob("runtime/init/*.c")), build / "init")
         compile_c([root / "launcher/launcher.c"], build / "launcher")
-        compile_c([root / "runtime/probe/probe.c"], build / "probe")
+        compile_c(sorted(root.glob("runtime/probe/*.c")), build / "probe")
         build_data["force_include"][str(build / "init")] = "runtime/init/init"
         build_data["force_include"][str(build / "probe")] = "runtime/probe/probe"
         for name in COMMANDS:

@@ -549,9 +549,24 @@ class _Builder:
             linux["netDevices"] = self.cdi.net_devices
         if profile := self._seccomp():
             linux["seccomp"] = profile
-        if config.sysctl:
-            linux["sysctl"] = dict(pair(text, "--sysctl") for text in config.sysctl)
+        sysctls = {**self._friendly_network(linux), **dict(pair(text, "--sysctl") for text in config.sysctl)}
+        if sysctls:
+            linux["sysctl"] = sysctls
         return linux
+
+    def _friendly_network(self, linux: "Json") -> "dict[str, str]":
+        """ping(8) and servers on low ports need no capability in a network of the container's own (docker's defaults)."""
+        config = self.config
+        if self.namespaces.get("network") != "" or config.network == "none" or config.isolation not in ("", "container"):
+            return {}
+        ids = linux.get("gidMappings") or [{"containerID": 0, "size": 1 << 31}]
+        first = min(entry["containerID"] for entry in ids)
+        # The kernel refuses ids that the user namespace does not map.
+        last = max(entry["containerID"] + entry["size"] for entry in ids) - 1
+        return {
+            "net.ipv4.ip_unprivileged_port_start": "0",
+            "net.ipv4.ping_group_range": f"{first} {min(last, (1 << 31) - 1)}",
+        }
 
     def _seccomp(self) -> "Json | None":
         """The default profile, made for the container's capabilities; a file's; or none."""
