@@ -6,7 +6,8 @@
     with runtime.container("nginx", publish=[80], wait=runtime.wait.tcp(80)) as web:
         print(web.addr(80), web.exec(["nginx", "-v"], capture_output=True).stderr)
 
-docs/library.md shows it all.  Every name is loaded when it is first used: this module is executed by each command, and most need little of it.
+docs/library.md shows it all.  Every name is loaded when it is first used: this module is executed by each command, and
+most need little of it.
 """
 
 __version__ = "0.1.0"

@@ -994,7 +994,7 @@ class _Module(type(posix)):  # type: ignore[misc]
     """`runtime.container` is this module as soon as anybody imports it, and the library's function all the same."""
 
     def __call__(self, *args: object, **options: object) -> object:
-        return sys.modules[__name__.rpartition(".")[0]]._container(*args, **options)  # type: ignore[attr-defined]
+        return sys.modules[__name__.rpartition(".")[0]]._container(*args, **options)
 
 
 sys.modules[__name__].__class__ = _Module

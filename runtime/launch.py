@@ -76,8 +76,8 @@ class Options:
 
     __slots__ = (
         "best_effort", "cgroup_manager", "cgroups", "command", "connect", "console_fd", "console_socket", "enforced",
-        "ephemeral", "idle", "ignore_paused", "init", "monitor", "no_new_keyring", "no_pivot", "pdeathsig", "pid_file", "pidfd_socket",
-        "preserve_fds", "size", "stdio", "supervise",
+        "ephemeral", "idle", "ignore_paused", "init", "monitor", "no_new_keyring", "no_pivot", "pdeathsig", "pid_file",
+        "pidfd_socket", "preserve_fds", "size", "stdio", "supervise",
     )  # fmt: skip
 
     def __init__(
@@ -238,7 +238,7 @@ def send_off(plan: LaunchPlan, fds: "dict[int, int]", options: Options) -> int:
     try:
         passed += [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, lowest) for fd in fds.values()]
         numbers = dict(zip(fds, passed, strict=True))
-        passed.append(_memfd("plan", plan.encode(numbers), lowest, sealed=False))
+        passed.append(memfd("plan", plan.encode(numbers), lowest, sealed=False))
         plan_fd = passed[-1]
         # Standard streams that change places would overwrite each other while they are laid out.
         stdio = list(options.stdio)
@@ -509,11 +509,11 @@ def _sealed_init() -> int:
             data = posix.read(fd, 1 << 24)
         finally:
             posix.close(fd)
-        _init_fd = _memfd("warren-init", data, 3, sealed=True)
+        _init_fd = memfd("warren-init", data, 3, sealed=True)
     return _init_fd
 
 
-def _memfd(name: str, data: bytes, lowest: int, *, sealed: bool) -> int:
+def memfd(name: str, data: bytes, lowest: int, *, sealed: bool) -> int:
     try:
         fd = posix.memfd_create(name, _MFD_FLAGS | (_MFD_EXEC if sealed else 0))
     except OSError:

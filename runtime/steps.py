@@ -36,8 +36,8 @@ The conversation over the sync socket (SOCK_SEQPACKET), one struct a message: ki
         FAIL  step, value=errno, text  --->   LaunchError naming the step
         (end of file)                  --->   the user's program has been executed, or init is dead
 
-After READY the socket is closed; a FAIL then goes, in the same form, to the file in the `report` slot, or, of a command,
-to the socket from which it came: one byte with four descriptors, the rest of the plan and the standard streams.
+After READY the socket is closed; a FAIL then goes, in the same form, to the file in the `report` slot, or to the socket
+over which the command came: one byte with four descriptors, the rest of the plan and the standard streams.
 """
 
 import struct
@@ -451,8 +451,9 @@ _STYLES: "dict[str, Callable[[Any], str]]" = {
     "first": lambda v: f", in {v} ms" if v else "",
     "reason": lambda v: f" {_quote(v)}" if v else "",
     "console_of": lambda v: " of a terminal" if v >= 0 else "",
-    "input": lambda v: {1: ", with input", 3: ", with input from its first client"}.get(v & 3, "")
-    + (", on a leash" if v & 4 else ""),
+    "input": lambda v: (
+        {1: ", with input", 3: ", with input from its first client"}.get(v & 3, "") + (", on a leash" if v & 4 else "")
+    ),
     "exit": lambda v: f", exit code to #{v}" if v >= 0 else "",
     "attach": lambda v: f", attach at #{v}" if v >= 0 else "",
     "nodes": lambda v: f" on nodes {int.from_bytes(v, 'little'):#x}" if v else "",

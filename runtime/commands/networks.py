@@ -114,10 +114,12 @@ def inspect(names: tuple[str, ...], template: str) -> None:
 @click.argument("names", nargs=-1, required=True)
 def rm(names: tuple[str, ...], force: bool) -> None:
     """Remove networks that no container is on."""
+    from ..engine.verbs import remove_network
+
     failed = False
     for name in names:
         try:
-            _remove(name)
+            remove_network(name)
             click.echo(name)
         except WarrenError as error:
             if not (force and isinstance(error, NotFoundError)):
@@ -125,21 +127,6 @@ def rm(names: tuple[str, ...], force: bool) -> None:
                 failed = True
     if failed:
         sys.exit(1)
-
-
-def _remove(name: str) -> None:
-    from ..network import bridges, definitions
-    from ..network.attachment import sweep_gone
-    from ..network.leases import Leases
-
-    with Leases(default_root()) as leases:
-        sweep_gone(leases)
-        found = definitions.load(name)
-        users = [str((leases.read(user) or {}).get("name") or user[:12]) for user in leases.users(found.name)]
-        if users:
-            raise UsageError(f"network {found.name!r} is in use by {', '.join(users[:8])}", hint="remove them first")
-        bridges.take_down(found)
-        definitions.forget(found.name)
 
 
 @network.command()
@@ -174,6 +161,7 @@ def prune(force: bool) -> None:
 
 
 def prune_networks() -> None:
+    from ..engine.verbs import remove_network
     from ..network import definitions
     from ..network.attachment import sweep
     from ..network.leases import Leases
@@ -181,7 +169,7 @@ def prune_networks() -> None:
     sweep(default_root())
     for one in definitions.load_all():
         if one.name != definitions.DEFAULT and not Leases(default_root()).users(one.name):
-            _remove(one.name)
+            remove_network(one.name)
             click.echo(one.name)
 
 

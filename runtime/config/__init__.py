@@ -84,18 +84,19 @@ class ContainerConfig:
     """
 
     __slots__ = (
-        "accel", "add_host", "annotations", "argv", "auto_remove", "best_effort", "blkio_weight", "blkio_weight_device",
-        "boot_timeout", "cap_add", "cap_drop", "cgroup_parent", "cgroupns", "cpu_period", "cpu_quota", "cpu_shares",
-        "cpus", "cpuset_cpus", "cpuset_mems", "detach_keys", "device_cgroup_rule", "device_read_bps",
-        "device_read_iops", "device_write_bps", "device_write_iops", "devices", "dns", "dns_option", "dns_search",
-        "egress", "entrypoint", "env", "exposed_ports", "files", "health_cmd", "health_interval", "health_retries",
-        "health_start_period", "health_timeout", "hide", "hostname", "id", "idle", "image", "image_health", "image_volumes",
-        "init", "interactive", "ip", "ip6", "ipc", "isolation", "keep_changes", "kernel", "labels", "layers",
-        "log_driver", "log_opts", "mac_address", "memory", "memory_reservation", "memory_swap", "memory_swappiness",
-        "mounts", "name", "network", "network_alias", "networks", "no_healthcheck", "oom_kill_disable", "pid",
-        "pids_limit", "privileged", "publish", "publish_all", "read_only", "resolved_mounts", "restart", "rootfs",
-        "security_opt", "shm_size", "stdin_once", "stop_signal", "stop_timeout", "sysctl", "timeout", "tmpfs", "tty",
-        "ulimits", "user", "userns", "uts", "volumes", "volumes_from", "workdir", "write",
+        "accel", "add_host", "annotations", "argv", "auto_remove", "best_effort", "blkio_weight",
+        "blkio_weight_device", "boot_timeout", "cap_add", "cap_drop", "cgroup_parent", "cgroupns", "cpu_period",
+        "cpu_quota", "cpu_shares", "cpus", "cpuset_cpus", "cpuset_mems", "detach_keys", "device_cgroup_rule",
+        "device_read_bps", "device_read_iops", "device_write_bps", "device_write_iops", "devices", "dns", "dns_option",
+        "dns_search", "egress", "entrypoint", "env", "exposed_ports", "files", "health_cmd", "health_interval",
+        "health_retries", "health_start_period", "health_timeout", "hide", "hostname", "id", "idle", "image",
+        "image_health", "image_volumes", "init", "interactive", "ip", "ip6", "ipc", "isolation", "keep_changes",
+        "kernel", "labels", "layers", "log_driver", "log_opts", "mac_address", "memory", "memory_reservation",
+        "memory_swap", "memory_swappiness", "mounts", "name", "network", "network_alias", "networks", "no_healthcheck",
+        "oom_kill_disable", "pid", "pids_limit", "privileged", "publish", "publish_all", "read_only",
+        "resolved_mounts", "restart", "rootfs", "security_opt", "shm_size", "stdin_once", "stop_signal",
+        "stop_timeout", "sysctl", "timeout", "tmpfs", "tty", "ulimits", "user", "userns", "uts", "volumes",
+        "volumes_from", "workdir", "write",
     )  # fmt: skip
 
     def __init__(

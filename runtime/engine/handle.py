@@ -178,13 +178,7 @@ class RunningContainer:
 
         After `timeout` seconds the process is killed (TimeoutExpiredError), its own children are the container's.
         """
-        if capture_output:
-            stdout, stderr = captured(stdout, stderr)
-        if input is not None:
-            stdin = fed(stdin)
-        words = Text(text, encoding, errors)
-        request = _request(argv, env, cwd, user, privileged=privileged)
-        process = Process(self.record, request, Streams(stdin, stdout, stderr), words)
+        process = begin_exec(self, locals())
         result = process.result(input, timeout, output_limit)
         if check:
             result.check_returncode()
@@ -319,6 +313,19 @@ class RunningContainer:
 
     def __repr__(self) -> str:
         return f"<RunningContainer {self.id[:12]}>"
+
+
+def begin_exec(container: RunningContainer, options: "Mapping[str, Any]") -> Process:
+    """Start what exec() was asked for, by the names of its parameters; finish() is to be called."""
+    get = options.__getitem__
+    stdin, stdout, stderr = get("stdin"), get("stdout"), get("stderr")
+    if get("capture_output"):
+        stdout, stderr = captured(stdout, stderr)
+    if get("input") is not None:
+        stdin = fed(stdin)
+    words = Text(get("text"), get("encoding"), get("errors"))
+    request = _request(get("argv"), get("env"), get("cwd"), get("user"), privileged=get("privileged"))
+    return Process(container.record, request, Streams(stdin, stdout, stderr), words)
 
 
 _living: "WeakSet[RunningContainer]" = WeakSet()

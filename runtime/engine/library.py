@@ -22,6 +22,7 @@ from .results import Result, Usage
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Any
 
     from ..cgroups import Cgroup
     from ..images.local import LocalStore
@@ -93,53 +94,63 @@ def run(
     bad arguments, TimeoutExpiredError after `timeout` seconds (the container is killed then; its `result` is what
     there was), and with `check` ProcessError for an exit code other than 0.
     """
-    config = ContainerConfig(
-        [os.fspath(word) for word in argv],
-        id=new_id(),
-        rootfs=rootfs_of(image),
-        image=image_of(image),
-        env=[f"{name}={value}" for name, value in (env or {}).items()],
-        workdir=os.fspath(cwd) if cwd is not None else "",
-        user=None if user is None else str(user),
-        network="" if egress and network == "none" else network,
-        egress=egress,
-        volumes=mounts,
-        tmpfs=tmpfs,
-        hide=hide,
-        read_only=read_only,
-        hostname=hostname,
-        cap_add=cap_add,
-        cap_drop=cap_drop,
-        security_opt=security_opt,
-        ulimits=ulimits,
-        userns=userns,
-        init=init,
-        entrypoint=entrypoint,
-        isolation="" if isolation == "container" else isolation,
-        timeout=timeout,
-        memory=str(memory),
-        memory_swap=str(memory_swap),
-        cpus=str(cpus),
-        pids_limit=pids_limit if pids is None else pids,
-        best_effort=best_effort or not strict,
-    )
-    if capture_output:
-        stdout, stderr = captured(stdout, stderr)
-    if input is not None:
-        stdin = fed(stdin)
-    words = Text(text, encoding, errors)
-    data = words.encode(input)
-    streams = Streams(stdin, stdout, stderr)
-    run = Run(config, Options(stdio=streams.child))
-    run.pull = pull
+    asked = Asked(locals())
     try:
-        result = run.communicate(streams, data, timeout, words, output_limit)
+        result = asked.run.communicate(asked.streams, asked.data, timeout, asked.words, output_limit)
     finally:
-        run.end()
-        streams.close()
+        asked.close()
     if check:
         result.check_returncode()
     return result
+
+
+class Asked:
+    """What run() was asked for, by the names of its parameters; to be closed."""
+
+    def __init__(self, options: "dict[str, Any]") -> None:
+        get = options.__getitem__
+        config = _configuration(options)
+        stdin, stdout, stderr = get("stdin"), get("stdout"), get("stderr")
+        if get("capture_output"):
+            stdout, stderr = captured(stdout, stderr)
+        if get("input") is not None:
+            stdin = fed(stdin)
+        self.words = Text(get("text"), get("encoding"), get("errors"))
+        self.data = self.words.encode(get("input"))
+        self.streams = Streams(stdin, stdout, stderr)
+        self.run = Run(config, Options(stdio=self.streams.child))
+        self.run.pull = get("pull")
+
+    def close(self) -> None:
+        try:
+            self.run.end()
+        finally:
+            self.streams.close()
+
+
+def _configuration(options: "dict[str, Any]") -> ContainerConfig:
+    get = options.__getitem__
+    isolation, network, pids = get("isolation"), get("network"), get("pids")
+    same = ("egress", "tmpfs", "hide", "read_only", "hostname", "cap_add", "cap_drop", "security_opt", "ulimits",
+            "userns", "init", "entrypoint", "timeout")  # fmt: skip
+    return ContainerConfig(
+        [os.fspath(word) for word in get("argv")],
+        id=new_id(),
+        rootfs=rootfs_of(get("image")),
+        image=image_of(get("image")),
+        env=[f"{name}={value}" for name, value in (get("env") or {}).items()],
+        workdir=os.fspath(get("cwd")) if get("cwd") is not None else "",
+        user=None if get("user") is None else str(get("user")),
+        network="" if get("egress") and network == "none" else network,
+        volumes=get("mounts"),
+        isolation="" if isolation == "container" else isolation,
+        memory=str(get("memory")),
+        memory_swap=str(get("memory_swap")),
+        cpus=str(get("cpus")),
+        pids_limit=get("pids_limit") if pids is None else pids,
+        best_effort=get("best_effort") or not get("strict"),
+        **{name: get(name) for name in same},
+    )
 
 
 def captured(stdout: "Stream", stderr: "Stream") -> "tuple[int, int]":
@@ -171,10 +182,9 @@ class Run:
         self.usage = Usage()
         self.began = time.monotonic()
 
-    def launch(self) -> int:
-        guard()
-        clean_up(self.launching.root)
-        if self.config.image:
+    def get_image(self) -> bool:
+        """Pull it if need be, which takes its time; launch() does so where nobody has."""
+        if self.config.image and not self.store:
             from ..images.local import LocalStore
             from .images import take_image
 
@@ -182,6 +192,12 @@ class Run:
             take_image(self.config, self.store, self.pull)
             if self.store.notes:
                 self.options.enforced = {**self.options.enforced, "image": "; ".join(self.store.notes)}
+        return True
+
+    def launch(self) -> int:
+        guard()
+        clean_up(self.launching.root)
+        self.get_image()
         self.pid = self.launching.run()
         return self.pid
 
@@ -198,23 +214,28 @@ class Run:
     ) -> Result:
         """The same for one that runs."""
         ended = posix.pidfd_open(self.pid)
-        outputs = {fd: Output(limit) for fd in (streams.out, streams.err) if fd >= 0}
+        outputs = streams.outputs(limit)
         try:
             in_time = pump(streams, outputs, data, ended, timeout)
-            code = self.wait() if in_time else self.kill()
         finally:
             posix.close(ended)
+        return self.finish(streams, outputs, words, None if in_time else timeout)
+
+    def finish(
+        self, streams: Streams, outputs: "dict[int, Output]", words: Text, timed_out: "float | None" = None
+    ) -> Result:
+        """Take it away, and tell how it has ended; after a time-out it is killed first (TimeoutExpiredError)."""
+        code = self.wait() if timed_out is None else self.kill()
         # Killing the cgroup ends orphans that could hold the pipes open.
         self.remove()
         for fd, output in outputs.items():
             output.drain(fd)
         out, err = (words.decode(outputs[fd].value()) if fd >= 0 else None for fd in (streams.out, streams.err))
+        argv, enforced = list(self.config.argv), self.options.enforced
         truncated = any(output.truncated for output in outputs.values())
-        result = Result(
-            list(self.config.argv), code, out, err, self.options.enforced, usage=self.usage, truncated=truncated
-        )
-        if not in_time:
-            what = f"command {self.config.argv[0]!r} took longer than {timeout:g} s and was killed"
+        result = Result(argv, code, out, err, enforced, usage=self.usage, truncated=truncated)
+        if timed_out is not None:
+            what = f"command {self.config.argv[0]!r} took longer than {timed_out:g} s and was killed"
             raise TimeoutExpiredError(what, result)
         return result
 

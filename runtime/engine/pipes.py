@@ -93,6 +93,10 @@ class Streams:
             if fd in self._open:
                 self.shut(fd)
 
+    def outputs(self, limit: "int | None") -> "dict[int, Output]":
+        """What is to be read, and where it is kept."""
+        return {fd: Output(limit) for fd in (self.out, self.err) if fd >= 0}
+
     def take(self, fd: int) -> int:
         """Our end, which is the caller's to close from now on."""
         self._open.remove(fd)
@@ -127,19 +131,23 @@ class Output:
         if part:
             self._parts.append(part)
 
+    def read(self, fd: int) -> bool:
+        """What is there now; False at the end."""
+        part = posix.read(fd, _BUFFER)
+        self.add(part)
+        return bool(part)
+
     def drain(self, fd: int) -> None:
         """To its end: nobody holds the other one any more."""
-        while part := posix.read(fd, _BUFFER):
-            self.add(part)
+        while self.read(fd):
+            pass
 
     def value(self) -> bytes:
         self._parts = [b"".join(self._parts)]
         return self._parts[0]
 
 
-def pump(
-    streams: Streams, outputs: "dict[int, Output]", data: bytes, ended: int, timeout: "float | None"
-) -> bool:
+def pump(streams: Streams, outputs: "dict[int, Output]", data: bytes, ended: int, timeout: "float | None") -> bool:
     """Move bytes until `ended`, a pidfd, tells of the end; False when `timeout` seconds passed first."""
     deadline = None if timeout is None else time.monotonic() + timeout
     view = memoryview(data)
@@ -155,12 +163,10 @@ def pump(
             return ended in events
         for fd in events:
             if fd in outputs:
-                part = posix.read(fd, _BUFFER)
-                outputs[fd].add(part)
-                if not part:
+                if not outputs[fd].read(fd):
                     poll.unregister(fd)
             elif fd == streams.feed:
-                view = _feed(fd, view)
+                view = feed(fd, view)
                 if not view:
                     poll.unregister(fd)
                     streams.shut(fd)
@@ -168,7 +174,7 @@ def pump(
             return True
 
 
-def _feed(fd: int, view: memoryview) -> memoryview:
+def feed(fd: int, view: memoryview) -> memoryview:
     """Write what fits; what a reader that is gone does not want is dropped, as subprocess does."""
     try:
         return view[posix.write(fd, view[:_BUFFER]) :]

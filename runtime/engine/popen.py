@@ -37,8 +37,8 @@ class Process:
         self.stderr: IO[Any] | None = None
         self.returncode: int | None = None
         self.usage = Usage()
-        self._words = words
-        self._streams = streams
+        self.words = words
+        self.streams = streams
         self._began = time.monotonic()
         self._waiting = threading.Lock()
         try:
@@ -53,8 +53,12 @@ class Process:
 
     def open_files(self) -> "Process":
         """Give the caller our ends as files; communicate() does without."""
-        words, streams = self._words, self._streams
-        for name, fd, mode in (("stdin", streams.feed, "w"), ("stdout", streams.out, "r"), ("stderr", streams.err, "r")):
+        words, streams = self.words, self.streams
+        for name, fd, mode in (
+            ("stdin", streams.feed, "w"),
+            ("stdout", streams.out, "r"),
+            ("stderr", streams.err, "r"),
+        ):
             if fd >= 0:
                 posix.set_blocking(fd, True)
                 text = {"encoding": words.encoding, "errors": words.errors} if words.wanted else {}
@@ -86,10 +90,11 @@ class Process:
                 self.returncode = code
             return self.returncode
 
-    def communicate(
-        self, input: "str | bytes | None" = None, timeout: "float | None" = None
-    ) -> "tuple[Any, Any]":
-        """Feed, collect and wait: (stdout, stderr), None where there is no pipe; TimeoutExpiredError leaves it alone."""
+    def communicate(self, input: "str | bytes | None" = None, timeout: "float | None" = None) -> "tuple[Any, Any]":
+        """Feed, collect and wait: (stdout, stderr), None where there is no pipe.
+
+        TimeoutExpiredError leaves it alone, as subprocess does.
+        """
         deadline = None if timeout is None else time.monotonic() + timeout
         collected: dict[str, Any] = {"stdout": None, "stderr": None}
 
@@ -114,30 +119,33 @@ class Process:
         assert self.stdin
         try:
             if input:
-                self.stdin.write(self._words.encode(input) if not self._words.wanted else input)
+                self.stdin.write(self.words.encode(input) if not self.words.wanted else input)
             self.stdin.close()
         except BrokenPipeError:
             pass  # It does not want it, as subprocess has it.
 
     def result(self, input: "str | bytes | None", timeout: "float | None", limit: "int | None") -> Result:
         """Feed, collect and wait without files; it is killed after `timeout`, whatever goes wrong."""
-        streams = self._streams
-        outputs = {fd: Output(limit) for fd in (streams.out, streams.err) if fd >= 0}
-        in_time = False
+        outputs, in_time = self.streams.outputs(limit), False
         try:
-            in_time = pump(streams, outputs, self._words.encode(input), self._pidfd, timeout)
+            in_time = pump(self.streams, outputs, self.words.encode(input), self._pidfd, timeout)
         finally:
-            if not in_time:
-                self.kill()
-            code = self._reap()
-            values = self._collected(outputs)
-            streams.close()
-            self.close()
-        truncated = any(output.truncated for output in outputs.values())
-        result = Result(self.args, code, *values, {}, usage=self.usage, truncated=truncated)
+            result = self.finish(outputs, killed=not in_time)
         if not in_time:
-            raise TimeoutExpiredError(f"command {self.args[0]!r} took longer than {timeout:g} s and was killed", result)
+            raise self.timed_out(timeout or 0, result)
         return result
+
+    def finish(self, outputs: "dict[int, Output]", *, killed: bool) -> Result:
+        if killed:
+            self.kill()
+        code = self._reap()
+        out, err = self._collected(outputs)
+        self.close()
+        truncated = any(output.truncated for output in outputs.values())
+        return Result(self.args, code, out, err, {}, usage=self.usage, truncated=truncated)
+
+    def timed_out(self, timeout: float, result: Result) -> TimeoutExpiredError:
+        return TimeoutExpiredError(f"command {self.args[0]!r} took longer than {timeout:g} s and was killed", result)
 
     def _collected(self, outputs: "dict[int, Output]") -> "list[Any]":
         """What is in the pipes now: others in the container may hold their other ends."""
@@ -147,8 +155,8 @@ class Process:
                 output.drain(fd)
             except BlockingIOError:
                 pass
-        fds = (self._streams.out, self._streams.err)
-        return [self._words.decode(outputs[fd].value()) if fd >= 0 else None for fd in fds]
+        fds = (self.streams.out, self.streams.err)
+        return [self.words.decode(outputs[fd].value()) if fd >= 0 else None for fd in fds]
 
     def send_signal(self, number: int) -> None:
         """Nothing happens to one that has ended."""
@@ -172,7 +180,7 @@ class Process:
                     file.close()
                 except BrokenPipeError:
                     pass
-        self._streams.close()
+        self.streams.close()
         if self._pidfd >= 0:
             if self.returncode is None:
                 self.kill()

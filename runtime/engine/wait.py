@@ -32,6 +32,18 @@ class Condition:
         self.text = text
         self.check = check
 
+    def holds(self, container: "RunningContainer") -> bool:
+        """Whether it has come to be; StateError when the container has ended before."""
+        if self.check(container):
+            return True
+        if container.status != "exited":
+            return False
+        if self.check(container):
+            return True
+        code, said = container.record.exit_code(), container.logs(tail=5).decode("utf-8", "replace").strip()
+        hint = f"its last words: {said}" if said else "it has said nothing"
+        raise StateError(f"container {container.name!r} ended with exit code {code} before {self.text}", hint=hint)
+
     def __and__(self, other: "Condition") -> "Condition":
         return all_of(self, other)
 
@@ -132,21 +144,14 @@ def pauses() -> "Callable[[], float]":
     return following
 
 
-def look(container: "RunningContainer", condition: Condition, deadline: float, timeout: float) -> bool:
-    """Whether it has come to be; StateError when the container has ended, TimeoutExpiredError when time is over."""
-    if condition.check(container):
-        return True
-    if container.status == "exited" and not condition.check(container):
-        code, said = container.record.exit_code(), container.logs(tail=5).decode("utf-8", "replace").strip()
-        hint = f"its last words: {said}" if said else "it has said nothing"
-        raise StateError(f"container {container.name!r} ended with exit code {code} before {condition.text}", hint=hint)
-    if time.monotonic() >= deadline:
-        raise TimeoutExpiredError(f"container {container.name!r}: no {condition.text} within {timeout:g} s")
-    return False
+def too_late(container: "RunningContainer", condition: Condition, timeout: float) -> TimeoutExpiredError:
+    return TimeoutExpiredError(f"container {container.name!r}: no {condition.text} within {timeout:g} s")
 
 
 def wait_for(container: "RunningContainer", condition: Condition, timeout: float) -> None:
-    """Return when it has come to be; look()'s errors."""
+    """Return when it has come to be; too_late() and what holds() raises."""
     deadline, pause = time.monotonic() + timeout, pauses()
-    while not look(container, condition, deadline, timeout):
+    while not condition.holds(container):
+        if time.monotonic() >= deadline:
+            raise too_late(container, condition, timeout)
         time.sleep(pause())

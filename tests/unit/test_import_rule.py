@@ -20,7 +20,7 @@ LINES = [
         cli oci pytest_plugin
         commands
         contrast
-        options
+        options aio
         engine doctor
         monitor
         config network vm
@@ -46,6 +46,7 @@ TYPES_FROM_ABOVE = {("errors", "steps")}
 """LaunchError carries the step that failed; imported for its type alone."""
 HOMES = {
     "_sha2": {"images"},  # Python 3.12's _sha256.
+    "anyio": {"aio"},
     "click": {"cli", "commands"},
     "rich": {"commands"},
     "pyroute2": {"network"},

@@ -1,0 +1,405 @@
+"""runtime.sandbox(): a strict preset for code that nobody trusts, and a pool of containers that wait for theirs.
+
+A sandbox's container is complete but for the command: `init` waits in it, all power given up (the step wait_command),
+until the rest of the plan comes, with the standard streams.  What is not held as it was asked for is known by then, so
+that nothing is executed in a container that is weaker: the sandbox fails closed.
+"""
+
+import _socket
+import os
+import posix
+import threading
+import time
+from _struct import pack
+from weakref import WeakSet
+
+from ..errors import UnsupportedError, UsageError
+from ..launch import Options, failure, memfd
+from ..plan import DEFAULT_PATH
+from ..quantities import size
+from ..steps import FAIL, MAX_MESSAGE, MESSAGE, MUST_EXIST, LaunchPlan
+from .library import Run, captured, fed
+from .pipes import Streams, Text
+from .settings import configuration
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
+
+    from .pipes import Stream
+    from .results import Result
+
+NOBODY = "65534:65534"
+_WEAKER = ("cgroup", "devices", "user_namespace", "network", "capabilities", "seccomp")
+"""Notes of a launch that may say that a protection is not there; what limits say is an error already (strict)."""
+_MISSING = ("not ", "off", "none", "without", "no ")
+
+
+def sandbox(
+    image: "str | os.PathLike[str]",
+    *,
+    pool: int = 0,
+    memory: "str | int" = "256m",
+    cpus: float = 1.0,
+    pids: int = 64,
+    timeout: float = 30.0,
+    cpu_time: "int | None" = None,
+    output_limit: int = 1 << 20,
+    tmp_size: "str | int" = "64m",
+    file_size: "str | int" = "64m",
+    egress: "Sequence[str]" = (),
+    mounts: "Sequence[str]" = (),
+    env: "Mapping[str, str] | None" = None,
+    cwd: "str | os.PathLike[str]" = "/tmp",
+    user: "str | int" = NOBODY,
+    pull: str = "missing",
+) -> "Sandbox":
+    """Containers for code that is not trusted, one for each run(); with a `pool` that many wait for theirs.
+
+    A user namespace with a range of its own, no capability, no new privileges, the default seccomp profile, an unnamed
+    user, no network unless there are `egress` rules, a read-only root, and of what can be written only /tmp of
+    `tmp_size` (and /dev/shm of 16 MiB) in memory.  `memory` has no swap beside it; `cpus` and `pids` are docker's.
+    `timeout` is seconds of wall time and `cpu_time` seconds of processor time of one process (by default twice the
+    former), `file_size` the size of its largest file, `output_limit` bytes of each stream that are kept of a run.
+    `mounts` are SRC:DST[:OPTIONS], read-only unless the options say rw.
+
+    It fails closed: UnsupportedError, before anything is executed, if any of it cannot be enforced on this host.
+    """
+    seconds = cpu_time if cpu_time is not None else max(1, int(timeout * 2))
+    options: dict[str, Any] = {
+        "userns": "private",
+        "network": "" if egress else "none",
+        "egress": egress,
+        "read_only": True,
+        "tmpfs": _tmpfs(image, tmp_size),
+        "shm_size": "16m",
+        "cap_drop": ["ALL"],
+        "ulimits": [f"cpu={seconds}", "core=0", "nofile=1024", f"fsize={size(str(file_size), 'file_size')}"],
+        "user": user,
+        "cwd": cwd,
+        "env": {"HOME": "/tmp", **(env or {})},
+        "mounts": [_read_only(text) for text in mounts],
+        "memory": memory,
+        "memory_swap": memory,
+        "cpus": cpus,
+        "pids": pids,
+    }
+    return Sandbox(image, options, pool=pool, timeout=timeout, output_limit=output_limit, pull=pull)
+
+
+def _tmpfs(image: "str | os.PathLike[str]", tmp_size: "str | int") -> "list[str]":
+    """/run is only there to be written to where the host's root is the image."""
+    bytes = size(str(tmp_size), "tmp_size")
+    return [f"/tmp:size={bytes},mode=1777", *(["/run:size=64k,mode=755"] if image == "host" else [])]
+
+
+def _read_only(text: str) -> str:
+    parts = text.split(":")
+    if len(parts) == 2:
+        return f"{text}:ro"
+    words = parts[2].split(",") if len(parts) == 3 else []
+    return text if {"ro", "rw"} & set(words) else f"{text},ro"
+
+
+class Sandbox:
+    """A preset and, with a pool, what is prepared of it; any thread may use it, and it is closed once."""
+
+    def __init__(
+        self, image: "str | os.PathLike[str]", options: "Mapping[str, Any]", *, pool: int, timeout: float,
+        output_limit: int, pull: str,
+    ) -> None:  # fmt: skip
+        self._image = image
+        self._options = dict(options)
+        self._pull = pull
+        self.timeout = timeout
+        self.output_limit = output_limit
+        configuration(image, (), self._options)  # What is wrong with the words is told now.
+        self._pool = _Pool(self._prepare, pool) if pool else None
+        if self._pool:
+            self._pool.fill()
+
+    def run(
+        self,
+        argv: "Sequence[str]",
+        *,
+        input: "str | bytes | None" = None,
+        stdin: "Stream" = None,
+        stdout: "Stream" = None,
+        stderr: "Stream" = None,
+        capture_output: bool = True,
+        text: bool = False,
+        encoding: "str | None" = None,
+        errors: "str | None" = None,
+        timeout: "float | None" = None,
+        check: bool = False,
+        env: "Mapping[str, str] | None" = None,
+        cwd: "str | os.PathLike[str] | None" = None,
+    ) -> "Result":
+        """Run a command in a container of its own and wait; as runtime.run, with the sandbox's limits.
+
+        The output is captured, and standard input is empty, unless something else is asked for; `argv` is the whole
+        command, whatever the image's entry point is; `timeout` can only be shorter than the sandbox's.
+        """
+        call = Call(self, locals())
+        try:
+            call.begin(self.take())
+            result = call.prepared.run.attend(call.streams, call.data, call.timeout, call.words, self.output_limit)
+        finally:
+            call.close()
+        if check:
+            result.check_returncode()
+        return result
+
+    @property
+    def pooled(self) -> bool:
+        return self._pool is not None
+
+    def take(self) -> "Prepared":
+        """A container that waits for a command: the pool's, or one that dies with this thread."""
+        return self._pool.take() if self._pool else self._prepare()
+
+    def _prepare(self) -> "Prepared":
+        return Prepared(Run(configuration(self._image, (), self._options), Options()), self._pull)
+
+    @property
+    def ready(self) -> int:
+        """How many containers of the pool wait for a command."""
+        return self._pool.ready if self._pool else 0
+
+    def close(self) -> None:
+        """Remove what waits; idempotent."""
+        if self._pool:
+            self._pool.close()
+
+    def __enter__(self) -> "Sandbox":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Call:
+    """One run of a sandbox, by the names of run()'s parameters; to be closed."""
+
+    def __init__(self, owner: Sandbox, options: "dict[str, Any]") -> None:
+        get = options.__getitem__
+        self.words = Text(get("text"), get("encoding"), get("errors"))
+        stdin, stdout, stderr = get("stdin"), get("stdout"), get("stderr")
+        if get("capture_output") and stdout is None and stderr is None:
+            stdout, stderr = captured(stdout, stderr)
+        if get("input") is not None or stdin is None:
+            stdin = fed(stdin)
+        self.timeout = owner.timeout if get("timeout") is None else min(get("timeout"), owner.timeout)
+        self.data = self.words.encode(get("input"))
+        self._argv = [os.fspath(word) for word in get("argv")]
+        if not self._argv:
+            raise UsageError("no command is given")
+        self._env, self._cwd = get("env") or {}, get("cwd")
+        self._began = time.monotonic()
+        self._prepared: Prepared | None = None
+        self.streams = Streams(stdin, stdout, stderr)
+
+    @property
+    def prepared(self) -> "Prepared":
+        assert self._prepared
+        return self._prepared
+
+    def begin(self, prepared: "Prepared") -> None:
+        self._prepared = prepared
+        prepared.run.began = self._began
+        prepared.start(self._argv, self._env, self._cwd, self.streams)
+
+    def close(self) -> None:
+        try:
+            if self._prepared:
+                self._prepared.end()
+        finally:
+            self.streams.close()
+
+
+class Prepared:
+    """A container that waits for its command; it dies with the thread that has made it."""
+
+    def __init__(self, run: Run, pull: str) -> None:
+        self.run = run
+        run.pull = pull
+        self._process = posix.getpid()
+        self._line, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        null = posix.open("/dev/null", posix.O_RDWR | posix.O_CLOEXEC)
+        run.options.command = theirs.fileno()
+        run.options.stdio = (null, null, null)
+        try:
+            run.launch()
+            _check(run.options.enforced)
+            self._env = {name: value for name, _, value in (entry.partition("=") for entry in _environment(run))}
+        except BaseException:
+            run.end()
+            self._line.close()
+            raise
+        finally:
+            theirs.close()
+            posix.close(null)
+
+    def start(
+        self, argv: "list[str]", env: "Mapping[str, str]", cwd: "str | os.PathLike[str] | None", streams: Streams
+    ) -> None:
+        """Send the rest of its plan; returns when the program has been executed.  What a launch raises."""
+        values = {**self._env, **env}
+        plan = LaunchPlan()
+        if cwd is not None:
+            plan.add("chdir", os.fspath(cwd), MUST_EXIST)
+        plan.add("find", argv[0], values.get("PATH") or DEFAULT_PATH)
+        plan.add("exec", argv, [f"{name}={value}" for name, value in values.items()], 0)
+        self.run.config.argv = argv
+        fd = memfd("plan", plan.encode({}), 3, sealed=False)
+        try:
+            rights = pack("=4i", fd, *streams.child)
+            self._line.sendmsg([b"c"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)], _socket.MSG_NOSIGNAL)
+        except OSError:
+            pass  # It has been killed, and its exit code tells.
+        finally:
+            posix.close(fd)
+        streams.launched()
+        self._await(plan)
+
+    def _await(self, plan: LaunchPlan) -> None:
+        try:
+            said = self._line.recv(MAX_MESSAGE)
+        except ConnectionResetError:
+            return
+        if said:
+            kind, number, value = MESSAGE.unpack_from(said)
+            if kind == FAIL:
+                raise failure(plan, number, value, said[MESSAGE.size :].decode("utf-8", "replace"))
+
+    def lives(self) -> bool:
+        """Whether it still waits: it may have been killed meanwhile."""
+        try:
+            return not self._line.recv(1, _socket.MSG_DONTWAIT | _socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+
+    def end(self) -> None:
+        self._line.close()
+        if self._process == posix.getpid():
+            self.run.end()
+
+    def let_go(self) -> None:
+        """In a child of fork(2): it is the parent's."""
+        self._line.close()
+
+
+def _environment(run: Run) -> "list[str]":
+    env: list[str] = run.container.exec_defaults().get("env") or []  # type: ignore[assignment]
+    return env
+
+
+def _check(enforced: "Mapping[str, str]") -> None:
+    """Nothing has been executed yet."""
+    for name in _WEAKER:
+        note = enforced.get(name, "")
+        if note.startswith(_MISSING):
+            raise UnsupportedError(
+                f"sandbox: {name}: {note}", hint="runtime.run() says what it cannot hold, and goes on"
+            )
+
+
+class _Pool:
+    """Keeps `size` containers prepared, by a thread whose death would be theirs (PR_SET_PDEATHSIG)."""
+
+    def __init__(self, prepare: "Callable[[], Prepared]", size: int) -> None:
+        if size < 1:
+            raise UsageError(f"a pool of {size} is none")
+        self._make = prepare
+        self._size = size
+        self._begin()
+        _pools.add(self)
+
+    def _begin(self) -> None:
+        self._waiting: list[Prepared] = []
+        self._changed = threading.Condition()
+        self._error: BaseException | None = None
+        self._closed = False
+        self._keeper: threading.Thread | None = None
+
+    @property
+    def ready(self) -> int:
+        return len(self._waiting)
+
+    def take(self) -> Prepared:
+        """One that waits, as soon as there is one; what has kept the pool from making one is raised."""
+        with self._changed:
+            while True:
+                if self._closed:
+                    raise UsageError("the sandbox is closed")
+                self._start_keeper()
+                while self._waiting:
+                    found = self._waiting.pop(0)
+                    self._changed.notify_all()
+                    if found.lives():
+                        return found
+                    found.end()
+                if self._error:
+                    error, self._error = self._error, None
+                    self._changed.notify_all()
+                    raise error
+                self._changed.wait()
+
+    def _start_keeper(self) -> None:
+        if self._keeper is None:
+            self._keeper = threading.Thread(target=self._keep, name="warren-sandbox-pool", daemon=True)
+            self._keeper.start()
+
+    def _keep(self) -> None:
+        while True:
+            with self._changed:
+                while not self._closed and (len(self._waiting) >= self._size or self._error):
+                    self._changed.wait()
+                if self._closed:
+                    return
+            try:
+                made, error = self._make(), None
+            except BaseException as failed:
+                made, error = None, failed
+            with self._changed:
+                if made:
+                    self._waiting.append(made)
+                self._error = error
+                self._changed.notify_all()
+
+    def fill(self) -> None:
+        """Begin to prepare now instead of at the first run."""
+        with self._changed:
+            self._start_keeper()
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+            keeper = self._keeper
+        if keeper and keeper is not threading.current_thread():
+            keeper.join()
+        while self._waiting:
+            self._waiting.pop().end()
+
+    def forked(self) -> None:
+        """The child has neither the thread nor the containers."""
+        for one in self._waiting:
+            one.let_go()
+        closed = self._closed
+        self._begin()
+        self._closed = closed
+
+
+_pools: "WeakSet[_Pool]" = WeakSet()
+
+
+def _forked() -> None:
+    for pool in list(_pools):
+        pool.forked()
+
+
+posix.register_at_fork(after_in_child=_forked)
