@@ -1,6 +1,7 @@
 /* What a container may not do, tried: each line of an answer is "NAME yes DETAIL" or "NAME no REASON".
  *
  *     try open MODE PATH        MODE is r or w; nothing is written and nothing is made
+ *     try read PATH             a byte of it, or an entry
  *     try connect ADDRESS PORT  a TCP connection, for at most a second
  *     try mount, mknod, userns, raw, chroot, keyring, bpf, perf, io_uring, userfaultfd, alg, vsock, modules,
  *         clock, handle, log, x32, i386       as seen by the one who asks
@@ -56,6 +57,22 @@ struct asked {
 static long try_open(const struct asked *asked)
 {
     return open(asked->path, (*asked->word == 'w' ? O_WRONLY : O_RDONLY) | O_NONBLOCK | O_NOCTTY);
+}
+
+/* Masked files are empty, and so are masked directories. */
+static long try_read(const struct asked *asked)
+{
+    char byte;
+    DIR *directory = opendir(asked->path);
+    if (!directory) {
+        int fd = open(asked->path, O_RDONLY | O_NONBLOCK | O_NOCTTY);
+        ssize_t size = fd < 0 ? -1 : read(fd, &byte, 1);
+        return size < 0 ? -1 : size ? 0 : (errno = ENODATA, -1);
+    }
+    for (struct dirent *entry; (entry = readdir(directory));)
+        if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, ".."))
+            return 0;
+    return errno = ENODATA, -1;
 }
 
 static long try_connect(const struct asked *asked)
@@ -361,7 +378,7 @@ static const struct attempt {
     {"alg", try_alg}, {"bpf", try_bpf}, {"chroot", try_chroot}, {"clock", try_clock}, {"connect", try_connect},
     {"handle", try_handle}, {"i386", try_i386}, {"io_uring", try_io_uring}, {"join", try_join},
     {"keyring", try_keyring}, {"log", try_log}, {"mknod", try_mknod}, {"modules", try_modules}, {"mount", try_mount},
-    {"open", try_open}, {"perf", try_perf}, {"ptrace", try_ptrace}, {"raw", try_raw}, {"signal", try_signal},
+    {"open", try_open}, {"perf", try_perf}, {"ptrace", try_ptrace}, {"raw", try_raw}, {"read", try_read}, {"signal", try_signal},
     {"userfaultfd", try_userfaultfd}, {"userns", try_userns}, {"vsock", try_vsock}, {"x32", try_x32},
     {"path", see_path}, {"process", see_process}, {"network", try_connect},
     {"memory", eat_memory}, {"processes", eat_processes}, {"cpu", eat_cpu}, {NULL, NULL},
