@@ -297,6 +297,18 @@ class RunningContainer:
                 client.close()
                 _reap(self._monitor)
 
+    def discard(self) -> None:
+        """As close(), of one without a leash too."""
+        leashed = self._client is not None
+        self.close()
+        if leashed or posix.getpid() != self._process:
+            return
+        try:
+            lifecycle.remove(self.record, force=True, volumes=True)
+        except NotFoundError:
+            return
+        _reap(self._monitor)
+
     def let_go(self) -> None:
         """In a child of fork(2): the container is the parent's."""
         client, self._client = self._client, None
