@@ -132,7 +132,8 @@ def _why(container: "Where") -> str:
             return str(error)
         if relaxed := relaxations(record.config()):
             told.append(f"relaxed by {', '.join(relaxed)}")
-        told += [f"{name} {text}" for name, text in (record.life().get("enforced") or {}).items()]
+        notes = (record.life().get("enforced") or {}).items()
+        told += [f"{name}: {text}" for name, text in notes if text.startswith(("off", "not", "none", "without"))]
     with open(f"/proc/{pid}/status") as file:
         status = {name: value.strip() for name, _, value in (line.partition(":") for line in file)}
     more = [name for name in capabilities.names(int(status["CapBnd"], 16)) if name not in capabilities.DEFAULT]

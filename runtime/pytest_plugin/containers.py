@@ -146,10 +146,17 @@ def explain(item: pytest.Item, report: pytest.TestReport) -> None:
             continue
         if lines:
             report.sections.append((f"container {one.name}: log", "\n".join(lines[-_LINES:])))
-        told = {key: found[key] for key in _TOLD if found.get(key)}
+        told = _filled({key: found.get(key) for key in _TOLD})
         report.sections.append((f"container {one.name}: inspect", dump_json(told, 2)))
         if keep:
             report.user_properties.append((_KEPT, one.name))
+
+
+def _filled(value: "Any") -> "Any":
+    """Without what is empty or false."""
+    if not isinstance(value, dict):
+        return value
+    return {key: inner for key, one in value.items() if (inner := _filled(one)) not in ("", None, False, [], {})}
 
 
 def kept(terminalreporter: "Any") -> "Iterator[str]":

@@ -81,6 +81,8 @@ def _parse(item: pytest.Item, said: bytes) -> "tuple[list[pytest.TestReport], bo
         report = item.config.hook.pytest_report_from_serializable(config=item.config, data=data)
         if isinstance(report, pytest.TestReport):
             report.nodeid, report.location = item.nodeid, item.location
+            if isinstance(report.longrepr, list):  # Where and why it was skipped; JSON knows no tuples.
+                report.longrepr = tuple(report.longrepr)  # type: ignore[unreachable]
             found.append(report)
         elif report is not None and report.failed:
             found.append(_made_up(item, "failed", str(report.longrepr)))
