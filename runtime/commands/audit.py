@@ -100,7 +100,8 @@ def _write_suite(subject: str, path: str) -> None:
 
 
 def _card(report: Report) -> str:
-    lines, group = [], ""
+    lines: list[str] = []
+    group = ""
     width = max(len(one.title) for one in report.findings)
     for one in sorted(report.findings, key=lambda one: _ORDER.index(one.group)):
         if one.group != group:
@@ -108,7 +109,10 @@ def _card(report: Report) -> str:
             lines += [*([""] if lines else []), group]
         lines.append(f"  {'pass' if one.passed else 'FAIL'}  {one.title:{width}}  {printable(one.seen)}".rstrip())
     failed = len(report.failed)
-    lines += ["", f"{printable(report.subject)}: grade {report.grade}, {failed} of {len(report.findings)} probes failed"]
+    lines += [
+        "",
+        f"{printable(report.subject)}: grade {report.grade}, {failed} of {len(report.findings)} probes failed",
+    ]
     if report.relaxed:
         lines.append(f"relaxed: {printable(', '.join(report.relaxed))}")
     return "\n".join(lines)

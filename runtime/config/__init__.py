@@ -556,10 +556,16 @@ class _Builder:
         return linux
 
     def _friendly_network(self, linux: "Json") -> "dict[str, str]":
-        """ping(8) and servers on low ports need no capability in a network of the container's own (docker's defaults)."""
+        """ping(8) and low ports need no capability in a network of the container's own, as docker has it."""
         config = self.config
-        if self.namespaces.get("network") != "" or config.network == "none" or config.isolation not in ("", "container"):
+        if (
+            self.namespaces.get("network") != ""
+            or config.network == "none"
+            or config.isolation not in ("", "container")
+        ):
             return {}
+        if self.userns and self.namespaces.get("pid") != "":
+            return {}  # It could not mount the procfs through which settings are made.
         ids = linux.get("gidMappings") or [{"containerID": 0, "size": 1 << 31}]
         first = min(entry["containerID"] for entry in ids)
         # The kernel refuses ids that the user namespace does not map.
@@ -667,7 +673,8 @@ class _Builder:
         if self.on_host:
             mounts.append(mount_entry("/run", "tmpfs", "tmpfs", ["nosuid", "nodev", "mode=755"]))
             mounts.append(mount_entry("/tmp", "tmpfs", "tmpfs", ["nosuid", "nodev", "mode=1777"]))
-        return mounts if has_mqueue(self.host) else [m for m in mounts if m["destination"] != "/dev/mqueue"]
+        there = has_mqueue(self.host) and (self.namespaces.get("ipc") is not None or is_directory("/dev/mqueue"))
+        return mounts if there else [m for m in mounts if m["destination"] != "/dev/mqueue"]
 
     def _shm(self, bytes: int) -> "Json":
         if self.namespaces.get("ipc") is None:

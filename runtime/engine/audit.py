@@ -8,12 +8,12 @@ import posix
 from .. import capabilities
 from ..config import ContainerConfig
 from ..errors import NotFoundError
+from ..state import start_time
 from .handle import RunningContainer
 from .probing import Prober
 from .processes import check_reachable
 from .records import Record, find
 from .settings import configuration
-from ..state import start_time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -149,8 +149,8 @@ _ATTEMPTS = [
     ("writes", "panic", "settings of the kernel cannot be written", "try open w /proc/sys/kernel/panic"),
     ("writes", "sysrq", "the machine cannot be restarted by sysrq", "try open w /proc/sysrq-trigger"),
     ("writes", "uevent", "the program for devices cannot be set", "try open w /sys/kernel/uevent_helper"),
-    ("writes", "cgroup", "the cgroup's limits cannot be changed", "try open w /sys/fs/cgroup/{hierarchy}cgroup.procs"),
-    ("writes", "release-agent", "no program for empty cgroups can be set", "try open w /sys/fs/cgroup/{hierarchy}release_agent"),
+    ("writes", "cgroup", "the cgroup's limits cannot be changed", "try open w {cgroup}cgroup.procs"),
+    ("writes", "release-agent", "no program for empty cgroups can be set", "try open w {cgroup}release_agent"),
     ("leaks", "kcore", "the kernel's memory cannot be read", "try read /proc/kcore"),
     ("leaks", "keys", "keys of others are not listed", "try read /proc/keys"),
     ("leaks", "timer-list", "timers of the host are not listed", "try read /proc/timer_list"),
@@ -159,7 +159,7 @@ _ATTEMPTS = [
 """Group, key, title and question; what can be done has failed."""
 
 
-_HIERARCHIES = ("", "memory/", "pids/", "unified/")
+_CGROUPS = tuple(f"/sys/fs/cgroup/{name}" for name in ("", "memory/", "pids/", "unified/"))
 """Where the cgroup is below /sys/fs/cgroup: of v2, of v1, and of v2 beside that."""
 
 
@@ -172,8 +172,8 @@ def _tried(prober: Prober, record: Record) -> "Iterator[Finding]":
         if "{alien}" in question and not seen:
             yield Finding(key, group, title, True, "there is none to be seen")
             continue
-        variants = _HIERARCHIES if "{hierarchy}" in question else ("",)
-        answers = [prober.attempt(question.format(**places, alien=pid, hierarchy=one)) for one in variants]
+        variants = _CGROUPS if "{cgroup}" in question else ("",)
+        answers = [prober.attempt(question.format(**places, alien=pid, cgroup=one)) for one in variants]
         allowed = any(answer.allowed for answer in answers)
         reasons = [answer.reason.lower() for answer in answers]
         reason = next((reason for reason in reasons if reason != "no such file or directory"), reasons[0])

@@ -30,7 +30,7 @@ _probe = -1
 class Answer:
     """What came of one attempt: whether it could be done, and why not; `amount` of what it could have."""
 
-    __slots__ = ("amount", "allowed", "reason")
+    __slots__ = ("allowed", "amount", "reason")
 
     def __init__(self, allowed: bool, reason: str, amount: int = 0) -> None:
         self.allowed = allowed

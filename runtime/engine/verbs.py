@@ -3,9 +3,11 @@
 import os
 
 from ..container import default_root
-from ..errors import UsageError
+from ..errors import UsageError, WarrenError
 from ..images.local import Image
 from ..network.definitions import Network
+from ..state import start_time
+from .guardian import guard
 from .volumes import Volume, find_volume, volumes
 
 TYPE_CHECKING = False
@@ -128,6 +130,29 @@ def remove_network(name: str) -> None:
             raise UsageError(f"network {found.name!r} is in use by {', '.join(users[:8])}", hint="remove them first")
         bridges.take_down(found)
         definitions.forget(found.name)
+
+
+OWNER = "org.warren.owner"
+"""Label of a network that is to go with the process that made it: pid and start time."""
+
+
+def create_own_network(name: str) -> Network:
+    """One that does not outlive this process, however that ends.  To be removed, too."""
+    guard()
+    sweep_networks()
+    pid = os.getpid()
+    return create_network(name, labels={OWNER: f"{pid}:{start_time(pid)}"})
+
+
+def sweep_networks() -> None:
+    """Remove those whose process has gone."""
+    for one in list_networks():
+        pid, _, started = one.labels.get(OWNER, "").partition(":")
+        if pid.isdigit() and start_time(int(pid)) != started:
+            try:
+                remove_network(one.name)
+            except WarrenError:
+                pass  # By somebody else, or its last container is just being removed.
 
 
 # ---- volumes

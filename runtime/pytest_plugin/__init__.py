@@ -8,7 +8,7 @@ import pytest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Generator, Iterator
     from typing import Any
 
     from runtime.engine.handle import RunningContainer
@@ -44,12 +44,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    for line in (
+    config.addinivalue_line(
+        "markers",
         "container(image, argv, isolation=..., **options): what the fixture `container` is; lists of images and "
         "isolations are parameters; options are those of runtime.container()",
+    )
+    config.addinivalue_line(
+        "markers",
         "inside(image='host', **options): run the whole test inside a container; options are those of runtime.run()",
-    ):
-        config.addinivalue_line("markers", line)
+    )
 
 
 # ---- fixtures
@@ -108,12 +111,12 @@ def container(
 @pytest.fixture
 def network(request: pytest.FixtureRequest, container_factory: "Factory") -> "Iterator[str]":
     """The name of a network of the test's own; the fixture `container` is on it."""
-    from .containers import new_network, remove_network
+    from .containers import end_network, new_network
 
     name = new_network(request)
     yield name
     container_factory.close()
-    remove_network(name)
+    end_network(name)
 
 
 @pytest.fixture(scope="session")

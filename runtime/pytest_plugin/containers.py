@@ -6,12 +6,10 @@ import pytest
 
 from runtime.engine.handle import RunningContainer
 from runtime.engine.settings import configuration
-from runtime.engine.verbs import create_network, list_networks
-from runtime.engine.verbs import remove_network as _remove_network
+from runtime.engine.verbs import create_own_network, remove_network
 from runtime.errors import NotFoundError, UnsupportedError, WarrenError
 from runtime.host import Host
 from runtime.jsontext import dump_json
-from runtime.state import start_time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
 
 _MADE = pytest.StashKey["list[RunningContainer]"]()
 _FAILED = pytest.StashKey[bool]()
-_OWNER = "org.warren.pytest"
 _KEPT = "kept container"
 _LINES = 100
 _TOLD = ("Id", "Name", "Path", "Args", "State", "Mounts", "NetworkSettings", "enforced", "relaxed")
@@ -104,28 +101,16 @@ def reason(error: WarrenError) -> str:
 
 
 def new_network(request: pytest.FixtureRequest) -> str:
-    _sweep_networks()
-    name, owner = f"test-{os.urandom(6).hex()}", f"{os.getpid()}:{start_time(os.getpid())}"
-    or_skip(request.config, lambda: create_network(name, labels={_OWNER: owner}))
+    name = f"test-{os.urandom(6).hex()}"
+    or_skip(request.config, lambda: create_own_network(name))
     return name
 
 
-def remove_network(name: str) -> None:
+def end_network(name: str) -> None:
     try:
-        _remove_network(name)
+        remove_network(name)
     except NotFoundError:
         pass
-
-
-def _sweep_networks() -> None:
-    """Those of sessions that were killed."""
-    for one in list_networks():
-        pid, _, started = one.labels.get(_OWNER, "").partition(":")
-        if pid.isdigit() and start_time(int(pid)) != started:
-            try:
-                remove_network(one.name)
-            except WarrenError:
-                pass  # Its last container is just being removed.
 
 
 # ---- failures

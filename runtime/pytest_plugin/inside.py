@@ -20,7 +20,7 @@ from .containers import reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Literal
 
     Json = dict[str, Any]
 
@@ -44,7 +44,7 @@ def run_protocol(item: pytest.Item, nextitem: "pytest.Item | None") -> bool:
         hook.pytest_runtest_logreport(report=report)
     # Nothing of it was set up here, but what earlier tests have left to it may have to go.
     call = pytest.CallInfo.from_call(
-        lambda: item.session._setupstate.teardown_exact(nextitem),  # type: ignore[attr-defined]
+        lambda: item.session._setupstate.teardown_exact(nextitem),
         when="teardown", reraise=(KeyboardInterrupt, pytest.exit.Exception),
     )  # fmt: skip
     if call.excinfo:
@@ -82,7 +82,7 @@ def _parse(item: pytest.Item, said: bytes) -> "tuple[list[pytest.TestReport], bo
         if isinstance(report, pytest.TestReport):
             report.nodeid, report.location = item.nodeid, item.location
             if isinstance(report.longrepr, list):  # Where and why it was skipped; JSON knows no tuples.
-                report.longrepr = tuple(report.longrepr)  # type: ignore[unreachable]
+                report.longrepr = tuple(report.longrepr)
             found.append(report)
         elif report is not None and report.failed:
             found.append(_made_up(item, "failed", str(report.longrepr)))
@@ -90,8 +90,10 @@ def _parse(item: pytest.Item, said: bytes) -> "tuple[list[pytest.TestReport], bo
 
 
 def _made_up(item: pytest.Item, outcome: "Any", text: "Any") -> pytest.TestReport:
-    keywords = {name: 1 for name in item.keywords}
-    return pytest.TestReport(item.nodeid, item.location, keywords, outcome, text, "call" if outcome == "failed" else "setup")
+    keywords: dict[str, Literal[1]] = dict.fromkeys(item.keywords, 1)
+    return pytest.TestReport(
+        item.nodeid, item.location, keywords, outcome, text, "call" if outcome == "failed" else "setup"
+    )
 
 
 # ---- the container

@@ -421,6 +421,7 @@ def test_ping_and_low_ports_need_no_capability_in_a_network_of_its_own() -> None
     assert found == {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 65535"}
     assert "sysctl" not in spec_of(network="none").config["linux"]
     assert "sysctl" not in spec_of(network="host").config["linux"]
+    assert "sysctl" not in spec_of(network="bridge", pid="host").config["linux"]
     unmapped = spec_of(network="bridge", userns="host").config["linux"]["sysctl"]
     assert unmapped["net.ipv4.ping_group_range"] == "0 2147483647"
     single = spec_of(host_of(), network="private", user="33:44").config["linux"]["sysctl"]
