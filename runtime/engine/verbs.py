@@ -7,7 +7,6 @@ from ..errors import UsageError, WarrenError
 from ..images.local import Image
 from ..network.definitions import Network
 from ..state import start_time
-from .guardian import guard
 from .volumes import Volume, find_volume, volumes
 
 TYPE_CHECKING = False
@@ -133,15 +132,7 @@ def remove_network(name: str) -> None:
 
 
 OWNER = "org.warren.owner"
-"""Label of a network that is to go with the process that made it: pid and start time."""
-
-
-def create_own_network(name: str) -> Network:
-    """One that does not outlive this process, however that ends.  To be removed, too."""
-    guard()
-    sweep_networks()
-    pid = os.getpid()
-    return create_network(name, labels={OWNER: f"{pid}:{start_time(pid)}"})
+"""Label of a network that goes with the process that made it, however that ends: pid and start time."""
 
 
 def sweep_networks() -> None:

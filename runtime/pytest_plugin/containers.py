@@ -4,12 +4,14 @@ import os
 
 import pytest
 
+from runtime.engine.guardian import guard
 from runtime.engine.handle import RunningContainer
 from runtime.engine.settings import configuration
-from runtime.engine.verbs import create_own_network, remove_network
+from runtime.engine.verbs import OWNER, create_network, remove_network, sweep_networks
 from runtime.errors import NotFoundError, UnsupportedError, WarrenError
 from runtime.host import Host
 from runtime.jsontext import dump_json
+from runtime.state import start_time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -101,8 +103,10 @@ def reason(error: WarrenError) -> str:
 
 
 def new_network(request: pytest.FixtureRequest) -> str:
-    name = f"test-{os.urandom(6).hex()}"
-    or_skip(request.config, lambda: create_own_network(name))
+    guard()
+    sweep_networks()
+    name, pid = f"test-{os.urandom(6).hex()}", os.getpid()
+    or_skip(request.config, lambda: create_network(name, labels={OWNER: f"{pid}:{start_time(pid)}"}))
     return name
 
 

@@ -13,7 +13,7 @@ import sys
 
 import pytest
 
-import runtime
+from runtime.engine.library import run
 from runtime.errors import TimeoutExpiredError, UnsupportedError, WarrenError
 
 from .containers import reason
@@ -32,6 +32,7 @@ _BOOT = (
     "import sys,json;sys.dont_write_bytecode=True;r=json.loads(sys.stdin.readline());sys.path[:]=r['path'];"
     "from runtime.pytest_plugin.inner import serve;serve(r)"
 )
+_SITE = os.path.abspath(__file__).rpartition("/runtime/")[0]
 _SECONDS = 300.0
 _TAIL = 4000
 
@@ -112,7 +113,7 @@ def _run(item: pytest.Item) -> "tuple[bytes, bytes]":
     mounts = [*place.mounts, *options.pop("mounts", ())]
     request = {"path": place.path, "args": [*_arguments(item), *more]}
     try:
-        done = runtime.run(
+        done = run(
             image, place.argv, cwd=str(item.config.rootpath), mounts=mounts, timeout=timeout,
             input=json.dumps(request) + "\n", capture_output=True, **{"entrypoint": "", **options},
         )  # fmt: skip
@@ -143,7 +144,7 @@ class _Place:
     def __init__(self, item: pytest.Item, image: "str | os.PathLike[str]") -> None:
         root = str(item.config.rootpath)
         self.path = [os.path.abspath(path or ".") for path in sys.path]
-        wanted = [root, str(item.path.parent), os.path.dirname(os.path.dirname(os.path.abspath(runtime.__file__)))]
+        wanted = [root, str(item.path.parent), _SITE]
         wanted += [path for path in self.path if os.path.exists(path)]
         if image == _HOST:
             wanted += [sys.prefix, sys.base_prefix]
