@@ -34,6 +34,8 @@ class Files:
         with copying.at_rest(self._record), on_container(self._record, request, writes=True) as helper:
             reader = tar.Reader(helper.stream)
             first = next(iter(reader), None)
+            if first is None:
+                helper.finish()  # It says why.
             if first is None or first.type != tar.FILE:
                 raise UsageError(f"{path}: not a regular file")
             parts, left = [], first.size if limit is None else limit

@@ -292,10 +292,12 @@ class RunningContainer:
                 lifecycle.remove(self.record, force=True, volumes=True)
             except NotFoundError:
                 pass  # By somebody else.
-            finally:
-                client.done()
+            except BaseException:
                 client.close()
-                _reap(self._monitor)
+                raise
+            client.done()
+            client.close()
+            _reap(self._monitor)
 
     def discard(self) -> None:
         """As close(), of one without a leash too."""

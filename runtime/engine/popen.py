@@ -1,6 +1,7 @@
 """A further process in a container of the library, as subprocess.Popen is one on the host; real descriptors both."""
 
 import _signal
+import os
 import posix
 import threading
 import time
@@ -52,7 +53,9 @@ class Process:
             raise
 
     def open_files(self) -> "Process":
-        """Give the caller our ends as files; communicate() does without."""
+        """Give the caller our ends as files.  It is waited for even if the caller does not: a pid namespace cannot end
+        before that (pid_namespaces(7))."""
+        threading.Thread(target=self._watch, args=(os.dup(self._pidfd),), daemon=True).start()
         words, streams = self.words, self.streams
         for name, fd, mode in (
             ("stdin", streams.feed, "w"),
@@ -81,6 +84,11 @@ class Process:
         if self.returncode is None and not poll_end(self._pidfd, timeout):
             raise TimeoutExpiredError(f"command {self.args[0]!r} has not ended after {timeout:g} s")
         return self._reap()
+
+    def _watch(self, pidfd: int) -> None:
+        poll_end(pidfd, None)
+        os.close(pidfd)
+        self._reap()
 
     def _reap(self) -> int:
         with self._waiting:

@@ -276,11 +276,12 @@ class Prepared:
     def lives(self) -> bool:
         """Whether it still waits: it may have been killed meanwhile."""
         try:
-            return not self._line.recv(1, _socket.MSG_DONTWAIT | _socket.MSG_PEEK)
+            self._line.recv(1, _socket.MSG_DONTWAIT | _socket.MSG_PEEK)
         except BlockingIOError:
             return True
         except OSError:
-            return False
+            pass
+        return False  # The end of it, or a failure.
 
     def end(self) -> None:
         self._line.close()

@@ -70,8 +70,20 @@ def everything() -> Iterator[Process]:
 def ours(token: str) -> list[Process]:
     """Descendants of the tests, and what carries `token` in its environment wherever it went."""
     table = {process.pid: process for process in everything()}
-    others = [process for process in table.values() if process.pid not in _roots]
+    others = [process for process in table.values() if process.pid not in _roots and not guards(process)]
     return [process for process in others if descends(process, table) or (token and marked(process.pid, token))]
+
+
+def guards(process: Process) -> bool:
+    """Whether it is the guardian of a program that lives, which is to stay until then (runtime/engine/guardian.py)."""
+    if process.name != "warren-guardian":
+        return False
+    with contextlib.suppress(OSError):
+        for entry in os.listdir(f"/proc/{process.pid}/fdinfo"):
+            for line in Path(f"/proc/{process.pid}/fdinfo/{entry}").read_text().splitlines():
+                if line.startswith("Pid:") and (watched := read(line.split()[1])):
+                    return watched.alive
+    return False
 
 
 def descends(process: Process, table: dict[int, Process]) -> bool:
