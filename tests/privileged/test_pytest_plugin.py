@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -348,3 +349,15 @@ print(json.dumps(sorted(set(sys.modules) - before)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/", check=True)
     assert json.loads(done.stdout) == ["runtime", "runtime.pytest_plugin"]
+
+
+def test_the_examples_of_the_documentation(
+    pytester: pytest.Pytester, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(MARKER, token)
+    text = (Path(__file__).parents[2] / "docs/pytest.md").read_text()
+    examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(examples) == 3
+    pytester.makepyfile(**{f"test_{number}": example for number, example in enumerate(examples)})
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "--container-strict", timeout=120)
+    result.assert_outcomes(passed=6)
