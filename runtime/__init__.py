@@ -3,8 +3,8 @@
     import runtime
 
     done = runtime.run("host", ["id"], capture_output=True, text=True)
-    with runtime.container("nginx", publish=[80], wait=runtime.wait.tcp(80)) as web:
-        print(web.addr(80), web.exec(["nginx", "-v"], capture_output=True).stderr)
+    with runtime.container("busybox", ["httpd", "-f"], publish=[80], wait=runtime.wait.tcp(80)) as web:
+        print(web.addr(80), web.exec(["id"], capture_output=True).stdout)
 
 docs/library.md shows it all.  Every name is loaded when it is first used: this module is executed by each command, and
 most need little of it.

@@ -1,7 +1,7 @@
 """What to wait for until a container is ready: conditions that compose.
 
-    with runtime.container("postgres", publish=[5432]) as db:
-        db.wait_for(runtime.wait.log("ready to accept") & runtime.wait.tcp(5432), timeout=30)
+    with runtime.container("busybox", ["httpd", "-f"], publish=[80]) as web:
+        web.wait_for(runtime.wait.tcp(80) & runtime.wait.exec_ok("true"), timeout=30)
 
 Each is asked again and again, and says at the end what has not come to be.  A container that ends is not waited for.
 """

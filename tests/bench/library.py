@@ -18,7 +18,7 @@ class Library:
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT
         )
-        for what in ("run", "threads", "bundle"):
+        for what in ("run", "threads", "bundle", "sandbox", "pool"):
             self.ask(what, WARM_UP)
 
     def ask(self, what: str, count: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""Compiles the three small C programs beside this file."""
+"""Compiles the small C programs beside this file."""
 
 import os
 import subprocess
@@ -16,6 +16,11 @@ def compile_all(directory: Path) -> tuple[Path, Path, Path]:
     floor = _compile("musl-gcc", directory / "floor", "floor.c", *STATIC)
     peak = _compile("musl-gcc", directory / "peak", "peak.c", *STATIC)
     return floor, peak, _compile("gcc", directory / "rlimit.so", "rlimit.c", "-shared", "-fPIC")
+
+
+def compile_first(rootfs: Path) -> None:
+    """What tells when it began, as /bin/first."""
+    _compile("musl-gcc", rootfs / "bin/first", "first.c", *STATIC)
 
 
 def _compile(compiler: str, target: Path, source: str, *flags: str) -> Path:

@@ -12,7 +12,13 @@ BEGIN = "<!-- `make bench` writes from here -->"
 END = "<!-- to here -->"
 HEAD = ("what", "spacing", "who", "median", "against", "median", "ratio or difference (quartiles)", "target", "")
 UNITS = {"launches a second": "/s", "created init": " KiB", "peak of run": " KiB", "peak of create": " KiB"}
-NAMES = {"run": "`runtime.run()`", "threads": "`runtime.run()`, two threads", "bundle": "library, the bundle"}
+NAMES = {
+    "run": "`runtime.run()`",
+    "threads": "`runtime.run()`, two threads",
+    "bundle": "library, the bundle",
+    "sandbox": "`Sandbox.run()`",
+    "pool": "from a pool",
+}
 """Of the library's blocks."""
 
 
@@ -38,7 +44,7 @@ def line(comparison: Comparison, samples: Samples) -> tuple[str, ...]:
 
 def name(key: Key) -> str:
     scenario, _, who = key
-    return NAMES.get(who, who) if scenario.startswith("launch") else who
+    return NAMES.get(who, who) if scenario.startswith(("launch", "first")) else who
 
 
 def amount(key: Key, samples: Samples) -> str:

@@ -16,7 +16,7 @@ from .bundle import filter_program, make_bundle, make_rootfs
 from .commands import Commands, Ns
 from .host import Host
 from .library import Floor, Library
-from .programs import compile_all
+from .programs import compile_all, compile_first
 from .runtimes import Runtime, find, make_usable, need, pss
 
 BACK_TO_BACK, AFTER_IDLE, IN_A_LOOP, AT_REST = "back to back", "30 ms idle", "in a loop", ""
@@ -62,6 +62,7 @@ class Session:
         directory = self._host.directory
         floor, self._peak, stub = compile_all(directory)
         rootfs = make_rootfs(directory, need("busybox"))
+        compile_first(rootfs)
         (directory / "filter").write_bytes(filter_program())
         self._floor = Floor(floor, self._host.cgroup, rootfs, directory / "filter")
         for name, program in find(self._bin, self._extra).items():
@@ -104,9 +105,11 @@ class Session:
 
     def _round_in_loops(self) -> None:
         """Blocks of launches without the start of a program, in any order."""
-        for what in self._shuffled(["run", "threads", "bundle", "floor"]):
+        for what in self._shuffled(["run", "threads", "bundle", "sandbox", "pool", "floor"]):
             numbers = self._floor.loop(BLOCK) if what == "floor" else self._library.ask(what, BLOCK)
-            if what != "threads":
+            if what == "pool":
+                self._note(("first instruction", IN_A_LOOP, what), figures.median(numbers) / 1e6)
+            elif what != "threads":
                 self._note(("launch", IN_A_LOOP, what), figures.median(numbers) / 1e6)
             if what in ("run", "threads"):
                 launches = BLOCK * (2 if what == "threads" else 1)

@@ -77,6 +77,9 @@ def _library() -> list[Comparison]:
         for what in ("run", "bundle")
         for theirs, target in ((crun, Target(0.2)), (FLOOR, Target(2, 1.5)))
     ]
+    default = ("run, engine's seccomp", BACK_TO_BACK, "crun")
+    lines.append(Comparison(("launch", IN_A_LOOP, "sandbox"), default, Target(0.3)))
+    lines.append(Comparison(("first instruction", IN_A_LOOP, "pool"), None, Target(1), "itself"))
     one, two = (launches, IN_A_LOOP, "run"), (launches, IN_A_LOOP, "threads")
     return [*lines, Comparison(two, one, Target(1.5, 1.7, at_least=True))]
 

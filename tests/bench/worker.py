@@ -4,6 +4,8 @@
     run N                the nanoseconds of each of N launches by runtime.run()
     threads N            the nanoseconds that two threads need for N launches each, as a list of one
     bundle N             as run, of the bundle, by runtime.Container
+    sandbox N            as run, of runtime.sandbox() with its defaults, without a pool
+    pool N               the nanoseconds from a call to the first instruction of the program, from a pool
 
 Executed with `python3 -I`, so that it imports what `make build` has installed, and not the tree.
 """
@@ -24,11 +26,21 @@ class Worker:
     def __init__(self, rootfs: str, bundle: str, name: str) -> None:
         self.rootfs, self.bundle, self.name = rootfs, bundle, name
         null = os.open("/dev/null", os.O_RDWR)
+        self.sandbox, self.pool = runtime.sandbox(rootfs), runtime.sandbox(rootfs, pool=2)
         self.options: dict[str, Any] = {"stdio": (null, null, null), "ephemeral": True, "pdeathsig": signal.SIGKILL}
 
     def run(self) -> None:
         null = runtime.DEVNULL
         runtime.run(self.rootfs, ["/bin/true"], stdin=null, stdout=null, stderr=null, check=True)
+
+    def launch_sandbox(self) -> None:
+        self.sandbox.run(["/bin/true"], capture_output=False, stdin=runtime.DEVNULL, check=True)
+
+    def first_instruction(self) -> int:
+        while not self.pool.ready:
+            time.sleep(0.0005)
+        start = time.perf_counter_ns()
+        return int(self.pool.run(["/bin/first"], check=True).stdout) - start
 
     def launch_bundle(self) -> None:
         """What `warren-oci run` does, without the start of a Python."""
@@ -43,7 +55,9 @@ class Worker:
     def answer(self, what: str, count: int) -> list[int]:
         if what == "threads":
             return [self._threads(count)]
-        launch = self.run if what == "run" else self.launch_bundle
+        if what == "pool":
+            return [self.first_instruction() for _ in range(count)]
+        launch = {"run": self.run, "sandbox": self.launch_sandbox, "bundle": self.launch_bundle}[what]
         return [_elapsed(launch) for _ in range(count)]
 
     def _threads(self, count: int) -> int:
@@ -84,6 +98,7 @@ def main() -> None:
     for line in sys.stdin:
         what, count = line.split()
         print(json.dumps(worker.answer(what, int(count))), flush=True)
+    worker.pool.close()
 
 
 if __name__ == "__main__":

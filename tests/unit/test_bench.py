@@ -86,8 +86,9 @@ def everything() -> list[session.Key]:
     scenarios = ("run", *targets.FILTERED, "create + start + delete", "exec", "state")
     timed = [(what, spacing, who) for what in scenarios for spacing in session.SPACINGS for who in PROGRAMS]
     host = [("host true", spacing, who) for spacing in session.SPACINGS for who in ("warren", "bwrap")]
-    loops = [("launch", session.IN_A_LOOP, who) for who in ("run", "bundle", "floor")]
+    loops = [("launch", session.IN_A_LOOP, who) for who in ("run", "bundle", "sandbox", "floor")]
     rates = [("launches a second", session.IN_A_LOOP, who) for who in ("run", "threads")]
+    rates.append(("first instruction", session.IN_A_LOOP, "pool"))
     memory = [(what, "", who) for what in ("created init", "peak of run", "peak of create") for who in PROGRAMS]
     return [*timed, *host, *loops, *rates, *memory]
 
