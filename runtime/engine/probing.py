@@ -50,6 +50,8 @@ class Prober:
         if record is None:
             self._process = subprocess.Popen([probe_path()], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         else:
+            if user == "0" and record.config().user in (None, "", "0", "root"):
+                user = None  # It is so anyway, and its accounts need not be looked up.
             request = Request(["/proc/self/fd/2"], workdir="/", user=user)
             streams = Streams(PIPE, PIPE, _probe_fd())
             self._process = Process(record, request, streams, Text(False, None, None)).open_files()

@@ -3,7 +3,8 @@
 import os
 
 from ..container import default_root
-from ..errors import UsageError, WarrenError
+from ..errors import UnsupportedError, UsageError, WarrenError
+from ..host import Host
 from ..images.local import Image
 from ..network.definitions import Network
 from ..state import start_time
@@ -105,6 +106,8 @@ def create_network(
     from ..network.create import create
     from ..network.leases import Leases
 
+    if not Host.probe().privileged:
+        raise UnsupportedError(f"network {name!r}: networks of bridges need root", hint='network="private" needs none')
     with Leases(default_root()):
         return create(name, subnets=subnets, ipv6=ipv6, internal=internal, labels=labels)
 
