@@ -55,7 +55,7 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
         compile_c(sorted(root.glob("runtime/init/*.c")), build / "init")
         compile_c(sorted(root.glob("runtime/init/*.c")), build / "init-guest", "-DWARREN_GUEST")
         compile_c([root / "launcher/launcher.c"], build / "launcher")
-        compile_c([root / "runtime/probe/probe.c"], build / "probe")
+        compile_c(sorted(root.glob("runtime/probe/*.c")), build / "probe")
         for name in ("init", "init-guest"):
             build_data["force_include"][str(build / name)] = f"runtime/init/{name}"
         build_data["force_include"][str(build / "probe")] = "runtime/probe/probe"

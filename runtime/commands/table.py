@@ -13,6 +13,7 @@ MODULES = {
     "copy": "commit cp diff export",
     "images": "history image images import load login logout pull push rmi save search tag untag",
     "about": "info version",
+    "audit": "audit",
     "changing": "update",
     "groups": "container",
     "inspecting": "inspect",
@@ -32,7 +33,7 @@ FUNCTIONS = {"import": "import_image", "exec": "exec_"}
 
 
 SECTIONS = {
-    "Containers": "containers copy changing groups inspecting processes listing watching units",
+    "Containers": "containers audit copy changing groups inspecting processes listing watching units",
     "Images": "images", "Networks": "networks", "Volumes": "volumes", "Virtual machines": "contrast",
     "System": "about completion system",
 }  # fmt: skip

@@ -269,6 +269,8 @@ int do_idle(struct run *run, const struct arg *arg)
         return fail(run, "sigprocmask");
     prctl(PR_SET_CHILD_SUBREAPER, 1UL, 0, 0, 0);
     sys_close_range(3, ~0U, 0);
+    /* Nothing of the host is held any more, as after execve(2); an ordinary user could not join its namespaces else. */
+    prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
     for (;;) {
         siginfo_t info;
         if (sigwaitinfo(&signals, &info) < 0)
