@@ -162,10 +162,10 @@ class Container:
             self._dir.unlock()
 
     def _create(self, bundle: "Bundle", options: "Options", *, detached: bool) -> int:
-        from .launch import Callers, launch
+        from .launch import Callers, launch, sealed_init
         from .namespaces import user
         from .plan import create_plan
-        from .steps import COMMAND_SLOT, FIFO_SLOT, REPORT_SLOT
+        from .steps import COMMAND_SLOT, FIFO_SLOT, INIT_SLOT, REPORT_SLOT
 
         host = Host.probe()
         spec = bundle.spec
@@ -193,6 +193,8 @@ class Container:
             fds = self._descriptors(callers.console_fd, detached)
             if options.command >= 0:
                 fds[COMMAND_SLOT] = options.command
+            elif options.idle:
+                fds[INIT_SLOT] = sealed_init()
             try:
                 pid = launch(plan, fds, options, self._events(bundle, filter, cgroup, options))
             except LaunchError as error:

@@ -492,7 +492,7 @@ def _spawn(plan_fd: int, passed: "list[int]", stdio: "list[int]", preserve_fds: 
     actions = [(posix.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(stdio) if fd != target]
     actions += [(posix.POSIX_SPAWN_DUP2, fd, fd) for fd in passed]
     actions += [(posix.POSIX_SPAWN_DUP2, fd, fd) for fd in range(3, 3 + preserve_fds)]
-    path = f"/proc/self/fd/{_sealed_init()}"
+    path = f"/proc/self/fd/{sealed_init()}"
     while True:
         try:
             return posix.posix_spawn(path, ["warren-init", str(plan_fd)], {}, file_actions=actions)
@@ -501,7 +501,7 @@ def _spawn(plan_fd: int, passed: "list[int]", stdio: "list[int]", preserve_fds: 
                 raise LaunchError(0, None, error.errno or 0, "cannot execute init") from error
 
 
-def _sealed_init() -> int:
+def sealed_init() -> int:
     """A sealed copy of `init` in memory, made once per process (RULES 1; CVE-2019-5736)."""
     global _init_fd
     if _init_fd < 0:

@@ -11,6 +11,7 @@ from .steps import (
     COMMAND_SLOT,
     CONSOLE_SLOT,
     FIFO_SLOT,
+    INIT_SLOT,
     MAKE_DIR,
     MUST_EXIST,
     PIDFD_SLOT,
@@ -308,13 +309,12 @@ def _execute(plan: LaunchPlan, process: "Json", wiring: Wiring) -> None:
     filter = wiring.seccomp
     if filter and not filter.notify and process.get("noNewPrivileges"):
         # As late as can be; but the reaper, whom the container's processes may attack, is bound by it, too.
-        at_exec = not wiring.init and not wiring.supervise and not wiring.idle
-        plan.add("seccomp", filter.program, filter.flags, int(at_exec))
+        plan.add("seccomp", filter.program, filter.flags, int(not wiring.init and not wiring.supervise))
     if wiring.command:
         plan.add("wait_command", COMMAND_SLOT)
         return
     if wiring.idle:
-        plan.add("idle")
+        plan.add("idle", INIT_SLOT)
         return
     if wiring.supervise:
         plan.add("supervise", *wiring.supervise)

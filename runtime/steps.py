@@ -67,8 +67,8 @@ MAX_MESSAGE = 65536
 
 # Slots whose descriptors launch.py passes; a plan numbers its own from FIRST_SLOT.
 SYNC_SLOT, CONSOLE_SLOT, FIFO_SLOT, REPORT_SLOT, PIDFD_SLOT, FIRST_SLOT = 0, 1, 2, 3, 4, 5
-COMMAND_SLOT = FIFO_SLOT
-"""Of a container that waits for a command, which is not one that waits for `start`."""
+COMMAND_SLOT = INIT_SLOT = FIFO_SLOT
+"""Of a container that waits for a command, or is to have none, which is not one that waits for `start`."""
 # The first of them, in a plan that begins with the step `monitor` (LaunchPlan.lead).
 HOLD_SLOT, LISTENER_SLOT, OWNER_SLOT, LOG_SLOT, EXIT_SLOT = MONITOR_SLOTS = range(FIRST_SLOT, FIRST_SLOT + 5)
 
@@ -222,7 +222,7 @@ VOCABULARY = {
     "fill": Op(64, "fs", "slot path", "copy what {path} holds into #{slot} if that is empty"),
     "own": Op(65, "fii", "slot uid gid", "give #{slot} and all in it to {uid}:{gid}"),
     "wait_command": Op(66, "f", "socket", "go on with what comes over #{socket}"),
-    "idle": Op(67, "", "", "reap as process 1, and run nothing"),
+    "idle": Op(67, "f", "init", "execute init (#{init}) to reap as process 1, and run nothing"),
     "guard": Op(68, "ff", "process farewell", "wait for the end of process #{process}, or a farewell over #{farewell}"),
     # In a virtual machine, whose process 1 `init` is.
     "module": Op(80, "s", "path", "load module {path}"),

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .results import Result
 
 NOBODY = "65534:65534"
-_WEAKER = ("cgroup", "devices", "user_namespace", "network", "capabilities", "seccomp")
+_WEAKER = ("devices", "user_namespace", "network", "capabilities", "seccomp")
 """Notes of a launch that may say that a protection is not there; what limits say is an error already (strict)."""
 _MISSING = ("not ", "off", "none", "without", "no ")
 

@@ -2,6 +2,7 @@
  *
  *     init PLANFD          do what the plan in this descriptor says
  *     init-guest --guest FILE  the same, compiled for virtual machines: as process 1 of one do what the plan in FILE says
+ *     init --idle          as process 1 of a container: collect orphans, run nothing
  *     init --list-steps    print the vocabulary: number, name and signature of each step
  *     init --version
  *
@@ -211,6 +212,8 @@ int main(int argc, char **argv)
         print("warren-init " WARREN_VERSION "\n");
         return 0;
     }
+    if (argc == 2 && strcmp(argv[1], "--idle") == 0)
+        be_idle();
     struct run *run = &the_run;
     run->sync = run->report = run->told = run->root = run->old_root = run->scratch = run->empty = run->proc = -1;
     run->channel = -1;

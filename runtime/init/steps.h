@@ -79,7 +79,7 @@
     X(64, fill, "fs")                \
     X(65, own, "fii")                \
     X(66, wait_command, "f")         \
-    X(67, idle, "")                  \
+    X(67, idle, "f")                 \
     X(68, guard, "ff")               \
     X(84, supervise, "bii")          \
     GUEST_WORDS(X)
@@ -249,6 +249,11 @@ int check_monitor(struct run *run);
 
 /* Loads the filter that the `seccomp` step left for the end, if any. */
 int load_filter(struct run *run);
+
+/* ---- steps_wait.c ---- */
+
+/* Process 1 of a container without a program. */
+_Noreturn void be_idle(void);
 
 #ifdef WARREN_GUEST
 /* ---- guest.c: process 1 of a virtual machine ---- */

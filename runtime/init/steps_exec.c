@@ -136,3 +136,23 @@ int do_exec(struct run *run, const struct arg *arg)
     execve(run->program ? run->program : *argv, argv, env);
     return errno == ENOEXEC ? fail(run, "exec format error") : fail(run, "execve");
 }
+
+/* Executes ourselves: until then our memory belongs to the user namespace in which we began, and an ordinary user could
+ * not join the namespaces of such a process (ptrace(2), PTRACE_MODE_READ). */
+int do_idle(struct run *run, const struct arg *arg)
+{
+    static char *const argv[] = {"warren-init", "--idle", NULL}, *const env[] = {NULL};
+    int self = slot_fd(run, arg[0].i);
+    if (self < 0)
+        return fail(run, "slot");
+    if (keep_descriptors(run, 0) < 0 || keep_process_attributes(run) < 0)
+        return -1;
+    if (!run->filtered && check_directory(run) < 0)
+        return -1;
+    reset_signals();
+    write_stamps(run);
+    if (load_filter(run) < 0)
+        return -1;
+    syscall(SYS_execveat, self, "", argv, env, AT_EMPTY_PATH);
+    return fail(run, "execveat");
+}

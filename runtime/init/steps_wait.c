@@ -258,19 +258,15 @@ int do_reap(struct run *run, const struct arg *arg)
 }
 
 /* Idle: our job as process 1 of a container that has no program of its own is to collect orphans, and to end when we
- * are told to; the kernel then ends whatever is left. */
-int do_idle(struct run *run, const struct arg *arg)
+ * are told to; the kernel then ends whatever is left.  We have been executed as any program of the container would be. */
+_Noreturn void be_idle(void)
 {
     static const unsigned char harmless[] = {SIGCHLD, SIGCONT, SIGURG, SIGWINCH, SIGTSTP, SIGTTIN, SIGTTOU};
-    (void)arg;
     sigset_t signals;
     all_but_faults(&signals);
-    if (sigprocmask(SIG_SETMASK, &signals, NULL) < 0 || keep_process_attributes(run) < 0)
-        return fail(run, "sigprocmask");
+    sigprocmask(SIG_SETMASK, &signals, NULL);
+    prctl(PR_SET_NAME, "warren-init");
     prctl(PR_SET_CHILD_SUBREAPER, 1UL, 0, 0, 0);
-    sys_close_range(3, ~0U, 0);
-    /* Nothing of the host is held any more, as after execve(2); an ordinary user could not join its namespaces else. */
-    prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
     for (;;) {
         siginfo_t info;
         if (sigwaitinfo(&signals, &info) < 0)

@@ -144,7 +144,11 @@ def test_mounts_are_read_only_unless_asked_for(directory: Path) -> None:
 
 @pytest.mark.parametrize(
     "note",
-    [{"devices": "not enforced: nobody holds device rules here"}, {"user_namespace": "off: why"}, {"cgroup": "none"}],
+    [
+        {"devices": "not enforced: nobody holds device rules here"},
+        {"user_namespace": "off: why"},
+        {"network": "none: why"},
+    ],
 )
 def test_what_is_weaker_executes_nothing(
     note: dict[str, str], directory: Path, monkeypatch: pytest.MonkeyPatch

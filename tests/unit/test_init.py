@@ -8,6 +8,7 @@ import signal
 import socket
 import struct
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -596,8 +597,15 @@ def test_without_a_sender_nothing_waits(waiting: tuple[Launched, socket.socket])
 
 
 def test_idle_reaps_and_ends_when_told(init_binary: Path) -> None:
-    process = spawn(init_binary, plan_of(("idle",)).encode({}))
+    own = os.open(init_binary, os.O_RDONLY)
+    process = spawn(init_binary, plan_of(("idle", FIRST_SLOT)).encode({FIRST_SLOT: own}), (own,))
+    os.close(own)
     try:
+        deadline = time.monotonic() + SECONDS
+        while b"--idle" not in Path(f"/proc/{process.pid}/cmdline").read_bytes():
+            assert time.monotonic() < deadline
+        time.sleep(0.2)
+        assert sorted(os.listdir(f"/proc/{process.pid}/fd")) == ["0", "1", "2"]
         for harmless in (signal.SIGCHLD, signal.SIGCONT, signal.SIGWINCH):
             process.send_signal(harmless)
         with pytest.raises(subprocess.TimeoutExpired):

@@ -1,0 +1,58 @@
+"""`import runtime` of an ordinary user: the same library, what is not his to have is an error."""
+
+import pytest
+
+from tests.helpers.users import User
+from tests.unit.test_packaging import BIN
+
+SCRIPTS = {
+    "run": """
+done = runtime.run("host", ["sh", "-c", "cat; id -u; exit 3"], input="in\\n", text=True, capture_output=True)
+assert (done.returncode, done.stdout) == (3, "in\\n0\\n"), done
+assert done.usage.wall > 0 and done.usage.max_memory > 0, done.usage
+""",
+    "container": """
+with runtime.container("host") as box:
+    done = box.exec(["sh", "-c", "cat; id -u"], input=b"x\\n", capture_output=True)
+    assert done.stdout == b"x\\n0\\n", done
+    box.fs.write("/tmp/f", "data")
+    assert box.fs.read("/tmp/f") == b"data"
+    with box.popen(["sleep", "600"]) as process:
+        process.kill()
+    box.stop(5)
+    assert box.wait() == 143
+assert not os.path.exists(box.record.path)
+""",
+    "wait": """
+script = "echo up; exec sleep 600"
+with runtime.container("host", ["sh", "-c", script], wait=runtime.wait.log("up"), timeout=30) as box:
+    assert box.logs() == b"up\\n"
+""",
+    "sandbox": """
+try:
+    with runtime.sandbox("host", pool=1) as box:
+        assert box.run(["echo", "x"]).stdout == b"x\\n"
+except runtime.UnsupportedError as error:
+    assert "memory" in str(error) or "cgroup" in str(error) or "pids" in str(error) or "cpu" in str(error), error
+with runtime.sandbox("host", memory="", cpus=0, pids=0, user=0, pool=1) as box:
+    for number in range(3):
+        done = box.run(["sh", "-c", "grep CapEff /proc/self/status; echo x >/etc/x; ls /sys/class/net"], text=True)
+        assert done.stdout.split() == ["CapEff:", "0" * 16, "lo"], done
+""",
+    "async": """
+import anyio
+async def main():
+    with anyio.move_on_after(0.5):
+        await runtime.aio.run("host", ["sleep", "600"])
+    async with runtime.aio.container("host") as box:
+        assert (await box.exec(["true"])).returncode == 0
+anyio.run(main)
+anyio.run(main, backend="trio")
+""",
+}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_an_ordinary_user_has_the_library(name: str, user: User) -> None:
+    done = user.run(BIN / "python3", "-c", f"import os, runtime\n{SCRIPTS[name]}", timeout=120)
+    assert done.returncode == 0, done.stderr
