@@ -268,9 +268,15 @@ int do_idle(struct run *run, const struct arg *arg)
     if (sigprocmask(SIG_SETMASK, &signals, NULL) < 0 || keep_process_attributes(run) < 0)
         return fail(run, "sigprocmask");
     prctl(PR_SET_CHILD_SUBREAPER, 1UL, 0, 0, 0);
-    sys_close_range(3, ~0U, 0);
-    /* Nothing of the host is held any more, as after execve(2); an ordinary user could not join its namespaces else. */
+    /* An ordinary user cannot join the namespaces of an undumpable process.  Nothing of the host is held any more, as
+     * after execve(2), but what tells by its end that we run. */
+    int64_t low = run->sync < run->told ? run->sync : run->told;
+    int64_t high = run->sync < run->told ? run->told : run->sync;
+    close_between(3, low - 1);
+    close_between(low < 3 ? 3 : low + 1, high - 1);
+    close_between(high < 3 ? 3 : high + 1, ~0U);
     prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
+    sys_close_range(3, ~0U, 0);
     for (;;) {
         siginfo_t info;
         if (sigwaitinfo(&signals, &info) < 0)
