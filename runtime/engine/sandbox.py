@@ -64,7 +64,8 @@ def sandbox(
     former), `file_size` the size of its largest file, `output_limit` bytes of each stream that are kept of a run.
     `mounts` are SRC:DST[:OPTIONS], read-only unless the options say rw.
 
-    It fails closed: UnsupportedError, before anything is executed, if any of it cannot be enforced on this host.
+    A limit that is not wanted is named: memory="", cpus=0, pids=0.  It fails closed: UnsupportedError, before anything
+    is executed, if any of the rest cannot be enforced on this host.
     """
     seconds = cpu_time if cpu_time is not None else max(1, int(timeout * 2))
     options: dict[str, Any] = {
@@ -82,7 +83,7 @@ def sandbox(
         "mounts": [_read_only(text) for text in mounts],
         "memory": memory,
         "memory_swap": memory,
-        "cpus": cpus,
+        "cpus": cpus or "",
         "pids": pids,
     }
     return Sandbox(image, options, pool=pool, timeout=timeout, output_limit=output_limit, pull=pull)

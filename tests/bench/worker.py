@@ -26,7 +26,9 @@ class Worker:
     def __init__(self, rootfs: str, bundle: str, name: str) -> None:
         self.rootfs, self.bundle, self.name = rootfs, bundle, name
         null = os.open("/dev/null", os.O_RDWR)
-        self.sandbox, self.pool = runtime.sandbox(rootfs), runtime.sandbox(rootfs, pool=2)
+        # There are no controllers in the benchmark's cgroup, for nobody: the peers run without limits, too.
+        limits: dict[str, Any] = {} if _has_controllers() else {"memory": "", "cpus": 0, "pids": 0}
+        self.sandbox, self.pool = runtime.sandbox(rootfs, **limits), runtime.sandbox(rootfs, pool=2, **limits)
         self.options: dict[str, Any] = {"stdio": (null, null, null), "ephemeral": True, "pdeathsig": signal.SIGKILL}
 
     def run(self) -> None:
@@ -82,6 +84,11 @@ class Worker:
                 self.run()
         except BaseException as error:
             failures.append(error)
+
+
+def _has_controllers() -> bool:
+    with open("/sys/fs/cgroup/cgroup.controllers") as file:
+        return {"memory", "cpu", "pids"} <= set(file.read().split())
 
 
 def _elapsed(launch: Callable[[], None]) -> int:
