@@ -5,7 +5,7 @@ PYTHON = $(shell test -x /usr/bin/python3 && echo /usr/bin/python3 || command -v
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find runtime launcher tools/man_pages.py cli.py hatch_build.py pyproject.toml README.md LICENSE -type f \
-	-not -name '*.pyc' -not -path runtime/init/init -not -path runtime/probe/probe 2>/dev/null)
+	-not -name '*.pyc' -not -path runtime/init/init -not -path runtime/init/init-guest -not -path runtime/probe/probe 2>/dev/null)
 BUILD_PACKAGES := gcc libc6-dev linux-libc-dev musl-tools libcap-dev python3 python3-dev python3-venv
 # Engines that the conformance tests start themselves, with the runtime under test.
 ENGINE_PACKAGES := containerd docker.io podman conmon buildah catatonit
@@ -45,7 +45,7 @@ build: $(VENV)/.built
 $(VENV)/.built: $(VENV)/.tools $(SOURCES)
 	umask 022; $(BIN)/pip install --quiet --no-build-isolation --no-deps --force-reinstall --compile .
 	@# The tests import the package from the tree.
-	@cp $(VENV)/lib/python3*/site-packages/runtime/init/init runtime/init/init
+	@cp $(VENV)/lib/python3*/site-packages/runtime/init/init* runtime/init/
 	@cp $(VENV)/lib/python3*/site-packages/runtime/probe/probe runtime/probe/probe
 	@touch $@
 

@@ -82,6 +82,10 @@ MUST_EXIST, MAKE_DIR, MAKE_FILE, NO_SYMLINKS, ON_KERNEL_FS, COPY_UP = 0, 1, 2, 4
 or sysfs (CVE-2019-16884: nothing else ever may)."""
 
 
+GUEST = frozenset(["module", "channel", "interface", "guest", "wait_path", "file"])
+"""Words that only process 1 of a virtual machine knows (init-guest)."""
+
+
 class Op:
     """One word: its number and signature (what `init --list-steps` prints), its fields and its text."""
 

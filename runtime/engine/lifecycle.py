@@ -33,6 +33,7 @@ from .records import (
     mark_brief,
     record_ids,
     release_name,
+    release_names,
     rename_record,
     unmark_brief,
 )
@@ -460,6 +461,8 @@ def discard(record: Record, *, volumes: bool = False) -> None:
     posix.rename(record.path, gone)
     if name:
         release_name(name, record.id)
+    else:
+        release_names(record.id)
     _release_image(record.id)
     if config:
         _release_volumes(config, remove=volumes)
@@ -488,6 +491,8 @@ def sweep() -> None:
     for container_id in abandoned(Record("", {}).root):
         _sweep_abandoned(Record(container_id))
     for name in _leftovers():
+        release_names(name.removeprefix(_GONE))
+        _release_image(name.removeprefix(_GONE))
         remove_tree(f"{containers_root()}/{name}")
 
 
@@ -513,6 +518,7 @@ def _sweep_abandoned(record: Record) -> None:
             discard(record, volumes=True)
     except NotFoundError:
         _release_image(record.id)
+        release_names(record.id)
         unmark_brief(record.id)
     finally:
         record.unlock()

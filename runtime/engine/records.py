@@ -286,6 +286,16 @@ def release_name(name: str, container_id: str) -> None:
         pass
 
 
+def release_names(container_id: str) -> None:
+    """Every name of a container whose record does not tell it any more, or not yet."""
+    try:
+        names = posix.listdir(containers_root() + "/.names")
+    except FileNotFoundError:
+        return
+    for name in names:
+        release_name(name, container_id)
+
+
 def rename_record(record: Record, name: str) -> None:
     """Lock held.  ExistsError for a name that is taken."""
     old = record.name
