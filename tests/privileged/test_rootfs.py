@@ -162,5 +162,5 @@ def test_a_working_directory_that_the_containers_root_may_not_enter_is_no_obstac
 ) -> None:
     private = directory / "private"
     private.mkdir(mode=0o700)
-    words = ["host", "--", "true"] if source == "host" else ["--rootfs", rootfs, "/probe", "pwd"]
+    words = ["host", "--", "true"] if source == "host" else ["--rootfs", rootfs, "/bin/probe", "true"]
     warren("run", *words, cwd=private).ok()
