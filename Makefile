@@ -5,14 +5,16 @@ PYTHON = $(shell test -x /usr/bin/python3 && echo /usr/bin/python3 || command -v
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find runtime launcher tools/man_pages.py cli.py hatch_build.py pyproject.toml README.md LICENSE -type f \
-	-not -name '*.pyc' -not -path runtime/init/init -not -path runtime/probe/probe 2>/dev/null)
+	-not -name '*.pyc' -not -path runtime/init/init -not -path runtime/init/init-guest -not -path runtime/probe/probe 2>/dev/null)
 BUILD_PACKAGES := gcc libc6-dev linux-libc-dev musl-tools libcap-dev python3 python3-dev python3-venv
 # Engines that the conformance tests start themselves, with the runtime under test.
 ENGINE_PACKAGES := containerd docker.io podman conmon buildah catatonit
 # What images are made with, and where they are pulled from.
 IMAGE_PACKAGES := docker-registry skopeo umoci apache2-utils openssl debootstrap
-TEST_PACKAGES := busybox-static runc libarchive-tools pigz zstd util-linux uidmap iproute2 procps passwd \
-	libseccomp2 groff-base tmux \
+# What networks of the tests ask and answer with, and what carries those of ordinary users.
+NETWORK_PACKAGES := nftables iproute2 iptables iperf3 bind9-dnsutils passt slirp4netns netavark aardvark-dns
+TEST_PACKAGES := $(NETWORK_PACKAGES) busybox-static runc libarchive-tools pigz zstd util-linux uidmap iproute2 procps \
+	passwd libseccomp2 groff-base tmux \
 	$(IMAGE_PACKAGES) golang-github-opencontainers-specs-dev $(ENGINE_PACKAGES)
 # What the OCI validation suite is built with.
 VALIDATION_PACKAGES := golang-go golang-github-opencontainers-runtime-tools-dev golang-github-mrunalp-fileutils-dev \
@@ -27,7 +29,7 @@ BENCH_PACKAGES := hyperfine crun runc bubblewrap busybox-static musl-tools gcc l
 TIERS = $(foreach tier,unit rootless privileged conformance vm,$(if $(wildcard tests/$(tier)/test_*.py),tests/$(tier)))
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-.PHONY: run build test test-long lint bench bench-engines bench-profile bench-cgroups bench-images bench-containers validation validation-suite \
+.PHONY: run build test test-long lint bench bench-engines bench-profile bench-cgroups bench-images bench-containers bench-network validation validation-suite \
 	deps test-deps vm-deps bench-deps vm guest-kernel clean
 .NOTPARALLEL:
 
@@ -43,7 +45,7 @@ build: $(VENV)/.built
 $(VENV)/.built: $(VENV)/.tools $(SOURCES)
 	umask 022; $(BIN)/pip install --quiet --no-build-isolation --no-deps --force-reinstall --compile .
 	@# The tests import the package from the tree.
-	@cp $(VENV)/lib/python3*/site-packages/runtime/init/init runtime/init/init
+	@cp $(VENV)/lib/python3*/site-packages/runtime/init/init* runtime/init/
 	@cp $(VENV)/lib/python3*/site-packages/runtime/probe/probe runtime/probe/probe
 	@touch $@
 
@@ -154,6 +156,10 @@ bench-cgroups: bench-deps build
 # Pull and load beside podman, skopeo and umoci; into docs/benchmarks.md too.
 bench-images: test-deps bench-deps build
 	$(BIN)/python3 -m tests.bench.images $(if $(ROUNDS),--rounds $(ROUNDS))
+
+# What a network costs a launch and what goes through it, beside podman and docker; into docs/benchmarks.md too.
+bench-network: test-deps bench-deps build
+	$(BIN)/python3 -m tests.bench.network $(if $(ROUNDS),--rounds $(ROUNDS))
 
 # Commands for people beside podman's and docker's; into docs/benchmarks.md too.
 bench-containers: test-deps bench-deps build

@@ -20,18 +20,20 @@ COMMANDS = ("warren", "warren-oci")
 FLAGS = [
     "-static", "-Os", "-std=gnu11", "-Wall", "-Wextra", "-ffunction-sections", "-fdata-sections",
     "-fno-pie", "-no-pie", "-fno-asynchronous-unwind-tables", "-fno-unwind-tables", "-Wl,--gc-sections",
-    "-Wl,-z,noseparate-code", "-s",
+    "-Wl,-z,noseparate-code", "-s", "-flto",
 ]  # fmt: skip
 
 
-def compile_c(sources: list[Path], target: Path) -> None:
+def compile_c(sources: list[Path], target: Path, *flags: str) -> None:
     """Compile a static program; SystemExit with one line where that is impossible."""
     for program, package in (("musl-gcc", "musl-tools"), ("gcc", "gcc")):
         if not shutil.which(program):
             raise SystemExit(f"warren: {program} is missing: install the package {package}")
     # musl-gcc hides the kernel's headers.
     headers = ["-idirafter", "/usr/include", "-idirafter", f"/usr/include/{platform.machine()}-linux-gnu"]
-    if subprocess.run(["musl-gcc", *FLAGS, *headers, "-o", str(target), *map(str, sources)], check=False).returncode:
+    if subprocess.run(
+        ["musl-gcc", *FLAGS, *flags, *headers, "-o", str(target), *map(str, sources)], check=False
+    ).returncode:
         raise SystemExit(f"warren: {target.name} does not compile; are gcc, musl-tools and linux-libc-dev installed?")
 
 
@@ -51,9 +53,11 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
         self.scratch = tempfile.TemporaryDirectory(prefix="warren-build-")
         build = Path(self.scratch.name)
         compile_c(sorted(root.glob("runtime/init/*.c")), build / "init")
+        compile_c(sorted(root.glob("runtime/init/*.c")), build / "init-guest", "-DWARREN_GUEST")
         compile_c([root / "launcher/launcher.c"], build / "launcher")
-        compile_c([root / "runtime/probe/probe.c"], build / "probe")
-        build_data["force_include"][str(build / "init")] = "runtime/init/init"
+        compile_c(sorted(root.glob("runtime/probe/*.c")), build / "probe")
+        for name in ("init", "init-guest"):
+            build_data["force_include"][str(build / name)] = f"runtime/init/{name}"
         build_data["force_include"][str(build / "probe")] = "runtime/probe/probe"
         for name in COMMANDS:
             shutil.copy2(build / "launcher", build / name)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from . import aio
     from .container import Container, default_root, list_containers
     from .engine import wait
+    from .engine.audit import audit
     from .engine.handle import RunningContainer, container
     from .engine.library import DEVNULL, PIPE, STDOUT, Result, Usage, run
     from .engine.popen import Process
@@ -86,6 +87,7 @@ __all__ = [
     "UsageError",
     "WarrenError",
     "aio",
+    "audit",
     "container",
     "create_network",
     "create_volume",
@@ -109,6 +111,7 @@ __all__ = [
 
 _HOMES = {
     "container": ("Container", "default_root", "list_containers"),
+    "engine.audit": ("audit",),
     "engine.handle": ("RunningContainer",),
     "engine.library": ("DEVNULL", "PIPE", "STDOUT", "Result", "Usage", "run"),
     "engine.popen": ("Process",),

@@ -401,6 +401,11 @@ def init_path() -> str:
     return __file__.rpartition("/")[0] + "/init/init"
 
 
+def guest_init_path() -> str:
+    """The same for virtual machines, as their process 1."""
+    return init_path() + "-guest"
+
+
 class Callers:
     """What an engine waits for: the terminal and a pidfd over sockets of its own, and a pid file.
 

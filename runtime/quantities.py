@@ -92,7 +92,7 @@ def parse_timestamp(text: str) -> int:
     parts = [*day.split("-"), *(clock.split(":") if clock else [])]
     if not (3 <= len(parts) <= 6) or (separator and not clock) or (fraction and not is_number(fraction)):
         raise ValueError(text)
-    if not all(is_number(part) and len(part) <= 4 for part in parts):
+    if not is_number("".join(parts)) or max(map(len, parts)) > 4:
         raise ValueError(text)
     year, month, date, hour, minute, second = [*map(int, parts), 0, 0, 0][:6]
     day_number = _days(year, month, date)
@@ -112,9 +112,9 @@ def _split_zone(text: str) -> "tuple[str, int | None]":
         clock, found, offset = text.partition(sign)
         if found:
             hours, _, minutes = offset.partition(":")
-            if not is_number(hours) or not is_number(minutes or "0"):
+            if not is_number(hours + minutes) or (len(hours), len(minutes)) != (2, 2):
                 raise ValueError(text)
-            return clock, (int(hours) * 3600 + int(minutes or 0) * 60) * (1 if sign == "+" else -1)
+            return clock, (int(hours) * 3600 + int(minutes) * 60) * (1 if sign == "+" else -1)
     return text, None
 
 

@@ -14,6 +14,7 @@ A status is computed from these and /proc, never stored.
 import fcntl
 import posix
 import select
+import time
 from errno import ELOOP, ENOENT, ENXIO
 
 from .errors import ExistsError, NotFoundError, SpecError, StateError, UsageError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _ID = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 MAX_ID = 1024
+_HERTZ = posix.sysconf("SC_CLK_TCK")
 _STAGED = "/state.json.tmp"
 _boot_id = ""
 _DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC | posix.O_NOFOLLOW
@@ -168,6 +170,14 @@ class StateDir:
     def process(self) -> int:
         """Pid of the container's init while it lives, 0 otherwise; never another process that got its number."""
         return self._identify("pid")
+
+    def age(self) -> float:
+        """Seconds since that process was made; 0 where none was."""
+        try:
+            ticks = posix.readlink(self.path + "/pid").split(" ")[1]
+            return time.clock_gettime(time.CLOCK_BOOTTIME) - int(ticks) / _HERTZ
+        except (OSError, ValueError, IndexError):
+            return 0.0
 
     def monitor(self) -> int:
         """Pid of the container's monitor while it lives, 0 otherwise."""

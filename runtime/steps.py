@@ -82,6 +82,10 @@ MUST_EXIST, MAKE_DIR, MAKE_FILE, NO_SYMLINKS, ON_KERNEL_FS, COPY_UP = 0, 1, 2, 4
 or sysfs (CVE-2019-16884: nothing else ever may)."""
 
 
+GUEST = frozenset(["module", "channel", "interface", "guest", "wait_path", "file"])
+"""Words that only process 1 of a virtual machine knows (init-guest)."""
+
+
 class Op:
     """One word: its number and signature (what `init --list-steps` prints), its fields and its text."""
 
@@ -269,12 +273,14 @@ class LaunchPlan:
     does not depend on descriptor numbers.
     """
 
-    __slots__ = ("_slots", "notes", "steps")
+    __slots__ = ("_slots", "guest", "notes", "steps")
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
         self.notes: list[str] = []
         """What the spec asks for and cannot be had, where it wants that logged and not failed for."""
+        self.guest: LaunchPlan | None = None
+        """Of a hypervisor: what `init` does in its guest, for who prints the plan."""
         self._slots = FIRST_SLOT
 
     def add(self, op: str, *args: "Argument") -> None:
@@ -305,11 +311,13 @@ class LaunchPlan:
         return struct.pack("=IIII", MAGIC, VERSION, len(body) + 16, len(steps)) + body
 
     def lines(self) -> "Iterable[str]":
-        return [f"{number:3} {step}" for number, step in enumerate(self.steps, 1)]
+        lines = [f"{number:3} {step}" for number, step in enumerate(self.steps, 1)]
+        return [*lines, "in the guest:", *self.guest.lines()] if self.guest else lines
 
     def to_list(self) -> "list[dict[str, object]]":
         """The plan as JSON-able data: one object a step with its op and its fields."""
-        return [{"op": step.op, **{key: _jsonable(step.fields()[key]) for key in step.fields()}} for step in self.steps]
+        own = [{"op": step.op, **{key: _jsonable(step.fields()[key]) for key in step.fields()}} for step in self.steps]
+        return [*own, {"op": "in the guest", "steps": self.guest.to_list()}] if self.guest else own
 
 
 def _jsonable(value: "Argument") -> object:

@@ -5,6 +5,7 @@ from errno import EACCES, EEXIST, ENOENT, ENOTDIR, ENOTEMPTY
 
 from .syscalls import O_PATH
 
+_TRIES = 1000
 _DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC
 
 
@@ -12,8 +13,18 @@ def remove_tree(path: str) -> None:
     """rm -rf, followed by no link; idempotent.
 
     However deep it is, there are two descriptors and short names: a directory below another one is first moved up to
-    the top.
+    the top.  Others may be at it too.
     """
+    for _ in range(_TRIES):
+        try:
+            _remove_once(path)
+            return
+        except FileNotFoundError:
+            continue  # Somebody else was faster.
+    _remove_once(path)
+
+
+def _remove_once(path: str) -> None:
     try:
         top = posix.open(path, _DIRECTORY)
     except OSError as error:

@@ -10,7 +10,7 @@ from ..engine.records import find
 from ..errors import UsageError, WarrenError
 from ..options import UPDATE
 from .options import click_options
-from .quick import tell_error
+from .telling import tell_error
 
 
 @click.command()

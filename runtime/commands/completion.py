@@ -14,6 +14,7 @@ from click.shell_completion import CompletionItem, get_completion_class
 from ..config import HOST
 from ..container import default_data
 from ..errors import WarrenError
+from . import VARIABLE
 
 Names = Callable[[], Iterable[str]]
 
@@ -26,8 +27,7 @@ def completion(shell: str) -> None:
     For bash: eval "$(warren completion bash)" in ~/.bashrc; for zsh the same with zsh in ~/.zshrc; for fish: warren
     completion fish > ~/.config/fish/completions/warren.fish.
     """
-    from .table import VARIABLE, commands
-
+    commands = click.get_current_context().find_root().command
     found = get_completion_class(shell)
     assert found is not None
     click.echo(found(commands, {}, "warren", VARIABLE).source())

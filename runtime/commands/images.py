@@ -8,6 +8,7 @@ import click
 from ..engine import images as engine
 from ..errors import NotFoundError, UsageError, WarrenError
 from ..quantities import format_age, format_size
+from .inspecting import inspect_each
 from .printing import (
     FORMAT,
     combine,
@@ -18,14 +19,7 @@ from .printing import (
     show_progress,
     warn,
 )
-from .quick import tell_error
-
-
-def look_at_image(name: str) -> Any:
-    from ..images.store import Store
-    from ..images.view import inspect as look
-
-    return look(Store().find(name))
+from .telling import tell_error
 
 
 @click.command()
@@ -198,8 +192,6 @@ def image() -> None:
 @click.argument("names", nargs=-1, required=True)
 def inspect_image(names: tuple[str, ...], template: str) -> None:
     """Print what is known of images as JSON."""
-    from .inspecting import inspect_each
-
     inspect_each(names, template, ["image"])
 
 

@@ -9,7 +9,7 @@ import click
 from ..errors import NotFoundError, UsageError
 from ..jsontext import dump_json
 from .printing import FORMAT, print_each
-from .quick import tell_error
+from .telling import tell_error
 
 NAMES = click.argument("names", nargs=-1, required=True)
 SIZE = click.option("-s", "--size", is_flag=True, help="Also what a container takes on disk.")
@@ -22,9 +22,10 @@ def look_at_container(name: str, size: bool) -> Any:
 
 
 def look_at_image(name: str, _size: bool) -> Any:
-    from .images import look_at_image as look
+    from ..images.store import Store
+    from ..images.view import inspect
 
-    return look(name)
+    return inspect(Store().find(name))
 
 
 def look_at_volume(name: str, _size: bool) -> Any:

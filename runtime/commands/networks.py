@@ -10,7 +10,7 @@ from ..engine import networking
 from ..engine.records import find
 from ..errors import NotFoundError, UsageError, WarrenError
 from .printing import FORMAT, combine, confirm, failing_with_one, many, print_objects, print_rows
-from .quick import tell_error
+from .telling import tell_error
 
 _COLUMNS = {"ID": "NETWORK ID", "Name": "NAME", "Driver": "DRIVER", "Subnets": "SUBNETS"}
 

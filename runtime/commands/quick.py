@@ -4,14 +4,13 @@ answer() does what parses cleanly.  Whatever is odd (an unknown option, --help, 
 leaves to click, whose commands call the same functions, and which can tell what is wrong.
 """
 
-import sys
-
 from ..config import HOST
 from ..engine import lifecycle
 from ..engine.records import find
 from ..errors import NotFoundError, StateError, UsageError, WarrenError
 from ..options import EXEC, KILL, ONLY_RUN, RESTART, RM, RUN, START, STOP, parse, to_config, to_request
 from ..quantities import signal_number
+from .telling import tell, tell_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -87,7 +86,7 @@ def _fetch(values: "Values") -> "Fetch":
     """Pulls as the options say, and shows how far it is."""
 
     def fetch(name: str, store: "Any") -> "Any":
-        from .images import fetch_image
+        from .fetching import fetch_image
 
         return fetch_image(name, store, platform=values["platform"], quiet=values["quiet"])
 
@@ -172,17 +171,6 @@ def each(names: "Sequence[str]", act: "Callable[[Record], object]", *, missing_i
             continue
         _print_now(name)
     return failed
-
-
-def tell_error(error: Exception) -> None:
-    """An error that does not end the command."""
-    message = " ".join(str(error).split("\n"))
-    tell(f"{message[:1].lower()}{message[1:]}")
-
-
-def tell(message: str) -> None:
-    """What an image or a container says may not steer the terminal."""
-    print("warren:", "".join(char if char.isprintable() else " " for char in message), file=sys.stderr)
 
 
 def _print_now(line: str) -> None:

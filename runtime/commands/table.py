@@ -6,12 +6,14 @@ from importlib import import_module
 import click
 
 from .. import __version__
+from . import VARIABLE
 
 MODULES = {
     "containers": "create kill pause rename restart rm run start stop unpause wait",
     "copy": "commit cp diff export",
     "images": "history image images import load login logout pull push rmi save search tag untag",
     "about": "info version",
+    "audit": "audit",
     "changing": "update",
     "groups": "container",
     "inspecting": "inspect",
@@ -25,16 +27,15 @@ MODULES = {
     "volumes": "volume",
     "watching": "events stats top",
 }
-VARIABLE = "_WARREN_COMPLETE"
-"""Set when a shell asks how a word goes on (completion.py)."""
 HOMES = {name: module for module, names in MODULES.items() for name in names.split()}
 FUNCTIONS = {"import": "import_image", "exec": "exec_"}
 """Where the function cannot be called as the command is."""
 
 
 SECTIONS = {
-    "Containers": "containers copy changing groups inspecting processes listing watching",
-    "Images": "images", "Networks": "networks", "Volumes": "volumes", "System": "about completion system",
+    "Containers": "containers audit copy changing groups inspecting processes listing watching units",
+    "Images": "images", "Networks": "networks", "Volumes": "volumes", "Virtual machines": "contrast",
+    "System": "about completion system",
 }  # fmt: skip
 """Under which head of --help the commands of a module stand; ELSEWHERE those that stand apart from their module."""
 ELSEWHERE = {"port": "Containers"}

@@ -9,7 +9,7 @@ from ..engine import volumes
 from ..errors import NotFoundError, UsageError, WarrenError
 from ..quantities import format_size
 from .printing import FORMAT, confirm, many, print_objects, print_rows
-from .quick import tell_error
+from .telling import tell_error
 
 FILTER = many("--filter", help="name=, label=, dangling=true, driver=.", metavar="KEY=VALUE")
 

@@ -550,9 +550,30 @@ class _Builder:
             linux["netDevices"] = self.cdi.net_devices
         if profile := self._seccomp():
             linux["seccomp"] = profile
-        if config.sysctl:
-            linux["sysctl"] = dict(pair(text, "--sysctl") for text in config.sysctl)
+        sysctls = {**self._friendly_network(linux), **dict(pair(text, "--sysctl") for text in config.sysctl)}
+        if sysctls:
+            linux["sysctl"] = sysctls
         return linux
+
+    def _friendly_network(self, linux: "Json") -> "dict[str, str]":
+        """ping(8) and low ports need no capability in a network of the container's own, as docker has it."""
+        config = self.config
+        if (
+            self.namespaces.get("network") != ""
+            or config.network == "none"
+            or config.isolation not in ("", "container")
+        ):
+            return {}
+        if self.userns and self.namespaces.get("pid") != "":
+            return {}  # It could not mount the procfs through which settings are made.
+        ids = linux.get("gidMappings") or [{"containerID": 0, "size": 1 << 31}]
+        first = min(entry["containerID"] for entry in ids)
+        # The kernel refuses ids that the user namespace does not map.
+        last = max(entry["containerID"] + entry["size"] for entry in ids) - 1
+        return {
+            "net.ipv4.ip_unprivileged_port_start": "0",
+            "net.ipv4.ping_group_range": f"{first} {min(last, (1 << 31) - 1)}",
+        }
 
     def _seccomp(self) -> "Json | None":
         """The default profile, made for the container's capabilities; a file's; or none."""
@@ -652,7 +673,8 @@ class _Builder:
         if self.on_host:
             mounts.append(mount_entry("/run", "tmpfs", "tmpfs", ["nosuid", "nodev", "mode=755"]))
             mounts.append(mount_entry("/tmp", "tmpfs", "tmpfs", ["nosuid", "nodev", "mode=1777"]))
-        return mounts if has_mqueue(self.host) else [m for m in mounts if m["destination"] != "/dev/mqueue"]
+        there = has_mqueue(self.host) and (self.namespaces.get("ipc") is not None or is_directory("/dev/mqueue"))
+        return mounts if there else [m for m in mounts if m["destination"] != "/dev/mqueue"]
 
     def _shm(self, bytes: int) -> "Json":
         if self.namespaces.get("ipc") is None:

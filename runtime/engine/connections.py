@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 
 def networks_of(config: "Json") -> "list[str]":
-    """Names of the networks that it is in; its mode where that is no network."""
+    """Names of the networks that it is in; its mode where that is no network.  Where none is told, it is none."""
     named = [str(word).partition(":")[0] for word in config.get("networks") or ()]
-    return named or [str(config.get("network") or ("bridge" if Host.probe().privileged else "private"))]
+    default = "bridge" if Host.probe().privileged else "private"
+    return named or [str(config.get("network", "none") or default)]
 
 
 def ports_of(record: "Record") -> "Ports":

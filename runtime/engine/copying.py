@@ -10,8 +10,9 @@ from ..images import tar
 from ..images.store import Image, Store
 from ..jsontext import parse_json
 from . import journal, lifecycle
-from .helper import on_container, on_files
+from .helper import on_files
 from .records import Record, find
+from .root_view import on_container
 from .streams import STAND_IN, Source, Tree, Unpacker, pack, place
 
 TYPE_CHECKING = False

@@ -10,7 +10,7 @@ import tempfile
 from ..errors import UsageError
 from ..images import tar
 from . import copying
-from .helper import on_container
+from .root_view import on_container
 from .streams import STAND_IN, Source
 
 TYPE_CHECKING = False

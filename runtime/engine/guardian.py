@@ -62,6 +62,12 @@ def clear_up() -> None:
         except Exception:
             pass  # The next command finds what is left.
         time.sleep(pause)
+    try:
+        from .verbs import sweep_networks
+
+        sweep_networks()
+    except Exception:
+        pass
 
 
 def _forked() -> None:

@@ -9,6 +9,7 @@ import posix
 import threading
 from weakref import WeakSet
 
+from ..config import ContainerConfig
 from ..errors import NotFoundError, StateError, TimeoutExpiredError, UsageError
 from ..state import poll_end
 from ..syscalls import wait as wait_child
@@ -58,7 +59,7 @@ def container(
 
     Raises what run() raises; StateError and TimeoutExpiredError of `wait`.  Nothing is left then.
     """
-    started = RunningContainer(image, argv, pull, options)
+    started = RunningContainer(configuration(image, argv, options), pull)
     try:
         if wait:
             started.wait_for(wait, timeout)
@@ -69,17 +70,13 @@ def container(
 
 
 class RunningContainer:
-    """A container of this process; any thread may use it, and it is closed once."""
+    """A container of this process; any thread may use it, and it is closed once.
 
-    def __init__(
-        self,
-        image: "str | os.PathLike[str]",
-        argv: "Sequence[str] | None",
-        pull: str,
-        options: "Mapping[str, Any]",
-    ) -> None:
-        config = configuration(image, argv, options)
-        config.auto_remove = True
+    One without `leash` stays when it is closed, and after this process.
+    """
+
+    def __init__(self, config: ContainerConfig, pull: str = "missing", *, leash: bool = True) -> None:
+        config.auto_remove = leash
         guard()
         lifecycle.sweep()
         record = lifecycle.make(config, lifecycle.choose(config, pull, None, ""))
@@ -89,9 +86,11 @@ class RunningContainer:
         self._client: Client | None = None
         self._monitor = 0
         try:
-            monitor, self._client = lifecycle.monitor_of(record, record.config(), leash=True)
+            monitor, self._client = lifecycle.monitor_of(record, record.config(), leash=leash)
             lifecycle.start(record, monitor)
             self._monitor = monitor.pid
+            if not leash:
+                lifecycle.keep(record)
         except BaseException:
             lifecycle.remove(record, force=True, volumes=True)
             if self._client:
@@ -299,6 +298,18 @@ class RunningContainer:
             client.done()
             client.close()
             _reap(self._monitor)
+
+    def discard(self) -> None:
+        """As close(), of one without a leash too."""
+        leashed = self._client is not None
+        self.close()
+        if leashed or posix.getpid() != self._process:
+            return
+        try:
+            lifecycle.remove(self.record, force=True, volumes=True)
+        except NotFoundError:
+            return
+        _reap(self._monitor)
 
     def let_go(self) -> None:
         """In a child of fork(2): the container is the parent's."""

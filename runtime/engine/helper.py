@@ -14,30 +14,24 @@ import posix
 import sys
 from _struct import pack
 
-from ..config import mounts
-from ..config.mounts import TMPFS, VOLUME
 from ..errors import NotFoundError, StateError, UsageError, WarrenError
 from ..host import Host
 from ..jsontext import dump_json, parse_json
 from ..launch import Options, launch
 from ..namespaces import NEWUSER, TYPES
 from ..namespaces.user import map_text, subordinate_map
-from ..steps import MAKE_DIR, MAKE_FILE, MAP, LaunchPlan
-from ..syscalls import O_PATH, wait
+from ..steps import MAP, LaunchPlan
+from ..syscalls import wait
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import IO, Any
 
-    from .records import Record
-
     Json = dict[str, Any]
     Maps = list[dict[str, int]]
 
-_NEWNS = TYPES["mount"][0]
-_SLAVE, _PRIVATE = 1 << 19, 1 << 18
-_SAFE = 0x2 | 0x4 | 0x8  # nosuid, nodev, noexec
-_READ_ONLY = 0x1
+NEWNS = TYPES["mount"][0]
+_PRIVATE = 1 << 18
 _SIGKILL = 9
 _ERRORS = {"NotFoundError": NotFoundError, "UsageError": UsageError}
 
@@ -82,55 +76,17 @@ class Helper:
                 pass
 
 
-def on_container(record: "Record", request: "Json", *, writes: bool, volumes: bool = True) -> Helper:
-    """Start a task on the root of a container; `writes` says which way the stream goes.  Lock held if it does not run.
-
-    Raises StateError for a container without a root of its own that does not run.
-    """
-    pid = record.state_dir.process()
-    if pid:
-        return _on_running(pid, request, writes=writes)
-    plan, host = LaunchPlan(), Host.probe()
-    _enter(plan, host, _NEWNS)
-    _mount_root(plan, record, volumes=volumes)
-    return _start(plan, {**request, "mounted": True}, -1, writes=writes)
-
-
 def on_files(request: "Json") -> Helper:
     """Start a task on files of this user's containers, with the ids that they have."""
     plan = LaunchPlan()
-    _enter(plan, Host.probe(), 0)
-    return _start(plan, {**request, "mounted": True}, -1, writes=True)
-
-
-def _on_running(pid: int, request: "Json", *, writes: bool) -> Helper:
-    host, plan = Host.probe(), LaunchPlan()
-    _enter(plan, host, 0)
-    if host.privileged:
-        uids, gids = _extents(pid, "uid"), _extents(pid, "gid")
-        request = {**request, "uids": uids, "gids": gids}
-        if (uids[0][1], gids[0][1]) != (0, 0):
-            request["create_as"] = [uids[0][1], gids[0][1]]
-    try:
-        root = posix.open(f"/proc/{pid}/root", O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
-    except (FileNotFoundError, ProcessLookupError) as error:
-        raise StateError("the container has just ended", hint="try again") from error
-    try:
-        return _start(plan, {**request, "mounted": False}, root, writes=writes)
-    finally:
-        posix.close(root)
-
-
-def _extents(pid: int, kind: str) -> "list[list[int]]":
-    """The lines of a process's uid_map or gid_map."""
-    with open(f"/proc/{pid}/{kind}_map", encoding="ascii") as file:
-        return [[int(number) for number in line.split()] for line in file]
+    enter(plan, Host.probe(), 0)
+    return start(plan, {**request, "mounted": True}, -1, writes=True)
 
 
 # ---- the plan
 
 
-def _enter(plan: LaunchPlan, host: Host, flags: int) -> None:
+def enter(plan: LaunchPlan, host: Host, flags: int) -> None:
     """Become root of a user namespace, if we are an ordinary user, and a process of its own."""
     if not host.privileged:
         slot = plan.slot()
@@ -143,7 +99,7 @@ def _enter(plan: LaunchPlan, host: Host, flags: int) -> None:
     plan.add("pdeathsig", _SIGKILL)
     if not host.privileged:
         plan.add("setup_ids", 0, 0, int(not single))
-    if flags & _NEWNS:
+    if flags & NEWNS:
         plan.add("propagation", _PRIVATE)
 
 
@@ -155,57 +111,10 @@ def own_maps(host: Host, kind: str) -> "Maps":
     return [{"containerID": 0, "hostID": host.euid if kind == "uid" else host.egid, "size": 1}]
 
 
-def _mount_root(plan: LaunchPlan, record: "Record", *, volumes: bool) -> None:
-    """The root of a container that does not run, stacked on "/", which our own paths do not see."""
-    from .lifecycle import configured
-
-    config = configured(record)
-    plan.add("scratch", ["mode=700"])
-    root = plan.slot()
-    if config.rootfs and config.write:
-        plan.add("open_tree", root, config.rootfs, 0)
-    elif config.layers or config.rootfs:
-        lowers = [_clone(plan, path) for path in config.layers or [config.rootfs]]
-        keep = _clone(plan, config.keep_changes)
-        userxattr = ["userxattr"] if record.marks_for_users() else []
-        plan.add("overlay", root, keep, [str(slot) for slot in lowers], userxattr)
-    else:
-        hint = f"warren start {record.name}"
-        raise StateError(f"container {record.name!r} has nothing of its own while it does not run", hint=hint)
-    plan.add("mount_setattr", root, 0, _SAFE, 0, 0, -1)
-    plan.add("root", root, "")
-    for wish in mounts.resolved(config) if volumes else ():
-        source = _source(wish)
-        if source and os.path.exists(source):
-            slot = _clone(plan, source)
-            plan.add("mount_setattr", slot, 0, _SAFE | (0 if wish.writable else _READ_ONLY), 0, 0, -1)
-            plan.add("bind", slot, wish.target, MAKE_DIR | MAKE_FILE)
-
-
-def _clone(plan: LaunchPlan, path: str) -> int:
-    slot = plan.slot()
-    plan.add("open_tree", slot, path, 0)
-    plan.add("mount_setattr", slot, 0, 0, 0, _SLAVE, -1)
-    return slot
-
-
-def _source(wish: "mounts.Wish") -> str:
-    if wish.type == TMPFS or "O" in wish.options:
-        return ""
-    if wish.type == VOLUME:
-        from .volumes import Volume
-
-        try:
-            return Volume(wish.name).source
-        except NotFoundError:
-            return ""
-    return wish.source
-
-
 # ---- the process
 
 
-def _start(plan: LaunchPlan, request: "Json", root: int, *, writes: bool) -> Helper:
+def start(plan: LaunchPlan, request: "Json", root: int, *, writes: bool) -> Helper:
     site = __file__.rpartition("/runtime/")[0]
     code = "import sys;sys.path.insert(0,sys.argv.pop(1));from runtime.engine.inside import main;sys.exit(main())"
     text = dump_json(request)

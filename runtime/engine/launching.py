@@ -110,8 +110,15 @@ class Launch:
             from .volumes import planned
 
             self.config.resolved_mounts = planned(self.config)
-        spec = make_spec(self.config, Host.probe(), _FIRST_RANGE, {})
-        return self.container.plan(Bundle("/", spec, raw_config(spec)), self.options, detached=False)
+        if self.config.isolation in ("", "container"):
+            spec = make_spec(self.config, Host.probe(), _FIRST_RANGE, {})
+            return self.container.plan(Bundle("/", spec, raw_config(spec)), self.options, detached=False)
+        self._choose_machine(planning=True)
+        spec = make_spec(_inside_machine(self.config), Host.probe(), _FIRST_RANGE, {})
+        outer, guest = self._machine(spec)
+        plan = self.container.plan(Bundle("/", outer, raw_config(outer)), self.options, detached=False)
+        plan.guest = guest
+        return plan
 
     def release(self) -> None:
         release_ids(self.root, self.config.id)
@@ -119,11 +126,13 @@ class Launch:
 
     def _run(self) -> int:
         host, config = Host.probe(), self.config
+        if config.isolation not in ("", "container"):
+            self._choose_machine(planning=False)
         try:
             leased = wants_userns(config, host) and host.privileged
             first = lease_ids(self.root, config.id) if leased else 0
             attachment = networking.attach(config, self.options, self.root, first)
-            if config.isolation not in ("", "container"):
+            if self.machine is not None:
                 spec = make_spec(_inside_machine(config), host, first, self.options.enforced)
                 networking.name_links(spec, attachment)
                 mounts.make_sources(mounts.resolved(config))
@@ -140,20 +149,37 @@ class Launch:
         """The same as a virtual machine: its hypervisor is the container's program."""
         from .. import vm
 
-        config = self.config
-        self.machine = machine = vm.choose(
-            vm.parse_isolation(config.isolation),
-            kernel=config.kernel, accel=config.accel, boot_seconds=config.boot_timeout,
-        )  # fmt: skip
-        outer, guest = vm.prepare(
-            spec, self.options, machine, config.id, network=config.network not in ("", "none"), ports=_ports(config)
-        )
+        outer, guest = self._machine(spec)
+        assert self.machine is not None
         try:
             return self.container.run(Bundle("/", outer, raw_config(outer)), self.options)
         except LaunchError as error:
-            raise vm.guest_failure(error, guest, machine) from None
+            raise vm.guest_failure(error, guest, self.machine) from None
         finally:
-            machine.release()
+            self.machine.release()
+
+    def _choose_machine(self, *, planning: bool) -> None:
+        """Settle which it is, before anything is taken for it; with `planning` nothing is made for it later, either."""
+        from .. import vm
+
+        config = self.config
+        self.machine = vm.choose(
+            vm.parse_isolation(config.isolation),
+            kernel=config.kernel, accel=config.accel, boot_seconds=config.boot_timeout,
+        )  # fmt: skip
+        self.machine.planning = planning
+        if not config.userns and Host.probe().privileged and not self.machine.can_be_mapped:
+            config.userns = "host"
+            self.options.enforced["user_namespace"] = "off: /dev/kvm is not open to all"
+
+    def _machine(self, spec: "Spec") -> "tuple[Spec, LaunchPlan]":
+        """The container of a hypervisor and the plan of its guest."""
+        from .. import vm
+
+        config, machine = self.config, self.machine
+        assert machine is not None
+        network = config.network not in ("", "none")
+        return vm.prepare(spec, self.options, machine, config.id, network=network, ports=_ports(config))
 
     def _join_containers(self) -> None:
         """Turn container:NAME into the namespace of that container's process.

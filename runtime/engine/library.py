@@ -272,11 +272,11 @@ class Run:
         if self.pid:
             self.wait()
         self.launching.release()
-        if self.config.resolved_mounts:  # There are volumes among them.
-            from ..config.mounts import Wish
+        if self.config.resolved_mounts:
+            from ..config.mounts import resolved
             from .volumes import release
 
-            release([Wish.from_dict(entry) for entry in self.config.resolved_mounts], self.config.id, remove=True)
+            release(resolved(self.config), self.config.id, remove=True)
         if self.store:
             self.store.release(self.config.id)
 

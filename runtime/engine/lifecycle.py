@@ -33,6 +33,7 @@ from .records import (
     mark_brief,
     record_ids,
     release_name,
+    release_names,
     rename_record,
     unmark_brief,
 )
@@ -292,6 +293,7 @@ def settle(record: Record) -> None:
         pass
     record.container.delete(force=True)
     release_ids(record.root, record.id)
+    _note_denied(record)
     networking.release(record.id, record.root)
     if record.life().get("launching"):
         record.update_life(launching=False, error="the command that started it was killed")
@@ -308,6 +310,16 @@ def end_orphan(record: Record) -> None:
         release_ids(record.root, record.id)
         networking.release(record.id, record.root)
     settle(record)
+
+
+def _note_denied(record: Record) -> None:
+    """An event of what a container's egress rules have denied it."""
+    if not record.data["config"].get("egress"):
+        return
+    told = networking.settings(record.id, record.root).get("Egress") or {}
+    if told.get("DeniedPackets") or told.get("DeniedNames"):
+        names = ",".join(told["DeniedNames"])
+        journal.note(record, "egress-denied", packets=str(told["DeniedPackets"]), names=names)
 
 
 def finish(record: Record) -> None:
@@ -449,6 +461,8 @@ def discard(record: Record, *, volumes: bool = False) -> None:
     posix.rename(record.path, gone)
     if name:
         release_name(name, record.id)
+    else:
+        release_names(record.id)
     _release_image(record.id)
     if config:
         _release_volumes(config, remove=volumes)
@@ -477,6 +491,8 @@ def sweep() -> None:
     for container_id in abandoned(Record("", {}).root):
         _sweep_abandoned(Record(container_id))
     for name in _leftovers():
+        release_names(name.removeprefix(_GONE))
+        _release_image(name.removeprefix(_GONE))
         remove_tree(f"{containers_root()}/{name}")
 
 
@@ -502,6 +518,7 @@ def _sweep_abandoned(record: Record) -> None:
             discard(record, volumes=True)
     except NotFoundError:
         _release_image(record.id)
+        release_names(record.id)
         unmark_brief(record.id)
     finally:
         record.unlock()

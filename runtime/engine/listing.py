@@ -9,7 +9,7 @@ from ..cgroups import is_frozen
 from ..container import default_root
 from ..errors import NotFoundError, WarrenError
 from ..host import Host
-from ..quantities import format_age, format_span
+from ..quantities import format_age, format_span, parse_timestamp
 from .connections import networks_of, ports_of, ports_text
 from .filters import tests_of, wants_stopped
 from .records import Record, record_ids
@@ -64,7 +64,7 @@ class Row:
 
     @property
     def pid(self) -> int:
-        return self._once("pid", self.record.state_dir.process)  # type: ignore[no-any-return]
+        return self._once("pid", lambda: self.record.state_dir.process())  # type: ignore[no-any-return]
 
     @property
     def status(self) -> str:
@@ -121,8 +121,7 @@ class Row:
         """docker's sentence."""
         status = self.status
         if status in ("running", "paused"):
-            started = int(self.life.get("started") or time.time_ns())
-            up = "Up " + format_span((time.time_ns() - started) / 1e9)
+            up = "Up " + format_span(self.record.state_dir.age())
             health = {"": "", "starting": " (health: starting)"}.get(self.health, f" ({self.health})")
             return f"{up} (Paused)" if status == "paused" else up + health
         if status in ("exited", "restarting"):
@@ -199,8 +198,8 @@ def _cut(text: str, length: int) -> str:
 
 
 def _created_at(row: Row, _whole: bool) -> str:
-    from ..quantities import parse_timestamp
-
+    if not row.created:
+        return ""  # Its record is damaged.
     return time.strftime("%Y-%m-%d %H:%M:%S %z %Z", time.localtime(parse_timestamp(row.created) // 1_000_000_000))
 
 

@@ -3,6 +3,8 @@
 Of the modes none, host, container: and ns: nothing is loaded.
 """
 
+import posix
+
 from ..config import ContainerConfig
 from ..container import default_root
 from ..errors import NotFoundError, StateError, UnsupportedError, UsageError, WarrenError
@@ -72,6 +74,9 @@ def attach(config: ContainerConfig, options: "Options", root: str, owner: int) -
         from ..network.private import prepare as prepare_private
 
         found = prepare_private(config.network, _request(config), config.id, root, owner)
+    elif directory := _own_directory(config):
+        config.files = _own_files(config, directory, owner)
+        return None
     elif config.layers and config.network in ("host", "none") and not config.write:
         from ..network.attachment import files_only
 
@@ -84,6 +89,26 @@ def attach(config: ContainerConfig, options: "Options", root: str, owner: int) -
     options.connect = found.connect
     options.enforced.update(found.notes)
     return found
+
+
+def _own_directory(config: ContainerConfig) -> str:
+    """Where a kept container without a network has its names: beside its record, with which they go; "" for others."""
+    if config.network != "none" or not config.layers or config.write:
+        return ""
+    if config.dns or config.dns_search or config.dns_option or config.add_host:
+        return ""
+    from .records import containers_root
+
+    directory = f"{containers_root()}/{config.id}"
+    return directory if posix.access(directory, posix.F_OK) else ""
+
+
+def _own_files(config: ContainerConfig, directory: str, owner: int) -> "list[tuple[str, str]]":
+    from ..network import names
+
+    hostname = config.hostname or config.id[:12]
+    contents = {"hosts": names.hosts(["127.0.1.1"], [hostname], [], ""), "hostname": hostname + "\n"}
+    return names.write(directory, contents, owner)
 
 
 def _request(config: ContainerConfig) -> "Request":
@@ -104,8 +129,6 @@ def name_links(spec: "Spec", found: "Attachment | None") -> None:
 
 def release(container_id: str, root: str) -> None:
     """Give back what a container that is gone had of networks; idempotent, and nothing is loaded without any."""
-    import posix
-
     try:
         posix.lstat(f"{root}/.networks/containers/{container_id}")
     except OSError:

@@ -286,6 +286,16 @@ def release_name(name: str, container_id: str) -> None:
         pass
 
 
+def release_names(container_id: str) -> None:
+    """Every name of a container whose record does not tell it any more, or not yet."""
+    try:
+        names = posix.listdir(containers_root() + "/.names")
+    except FileNotFoundError:
+        return
+    for name in names:
+        release_name(name, container_id)
+
+
 def rename_record(record: Record, name: str) -> None:
     """Lock held.  ExistsError for a name that is taken."""
     old = record.name
@@ -311,8 +321,9 @@ def mark_brief(container_id: str) -> None:
     try:
         posix.symlink(target, _brief(container_id))
     except FileExistsError:
-        _unlink(_brief(container_id))
-        posix.symlink(target, _brief(container_id))
+        if not _is_held(container_id):
+            _unlink(_brief(container_id))
+            posix.symlink(target, _brief(container_id))
 
 
 def unmark_brief(container_id: str) -> None:

@@ -20,7 +20,6 @@ from ..syscalls import wait
 from . import lifecycle
 from .launching import Launch
 from .names import new_id
-from .parallel import in_parallel
 from .policy import RestartPolicy
 from .records import Record, find, unmark_brief
 
@@ -122,6 +121,8 @@ def _run_replicas(config: ContainerConfig, values: "Values", fetch: "Fetch | Non
         raise UsageError(f"--replicas {count} is none")
     if values["cidfile"]:
         raise UsageError("--cidfile and --replicas exclude each other", hint="the ids are printed")
+    from .parallel import in_parallel
+
     lifecycle.sweep()
     source = lifecycle.choose(config, values["pull"], fetch, values["platform"])
     wanted, started = config.to_dict(), []

@@ -9,6 +9,7 @@ from ..state import read_file
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from subprocess import CompletedProcess
 
     from .records import Record
 
@@ -92,16 +93,21 @@ def _printable(text: str) -> str:
     return "".join([char if char.isprintable() else "?" for char in text])
 
 
-def _by_ps(pids: "list[int]", options: "Sequence[str]") -> "Table":
-    """ps(1) lists all processes; those of the container are found in its column PID (docker)."""
+def _ps(words: "Sequence[str]") -> "CompletedProcess[bytes]":
     import subprocess
 
+    env = {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}
     try:
-        done = subprocess.run(
-            ["ps", *options], capture_output=True, check=False, env={"PATH": "/usr/bin:/bin", "LC_ALL": "C"}
-        )
+        return subprocess.run(["ps", *words], capture_output=True, check=False, env=env)
     except FileNotFoundError:
         raise UnsupportedError("top with options needs ps on the host", hint="install procps") from None
+
+
+def _by_ps(pids: "list[int]", options: "Sequence[str]") -> "Table":
+    """ps(1) is asked for them; with options that exclude -q for all, among which its column PID finds them (docker)."""
+    done = _ps([*options, "-q", ",".join(map(str, pids))])
+    if done.returncode:
+        done = _ps(options)
     if done.returncode:
         reason = " ".join(done.stderr.decode("utf-8", "replace").split())[:200]
         raise WarrenError(f"ps {' '.join(options)}: {reason or f'exit code {done.returncode}'}")

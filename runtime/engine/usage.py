@@ -37,15 +37,17 @@ class Gauge:
     def read(self, *, whole: bool = False) -> "dict[str, str]":
         """docker's fields; the share of CPU time is that since the last reading.  Zeros for one that does not run."""
         stats = self._read()
-        used, limit = _memory(stats.memory if stats else None)
+        memory = stats.memory if stats else None
+        used, limit = _memory(memory)
+        known = bool(memory) or not stats
         identity = self.record.id if whole else self.record.id[:12]
         return {
             "BlockIO": _block_io(stats),
             "CPUPerc": self._cpu(stats),
             "Container": identity,
             "ID": identity,
-            "MemPerc": f"{100 * used / limit:.2f}%" if limit else "0.00%",
-            "MemUsage": f"{format_binary_size(used)} / {format_binary_size(limit)}",
+            "MemPerc": f"{100 * used / limit if limit else 0:.2f}%" if known else _NOTHING,
+            "MemUsage": f"{format_binary_size(used)} / {format_binary_size(limit)}" if known else "-- / --",
             "Name": self.record.name,
             "NetIO": self._net_io(),
             "PIDs": str(stats.pids.current if stats and stats.pids else _NOTHING if stats else 0),

@@ -3,9 +3,11 @@
 import os
 
 from ..container import default_root
-from ..errors import UsageError
+from ..errors import UnsupportedError, UsageError, WarrenError
+from ..host import Host
 from ..images.local import Image
 from ..network.definitions import Network
+from ..state import start_time
 from .volumes import Volume, find_volume, volumes
 
 TYPE_CHECKING = False
@@ -104,6 +106,8 @@ def create_network(
     from ..network.create import create
     from ..network.leases import Leases
 
+    if not Host.probe().privileged:
+        raise UnsupportedError(f"network {name!r}: networks of bridges need root", hint='network="private" needs none')
     with Leases(default_root()):
         return create(name, subnets=subnets, ipv6=ipv6, internal=internal, labels=labels)
 
@@ -128,6 +132,21 @@ def remove_network(name: str) -> None:
             raise UsageError(f"network {found.name!r} is in use by {', '.join(users[:8])}", hint="remove them first")
         bridges.take_down(found)
         definitions.forget(found.name)
+
+
+OWNER = "org.warren.owner"
+"""Label of a network that goes with the process that made it, however that ends: pid and start time."""
+
+
+def sweep_networks() -> None:
+    """Remove those whose process has gone."""
+    for one in list_networks():
+        pid, _, started = one.labels.get(OWNER, "").partition(":")
+        if pid.isdigit() and start_time(int(pid)) != started:
+            try:
+                remove_network(one.name)
+            except WarrenError:
+                pass  # By somebody else, or its last container is just being removed.
 
 
 # ---- volumes

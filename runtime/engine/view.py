@@ -39,7 +39,7 @@ def describe(record: "Record", *, size: bool = False) -> "Json":
         "Created": data.get("created"),
         "Path": argv[0] if argv else "",
         "Args": argv[1:],
-        "State": _state(record, config),
+        "State": _state(record),
         "Image": data.get("image_id"),
         "ImageDigest": data.get("manifest") or "",
         "ResolvConfPath": _own_file(record, "resolv.conf"),
@@ -70,7 +70,7 @@ def describe(record: "Record", *, size: bool = False) -> "Json":
     return found
 
 
-def _state(record: "Record", config: "ContainerConfig") -> "Json":
+def _state(record: "Record") -> "Json":
     life, ended, status = record.life(), record.exit(), record.status()
     running = status in ("running", "paused")
     state = {
@@ -94,8 +94,6 @@ def _state(record: "Record", config: "ContainerConfig") -> "Json":
             "FailingStreak": int(known.get("failing") or 0),
             "Log": [{**one, "Start": timestamp(one["Start"]), "End": timestamp(one["End"])} for one in results],
         }
-    if config.log_driver != "none" and ended and ended.lost:
-        state["LogBytesLost"] = ended.lost
     return state
 
 

@@ -328,6 +328,8 @@ class Places:
     def __init__(self, config: "ContainerConfig", *, fill: bool) -> None:
         self.wishes = mounts.resolved(config)
         self._filled: list[Volume] = []
+        # The host's own root is no image, and what it has would be more than anybody meant.
+        fill = fill and bool(config.layers or config.rootfs)
         try:
             for wish in sorted(self.wishes, key=lambda wish: wish.name):
                 if wish.type == VOLUME:
@@ -382,8 +384,11 @@ def inspect(volume: Volume) -> "Json":
 
 
 def mounts_of(record: "Record") -> "list[Json]":
-    """docker's Mounts of a container's inspect."""
-    return [_told(Wish.from_dict(entry)) for entry in record.config().resolved_mounts]
+    """docker's Mounts of a container's inspect; what --tmpfs asks for is in HostConfig.Tmpfs alone."""
+    config = record.config()
+    apart = {text.partition(":")[0] for text in config.tmpfs}
+    wishes = [Wish.from_dict(entry) for entry in config.resolved_mounts]
+    return [_told(wish) for wish in wishes if wish.type != "tmpfs" or wish.target not in apart]
 
 
 def _told(wish: Wish) -> "Json":

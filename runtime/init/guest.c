@@ -2,6 +2,8 @@
  * line to the supervisor), then what the plan says that comes over that line, whose step `guest` starts the user's
  * program beside us; to pass on its streams, signals and exit code, to reap orphans, and to switch the machine off. */
 
+#ifdef WARREN_GUEST
+
 #define _GNU_SOURCE
 #include <linux/reboot.h>
 #include <net/if.h>
@@ -507,3 +509,5 @@ int do_interface(struct run *run, const struct arg *arg)
         return fail(run, "SIOCSIFFLAGS");
     return arg[3].n ? add_gateway(run, fd, arg[3].s) : 0;
 }
+
+#endif

@@ -1,7 +1,7 @@
 /* warren-init: executes a launch plan inside a container's namespaces.
  *
  *     init PLANFD          do what the plan in this descriptor says
- *     init --guest FILE    as process 1 of a virtual machine: do what the plan in FILE says
+ *     init-guest --guest FILE  the same, compiled for virtual machines: as process 1 of one do what the plan in FILE says
  *     init --idle          as process 1 of a container: collect orphans, run nothing
  *     init --list-steps    print the vocabulary: number, name and signature of each step
  *     init --version
@@ -217,8 +217,10 @@ int main(int argc, char **argv)
     struct run *run = &the_run;
     run->sync = run->report = run->told = run->root = run->old_root = run->scratch = run->empty = run->proc = -1;
     run->channel = -1;
+#ifdef WARREN_GUEST
     if (argc >= 3 && strcmp(argv[1], "--guest") == 0)
         be_guest(run, argv[2]);
+#endif
     int fd = argc == 2 ? parse_fd(argv[1]) : -1;
     reset_signals();
     signal(SIGPIPE, SIG_IGN);
@@ -226,7 +228,7 @@ int main(int argc, char **argv)
     umask(022);
     prctl(PR_SET_NAME, "warren-init");
 
-    const char *wrong = fd < 0 ? "usage: init PLANFD | --guest FILE | --list-steps | --version" : plan_read(&run->plan, fd);
+    const char *wrong = fd < 0 ? "usage: init PLANFD | --list-steps | --version" : plan_read(&run->plan, fd);
     int failed = wrong ? fail_as(run, EBADMSG, wrong) : check_plan(run);
     if (failed < 0 || run_plan(run) < 0) {
         report_failure(run);

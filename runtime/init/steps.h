@@ -81,13 +81,22 @@
     X(66, wait_command, "f")         \
     X(67, idle, "f")                 \
     X(68, guard, "ff")               \
+    X(84, supervise, "bii")          \
+    GUEST_WORDS(X)
+
+/* Those of process 1 of a virtual machine, a program of its own: what it needs, and nobody else, would be in the memory
+ * of every monitor. */
+#ifdef WARREN_GUEST
+#define GUEST_WORDS(X)               \
     X(80, module, "s")               \
     X(81, channel, "l")              \
     X(82, interface, "ssss")         \
     X(83, guest, "iii")              \
-    X(84, supervise, "bii")          \
     X(85, wait_path, "s")            \
     X(86, file, "sb")
+#else
+#define GUEST_WORDS(X)
+#endif
 
 #define DETAIL_SIZE 320
 
@@ -246,12 +255,14 @@ int load_filter(struct run *run);
 /* Process 1 of a container without a program. */
 _Noreturn void be_idle(void);
 
+#ifdef WARREN_GUEST
 /* ---- guest.c: process 1 of a virtual machine ---- */
 
 /* Does what the plan in a file says, and what the supervisor's plan says that comes over its `channel`. */
 _Noreturn void be_guest(struct run *run, const char *path);
 /* Sends the failure noted last over the channel; -1 if there is none. */
 int report_over_channel(struct run *run);
+#endif
 
 /* ---- steps_process.c ---- */
 

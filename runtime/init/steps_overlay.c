@@ -193,11 +193,12 @@ int do_overlay(struct run *run, const struct arg *arg)
         return fail_as(run, EINVAL, run->scratch < 0 ? "no scratch tmpfs" : "no lower layer");
     if (attach_lowers(run, &arg[2], &layers) < 0 || prepare_upper(run, arg[0].i, arg[1].i, &layers) < 0)
         return -1;
+    /* Our caller's working directory may be one that root of this user namespace must not enter. */
     autoclose int before = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (before < 0 || fchdir(run->scratch) < 0)
+    if (fchdir(run->scratch) < 0)
         return fail(run, "chdir to scratch");
     int mount = mount_layers(run, &layers, &arg[3]);
-    if (fchdir(before) < 0 && mount >= 0) {
+    if ((before < 0 || fchdir(before) < 0) && chdir("/") < 0 && mount >= 0) {
         close(mount);
         return fail(run, "chdir from scratch");
     }

@@ -8,6 +8,7 @@ The links themselves end with the container's network namespace.
 """
 
 import posix
+import time
 
 from ..errors import UnsupportedError, UsageError, WarrenError
 from ..spec import Link
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 MODES = ("none", "host", "private", "pasta", "slirp4netns")
 _BRIDGE_WORDS = {"bridge": DEFAULT, "default": DEFAULT, "": DEFAULT}
 _MOST_LINKS = 16
+_TRIES = 20
+_REPAIR = "warren network repair"
 
 
 class Request:
@@ -196,6 +199,7 @@ class _Preparation:
         self.leases.write(self.id, self.record)
         if found := bridges.of_container(self.id, self.record):
             self._add(found)
+        _forget_udp(self.record)
         self._start_resolvers(networks)
         return Attachment(self.record, tuple(link for _, link in made), mounts)
 
@@ -262,10 +266,17 @@ class _Preparation:
             posix.symlink(self.id, f"{self.leases.path}/ports/{name}")
 
     def _add(self, found: "list[tuple[str, bytes]]") -> None:
-        try:
-            rules.add(found)
-        except OSError as error:
-            raise WarrenError(f"nf_tables: {(error.strerror or 'failed').lower()}") from error
+        for tries in range(_TRIES, -1, -1):
+            try:
+                rules.add(found)
+                return
+            except FileExistsError as error:
+                # The port of a container that has just ended is gone within a millisecond.
+                if not tries:
+                    raise WarrenError("nf_tables: a published port leads elsewhere", hint=_REPAIR) from error
+                time.sleep(rules.SOON)
+            except OSError as error:
+                raise WarrenError(f"nf_tables: {(error.strerror or 'failed').lower()}", hint=_REPAIR) from error
 
     # ---- egress
 
@@ -388,7 +399,8 @@ def drop(leases: Leases, container_id: str) -> None:
 
         programs.stop(f"{leases.path}/files/{container_id}")
     try:
-        rules.discard(bridges.of_container(container_id, record))
+        bridges.withdraw(container_id, record)
+        _forget_udp(record)
     except (OSError, WarrenError):
         pass  # The tables are gone, and with them the elements.
     made: list[Json] = record.get("links") or []
@@ -405,6 +417,14 @@ def drop(leases: Leases, container_id: str) -> None:
         leases.unclaim_port(name)
     leases.forget(container_id)
     _stop_resolvers(leases, networks)
+
+
+def _forget_udp(record: "Json") -> None:
+    ports = {int(one["host_port"]) for one in record.get("ports") or [] if one["protocol"] == "udp"}
+    if ports:
+        from .conntrack import forget
+
+        forget(ports, {rules.pack(link[key]) for link in record["links"] for key in ("ipv4", "ipv6") if link.get(key)})
 
 
 def _unclaim_all(leases: Leases, container_id: str) -> None:

@@ -7,6 +7,7 @@ left.
 from errno import EEXIST, ENOENT
 
 from ..errors import NotFoundError, WarrenError
+from ..host import Host
 from . import definitions, egress, forwarding, links, ports, rules
 from .definitions import DEFAULT, Network
 
@@ -92,15 +93,30 @@ def of_container(container_id: str, record: "Json") -> "list[tuple[str, bytes]]"
     made: list[Json] = record.get("links") or []
     bridged = [link for link in made if link.get("bridge")]
     if record.get("ports") and bridged:
-        v4 = next((link["ipv4"] for link in bridged if link["ipv4"]), "")
-        v6 = next((link["ipv6"] for link in bridged if link["ipv6"]), "")
-        found += ports.elements(record["ports"], v4, v6)
+        found += published(record)
     if record.get("egress") is not None:
         for link in bridged:
             own = [link[key] for key in ("ipv4", "ipv6", "link_local") if link.get(key)]
             found += rules.restricted(link["host_name"], own)
             found += egress.elements(record["egress"], record.get("resolver") or [], own)
     return found
+
+
+def published(record: "Json", seconds: float = 0) -> "list[tuple[str, bytes]]":
+    """The elements of a container's ports, with a time to be in the set."""
+    bridged = [link for link in record.get("links") or [] if link.get("bridge")]
+    v4 = next((link["ipv4"] for link in bridged if link["ipv4"]), "")
+    v6 = next((link["ipv6"] for link in bridged if link["ipv6"]), "")
+    return ports.elements(record.get("ports") or [], v4, v6, seconds)
+
+
+def withdraw(container_id: str, record: "Json") -> None:
+    """Take a container's elements out of the packet filter."""
+    if record.get("egress") is None and Host.probe().kernel >= rules.CAN_EXPIRE:
+        if found := published(record, rules.SOON):
+            rules.expire(found)
+    else:
+        rules.discard(of_container(container_id, record))
 
 
 def take_down(network: Network) -> None:

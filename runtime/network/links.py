@@ -140,9 +140,7 @@ def make(links: "tuple[Link, ...]", pid: int, fd: int) -> None:
         made = [link for link in links if link.kind != "tap"]
         try:
             for link in made:
-                ours.request(
-                    NEWLINK, _macvlan(link, pid) if link.kind == "macvlan" else _veth(link, pid), CREATE | EXCL
-                )
+                _create(ours, link, pid)
             for link in made:
                 if link.isolated or link.hairpin:
                     _set_port(ours, link)
@@ -153,6 +151,18 @@ def make(links: "tuple[Link, ...]", pid: int, fd: int) -> None:
                 set_up(theirs, link)
             except OSError as error:
                 raise _failure("set up the container's interface", link, error) from error
+
+
+def _create(ours: Netlink, link: "Link", pid: int) -> None:
+    if link.kind == "macvlan":
+        ours.request(NEWLINK, _macvlan(link, pid), CREATE | EXCL)
+        return
+    try:
+        ours.request(NEWLINK, _veth(link, pid), CREATE | EXCL)
+    except FileExistsError:
+        # The kernel takes its time to end the namespace of this container's last run, and the link with it.
+        remove(link.host_name)
+        ours.request(NEWLINK, _veth(link, pid), CREATE | EXCL)
 
 
 def _failure(what: str, link: "Link", error: OSError) -> WarrenError:

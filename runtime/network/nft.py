@@ -113,7 +113,7 @@ def only_new(one: "Message") -> "Message":
     return one[0], one[1], one[2] | EXCL
 
 
-def element(key: bytes, data: bytes = b"", *, end: bytes = b"", seconds: int = 0) -> bytes:
+def element(key: bytes, data: bytes = b"", *, end: bytes = b"", seconds: float = 0) -> bytes:
     """One element; with `end` a concatenation's interval from `key` to `end`, both included."""
     body = nested(1, attribute(1, key))
     if end:
@@ -121,7 +121,7 @@ def element(key: bytes, data: bytes = b"", *, end: bytes = b"", seconds: int = 0
     if data:
         body += nested(2, attribute(1, data))
     if seconds:
-        body += attribute(4, _LONG.pack(seconds * 1000))
+        body += attribute(4, _LONG.pack(int(seconds * 1000)))
     return nested(_LIST_ELEMENT, body)
 
 

@@ -233,16 +233,18 @@ def _bind(protocol: str, address: str, number: int) -> int:
         sock.close()
 
 
-def elements(record_ports: "Iterable[dict[str, object]]", v4: str, v6: str) -> "list[tuple[str, bytes]]":
+def elements(
+    record_ports: "Iterable[dict[str, object]]", v4: str, v6: str, seconds: float = 0
+) -> "list[tuple[str, bytes]]":
     """The elements of published ports, for the container's addresses; "" where it has none."""
     found = []
     for one in record_ports:
         host, protocol = str(one["host_ip"]), str(one["protocol"])
         numbers = int(str(one["host_port"])), int(str(one["container_port"]))
         if v4 and ":" not in host:
-            found.append(rules.published(protocol, "" if host in _ANY else host, numbers[0], v4, numbers[1]))
+            found.append(rules.published(protocol, "" if host in _ANY else host, numbers[0], v4, numbers[1], seconds))
         if v6 and (not host or ":" in host):
-            found.append(rules.published(protocol, "" if host in _ANY else host, numbers[0], v6, numbers[1]))
+            found.append(rules.published(protocol, "" if host in _ANY else host, numbers[0], v6, numbers[1], seconds))
     return found
 
 

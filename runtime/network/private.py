@@ -123,7 +123,8 @@ class _Private(Attachment):
         """It goes into the background by itself, when everything is set up."""
         argv = [self._path, "--config-net", "--quiet", "--no-map-gw", "--pid", f"{self._directory}/pid"]
         for option, protocol in (("-t", "tcp"), ("-u", "udp")):
-            argv += [option, _pasta_ports([port for port in self._ports if port.protocol == protocol])]
+            for place in [_pasta_port(port) for port in self._ports if port.protocol == protocol] or ["none"]:
+                argv += [option, place]
         argv += ["-T", "none", "-U", "none", "--ns-ifname", "tap0", str(holder)]
         log = f"{self._directory}/log"
         pid = _spawn(argv, log)
@@ -182,10 +183,9 @@ def _with_holder(network: int, user: int, act: "Callable[[int], None]") -> None:
     posix.waitpid(child, 0)
 
 
-def _pasta_ports(ports: "list[Port]") -> str:
-    """As pasta's -t and -u take them."""
-    words = [f"{port.host_ip + '/' if port.host_ip else ''}{port.host_port}:{port.container_port}" for port in ports]
-    return ",".join(words) or "none"
+def _pasta_port(port: "Port") -> str:
+    """As pasta's -t and -u take it."""
+    return f"{port.host_ip + '/' if port.host_ip else ''}{port.host_port}:{port.container_port}"
 
 
 def _publish_with_slirp(path: str, port: "Port") -> None:

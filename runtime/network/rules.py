@@ -32,10 +32,10 @@ _SETS = {
     "uplinks": ((NAME,), 0, ()),
     "subnets4": ((IPV4,), nft.INTERVAL, ()),
     "subnets6": ((IPV6,), nft.INTERVAL, ()),
-    "publish4": ((PROTOCOL, IPV4, PORT), 0, (IPV4, PORT)),
-    "publish6": ((PROTOCOL, IPV6, PORT), 0, (IPV6, PORT)),
-    "anywhere4": ((PROTOCOL, PORT), 0, (IPV4, PORT)),
-    "anywhere6": ((PROTOCOL, PORT), 0, (IPV6, PORT)),
+    "publish4": ((PROTOCOL, IPV4, PORT), nft.TIMEOUT, (IPV4, PORT)),
+    "publish6": ((PROTOCOL, IPV6, PORT), nft.TIMEOUT, (IPV6, PORT)),
+    "anywhere4": ((PROTOCOL, PORT), nft.TIMEOUT, (IPV4, PORT)),
+    "anywhere6": ((PROTOCOL, PORT), nft.TIMEOUT, (IPV6, PORT)),
     "egress4": ((IPV4,), 0, ()),
     "egress6": ((IPV6,), 0, ()),
     "allowed4": ((IPV4, IPV4, PROTOCOL, PORT), nft.INTERVAL, ()),
@@ -119,6 +119,19 @@ def replace(item: "tuple[str, bytes]") -> None:
         commit([new])
 
 
+CAN_EXPIRE = (6, 12)
+"""Kernels that let the time of an element be set anew."""
+SOON = 0.001
+
+
+def expire(items: "list[tuple[str, bytes]]") -> None:
+    """Let elements, given with SOON as their time, be gone at once; those that are there.
+
+    To remove one takes 10 ms: whoever has done so waits for an RCU grace period when his socket is closed.
+    """
+    add(items)
+
+
 def _element(kind: int, name: str, item: bytes) -> "Message":
     family = BRIDGE if name in _GUARD_SETS else INET
     return nft.elements(kind, family, TABLE, name, item)
@@ -159,11 +172,13 @@ def of_network(bridge: str, subnets: "list[str]", *, internal: bool, isolated: b
     return found
 
 
-def published(protocol: str, host: str, port: int, address: str, target: int) -> "tuple[str, bytes]":
-    """A published port; host "" is every address of the host."""
+def published(
+    protocol: str, host: str, port: int, address: str, target: int, seconds: float = 0
+) -> "tuple[str, bytes]":
+    """A published port; host "" is every address of the host.  For ever, or for some seconds."""
     data = pack(address) + port_key(target)
     key = protocol_key(protocol) + (pack(host) if host else b"") + port_key(port)
-    return _family("publish" if host else "anywhere", address), nft.element(key, data)
+    return _family("publish" if host else "anywhere", address), nft.element(key, data, seconds=seconds)
 
 
 def restricted(interface: str, addresses: "list[str]") -> "list[tuple[str, bytes]]":

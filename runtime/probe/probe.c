@@ -1,4 +1,4 @@
-/* warren-probe: what `warren contrast` runs inside a container and inside virtual machines.
+/* warren-probe: what `warren contrast` and `warren audit` run inside a container and inside virtual machines.
  *
  *     probe             read commands, a line each; answer each with lines and at last "done"
  *     probe true        end
@@ -13,6 +13,7 @@
  *     rtt ADDRESS PORT N    N bytes there and back, one by one    send ADDRESS PORT N    N KiB there
  *     info         kernel, memory, processes, devices             calls        which system calls answer
  *     reach PID PATH        what root may do here; PID and PATH are the host's
+ *     try ..., see ..., eat ..., facts    attempts.c
  */
 
 #define _GNU_SOURCE
@@ -42,6 +43,8 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "attempts.h"
 
 #define FILES 64
 /* System calls of Linux 6.18 on x86_64 end below this; aarch64 has fewer. */
@@ -418,7 +421,7 @@ static void obey(const char *line)
         info();
     else if (is(line, "calls"))
         calls();
-    else
+    else if (!obey_attempt(line))
         printf("error unknown command\n");
     printf("done\n");
 }
@@ -437,7 +440,7 @@ static int hold(long bytes)
 
 int main(int argc, char **argv)
 {
-    char line[512];
+    char line[700];
     self = argv[0];
     setvbuf(stdout, NULL, _IOLBF, 0);
     signal(SIGPIPE, SIG_IGN);

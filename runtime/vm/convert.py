@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     Json = dict[str, Any]
 
-_CAPABILITIES = ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID", "CAP_MKNOD",
+_CAPABILITIES = ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_MKNOD",
                  "CAP_SETFCAP", "CAP_SETGID", "CAP_SETUID"]  # fmt: skip
 """What serving files to a guest takes: its root may do to them what root may."""
 _KERNELS = ("/proc", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue", "/sys", "/sys/fs/cgroup")
@@ -83,10 +83,10 @@ class _Conversion:
             modules += ["virtio_pci", "9pnet_virtio", "9p"]
         for name, path in (
             ("kernel", self.machine.kernel.file),
-            ("initrd", initramfs.build(self.machine.kernel, modules, self.machine.devices)),
+            ("initrd", self._initramfs(modules)),
         ):
             self._bind(path, name)
-            self.machine.files[path] = os.stat(path).st_size
+            self.machine.files[path] = os.stat(path).st_size if os.path.exists(path) else 0
         command = self.machine.command(
             memory, cpus, self.shares, disk=image, network=self.network, ports=self.ports, seed=self.id
         )
@@ -219,16 +219,25 @@ class _Conversion:
         if self.machine.root_on_disk:
             if writable:
                 raise UnsupportedError("--write: the root of this machine is a disk", hint="vm:microvm or vm:uml")
-            made = disk.build(layers.lower if layers else [], self._outer(["-"]), place, self.idmap, self.id)
-            self.machine.held.append(made)
-            self.machine.files[made.path] = os.stat(made.path).st_blocks * 512
-            self._bind(made.path, "disk", ["bind", *self.idmap])
+            self._bind(self._disk(layers.lower if layers else [], place), "disk", ["bind", *self.idmap])
             self.guest.disk_root()
             return f"{PLACE}/disk"
         share = Share("root", place, not writable)
         self.shares.append(share)
         self.guest.shared_root(share)
         return ""
+
+    def _disk(self, lower: list[str], place: str) -> str:
+        if self.machine.planning:
+            return "/a/new/disk"
+        made = disk.build(lower, self._outer(["-"]), place, self.idmap, self.id)
+        self.machine.held.append(made)
+        self.machine.files[made.path] = os.stat(made.path).st_blocks * 512
+        return made.path
+
+    def _initramfs(self, modules: list[str]) -> str:
+        machine = self.machine
+        return initramfs.build(machine.kernel, modules, machine.devices, keep=not machine.planning)
 
     def _stack(self, lower: list[str]) -> None:
         """Several layers: an overlay of them, without changes, made by the hypervisor's container."""

@@ -6,7 +6,7 @@ It is the same for all machines of a kind, and kept; what differs comes over the
 import hashlib
 import os
 
-from ..launch import init_path
+from ..launch import guest_init_path
 from ..steps import LaunchPlan
 from .kernel import Kernel, data_directory
 
@@ -29,15 +29,15 @@ def boot_plan(modules: "Iterable[str]", devices: "list[str]") -> LaunchPlan:
     return plan
 
 
-def build(kernel: Kernel, wanted: "Iterable[str]", devices: "list[str]") -> str:
-    """Path of an initramfs for this kernel; made where it is not kept yet."""
+def build(kernel: Kernel, wanted: "Iterable[str]", devices: "list[str]", *, keep: bool = True) -> str:
+    """Path of an initramfs for this kernel; made where it is not kept yet, unless `keep` is false."""
     modules = kernel.module_files(wanted)
-    with open(init_path(), "rb") as file:
+    with open(guest_init_path(), "rb") as file:
         init = file.read()
     data = archive(init, modules, boot_plan([name for name, _ in modules], devices))
     directory = data_directory() + "/initramfs"
     path = f"{directory}/{hashlib.sha256(data).hexdigest()[:32]}"
-    if not os.path.exists(path):
+    if keep and not os.path.exists(path):
         os.makedirs(directory, exist_ok=True)
         temporary = f"{path}.{os.getpid()}"
         with open(temporary, "wb") as out:

@@ -11,13 +11,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+_SYSTEM = "/var/lib/warren/vm"
+"""root's; what it has fetched serves ordinary users as well."""
 UML_MODULES = "/usr/lib/uml/modules"
 
 
 def data_directory() -> str:
     """Where `warren vm setup` puts things, and initramfs and disks are kept; below the XDG directory for users."""
     if posix.geteuid() == 0:
-        return "/var/lib/warren/vm"
+        return _SYSTEM
     home = os.environ.get("XDG_DATA_HOME") or os.path.join(os.environ.get("HOME", ""), ".local/share")
     if not home.startswith("/"):
         raise UsageError("no place for virtual machines: neither XDG_DATA_HOME nor HOME is set")
@@ -116,9 +118,9 @@ def find(given: str = "") -> Kernel:
     own = f"/boot/vmlinuz-{release}"
     if os.path.exists(own) and os.path.isdir(f"/lib/modules/{release}"):
         return Kernel(own, f"/lib/modules/{release}", "the host's own")
-    fetched = fetched_kernel(data_directory() + "/kernel")
-    if fetched:
-        return fetched
+    for place in (data_directory(), _SYSTEM):
+        if fetched := fetched_kernel(place + "/kernel"):
+            return fetched
     raise UnsupportedError(
         f"no kernel for a guest: {own} with its modules is missing", hint="warren vm setup, or --kernel FILE"
     )
@@ -154,23 +156,23 @@ def _with_modules(path: str, origin: str) -> Kernel:
 
 
 def find_uml(given: str = "") -> Kernel:
-    """User-mode Linux: --kernel, the installed one, or the fetched one."""
-    tree = data_directory() + "/uml"
-    for file, modules in (
-        (given, UML_MODULES),
-        ("/usr/bin/linux.uml", UML_MODULES),
-        (f"{tree}/usr/bin/linux.uml", tree + UML_MODULES),
-    ):
-        if file and os.access(file, os.X_OK) and os.path.isfile(file):
-            release = _uml_release(file)
-            place = f"{modules}/{release}"
-            origin = "--kernel" if file == given else "Debian's"
-            return Kernel(os.path.abspath(file), place if os.path.isdir(place) else "", origin)
-        if given:
-            raise UsageError(f"--kernel {given}: not an executable file", hint="user-mode Linux is a program")
+    """User-mode Linux: --kernel, the installed or a fetched one; modules lie beside it, or are the installed ones."""
+    trees = ["", data_directory() + "/uml", _SYSTEM + "/uml"]
+    for file in [given] if given else [tree + "/usr/bin/linux.uml" for tree in trees]:
+        if os.access(file, os.X_OK) and os.path.isfile(file):
+            return _uml(os.path.abspath(file), "--kernel" if given else "Debian's")
+    if given:
+        raise UsageError(f"--kernel {given}: not an executable file", hint="user-mode Linux is a program")
     raise UnsupportedError(
         "user-mode Linux is not installed", hint="apt install user-mode-linux, or warren vm setup uml"
     )
+
+
+def _uml(file: str, origin: str) -> Kernel:
+    release = _uml_release(file)
+    beside = file.removesuffix("/" + os.path.basename(file)).removesuffix("/usr/bin")
+    places = [f"{tree}{UML_MODULES}/{release}" for tree in (beside, "")]
+    return Kernel(file, next((place for place in places if os.path.isdir(place)), ""), origin)
 
 
 def _uml_release(file: str) -> str:

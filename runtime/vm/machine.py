@@ -60,10 +60,17 @@ class Machine:
         self.accel = accel
         self.default_memory = memory or self.least_memory
         self.boot_seconds = boot_seconds
+        self.planning = False
+        """Whether it is only to be shown: then nothing is made for it."""
         self.held: list[Disk] = []
         """Disks that release() is to remove once the hypervisor has them mounted."""
         self.files: dict[str, int] = {}
         """What it needs of this host's disk, by path, in bytes: kernel, initramfs, disk."""
+
+    @property
+    def can_be_mapped(self) -> bool:
+        """Whether root of a user namespace may use what it needs: the node of KVM belongs to the host's root."""
+        return self.accel != "kvm" or os.stat("/dev/kvm").st_mode & 0o006 == 0o006
 
     def release(self) -> None:
         for disk in self.held:

@@ -84,5 +84,5 @@ def test_warren_runs_what_was_built(podman: Podman, buildah: Buildah, directory:
     buildah("push", "loaf", f"oci-archive:{directory}/loaf.tar:loaf").ok()
     podman.room("mount", "-t", "tmpfs", "tmpfs", "/var/lib").ok()
     assert "localhost/loaf:latest" in podman.room(PROGRAM, "load", "--input", directory / "loaf.tar").ok().out
-    assert podman.room(PROGRAM, "run", "loaf", "cat", "/made").ok().line == "built"
+    assert podman.room(PROGRAM, "run", "--rm", "loaf", "cat", "/made").ok().line == "built"
     assert podman.room(PROGRAM, "rmi", "loaf").ok().line == "Untagged: localhost/loaf:latest"

@@ -21,6 +21,7 @@ boot() {
 	exec 3<"$PROJECT"
 	mount -t tmpfs tmpfs /tmp
 	mount -t tmpfs tmpfs /run
+	mount -t tmpfs -o mode=711 tmpfs /var/lib/warren
 	mkdir -p "$PROJECT" "$WORK"
 	mount -c --bind /proc/self/fd/3 "$PROJECT"
 	# shellcheck disable=SC2086

@@ -16,7 +16,7 @@ HEADERS = ["-idirafter", "/usr/include", "-idirafter", f"/usr/include/{platform.
 # hatch_build.py's, without which a program is half as large again.
 SMALL = [
     "-static", "-Os", "-s", "-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections", "-Wl,-z,noseparate-code",
-    "-fno-pie", "-no-pie", "-fno-asynchronous-unwind-tables", "-fno-unwind-tables",
+    "-fno-pie", "-no-pie", "-fno-asynchronous-unwind-tables", "-fno-unwind-tables", "-flto",
 ]  # fmt: skip
 SECONDS = 20
 """Nothing here takes a second; what takes this long hangs."""

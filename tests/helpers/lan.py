@@ -162,7 +162,7 @@ class Lan:
 
     def settled(self) -> list[str]:
         """What is left when the kernel has had time to take links away."""
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 40
         while (found := self.leftovers()) and time.monotonic() < deadline:
             time.sleep(0.05)
         return found

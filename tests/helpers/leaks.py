@@ -42,7 +42,7 @@ class Snapshot:
             "mount": _mounts(),
             "cgroup": _cgroups(),
             "network namespace": _names(Path("/run/netns")) | _names(Path("/var/run/netns")),
-            "interface": _names(Path("/sys/class/net")) - {"/sys/class/net/warren0"},
+            "interface": _names(Path("/sys/class/net")) - _explained_interfaces(),
             "lease": _leases(),
             "state": set().union(*(_containers(place) for place in (*_state_directories(), *places))),
             "kept": set().union(*(_containers(KEPT / kind) for kind in KINDS)) - {str(KEPT / "networks/bridge.json")},
@@ -172,6 +172,16 @@ def _counting(lines: list[str]) -> Iterator[str]:
             open_elements = "}" not in line
             if name not in _KEPT_SETS:
                 yield f"{name}: {line}"
+
+
+def _explained_interfaces() -> set[str]:
+    """The default bridge, which stays, and the links of containers that there are, whosever they may be."""
+    found = {"/sys/class/net/warren0"}
+    for path in Path("/run/warren/.networks/containers").glob("*"):
+        with contextlib.suppress(OSError, ValueError):
+            links = json.loads(path.read_text()).get("links") or []
+            found |= {f"/sys/class/net/{link['host_name']}" for link in links}
+    return found
 
 
 def _leases() -> set[str]:

@@ -71,12 +71,16 @@ def converse(sock: socket.socket, kind: int, size: int) -> str:
         sock.send(data)
         first, _, rest = sock.recv(65536).partition(b"\n")
     else:
+        # We speak first: Debian's pasta loses what a server says before.
         file = sock.makefile("rb")
-        first, rest = file.readline().strip(), b""
         sender = threading.Thread(target=sock.sendall, args=(data,))
         sender.start()
+        first, rest = file.readline().strip(), b""
         while len(rest) < len(data):
-            rest += file.read1(65536)
+            part = file.read1(65536)
+            if not part:
+                raise ConnectionError("nobody is there behind it")
+            rest += part
         sender.join()
     assert rest == data
     return first.decode()

@@ -109,6 +109,8 @@ def selection() -> list[str]:
 
 
 def _prepare(work: Path, machine: Machine, selection: Sequence[str]) -> None:
+    # The machine mounts its own there, on a tree in which it can make no directory.
+    Path("/var/lib/warren").mkdir(mode=0o711, exist_ok=True)
     (work / "selection").write_text(json.dumps(list(selection)))
     (work / "reports").touch()
     (work / "disk").touch()

@@ -131,13 +131,15 @@ def test_signals_are_passed_on(warren: Warren) -> None:
     assert (out, process.returncode) == ("got it\n", 5)
 
 
-def test_a_killed_warren_takes_its_container_along_and_the_next_one_cleans_up(warren: Warren) -> None:
-    process = warren.popen("run", "host", "--", "sh", "-c", "echo $$; exec sleep 1000")
+def test_a_container_outlives_a_killed_warren_and_goes_when_it_is_removed(warren: Warren, token: str) -> None:
+    name = f"wrn-{token}-killed"
+    process = warren.popen("run", "--rm", "--name", name, "host", "--", "sh", "-c", "echo $$; exec sleep 1000")
     assert process.stdout
     assert process.stdout.readline() == "1\n"
     process.kill()
     process.communicate(timeout=20)
-    sh(warren, "true")
+    assert warren("exec", name, "echo", "here").ok().out == "here\n"
+    warren("rm", "--force", name).ok()
     # The leak check finds what is left.
 
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from tests.helpers.lan import ELSEWHERE, ELSEWHERE6, FAR, FAR6, NEAR, NEAR6, PYTHON, Lan
+from tests.helpers.lan import ELSEWHERE, ELSEWHERE6, FAR, FAR6, NEAR, NEAR6, PYTHON, Lan, until
 
 # ---- out
 
@@ -179,6 +179,15 @@ def test_connect_and_disconnect_a_running_container(lan: Lan) -> None:
     assert lan.ask("tcp", "web", "80", options=("--network", "tn2")).code == 1
     assert lan.ask("tcp", "web", "80", options=("--network", "tn1")).ok().out
     lan.warren("network", "disconnect", "tn2", "web").fails(125, "is not on network")
+
+
+def test_a_detached_container_that_ends_gives_its_network_back_by_itself(lan: Lan) -> None:
+    lan.warren("network", "create", "tn1").ok()
+    lan.warren("run", "-d", "--name", "web", "--network", "tn1", "-p", "8080:80", "host", "--", "sleep", "0.5").ok()
+    assert lan.leftovers()
+    until(lambda: not lan.leftovers())
+    lan.warren("run", "-d", "--rm", "-p", "8080:80", "host", "--", "sleep", "0.3").ok()
+    until(lambda: not lan.leftovers())
 
 
 def test_a_network_that_is_used_stays(lan: Lan) -> None:

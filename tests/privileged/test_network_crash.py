@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.helpers.lan import FAR, NEAR, Lan
+from tests.helpers.lan import FAR, NEAR, Lan, until
 
 ROUNDS = 200 if os.environ.get("WARREN_LONG") else 20
 SEED = 20
@@ -22,13 +22,15 @@ def test_a_command_that_is_killed_while_it_attaches_leaves_nothing(lan: Lan) -> 
     begun = time.monotonic()
     lan.warren(*words).ok()
     length = time.monotonic() - begun
+    following = ("run", "--rm", "--network", "tn1", "-p", "8080:80", "host", "--", "true")
     chance = random.Random(SEED)
     for number in range(ROUNDS):
         started = lan.warren.popen(*words)
         time.sleep(chance.uniform(0, length))
         os.kill(started.pid, signal.SIGKILL)
         started.communicate()
-        lan.warren("run", "--rm", "--network", "tn1", "-p", "8080:80", "host", "--", "true").ok()
+        # Its container may have been let go already, and ends by itself.
+        until(lambda: lan.warren(*following).code == 0)
         assert lan.settled() == [], f"round {number} of seed {SEED}"
 
 
@@ -44,7 +46,7 @@ def test_a_container_whose_command_is_killed_is_swept(lan: Lan) -> None:
         pid = lan.warren("inspect", name, "--format", "{{.State.Pid}}").out.strip()
         if pid not in ("", "0"):
             lan.near("kill", "-9", pid, check=False)
-    lan.warren("run", "--rm", "-p", "8080:80", "host", "--", "true").ok()
+    until(lambda: lan.warren("run", "--rm", "-p", "8080:80", "host", "--", "true").code == 0)
 
 
 def test_links_that_nobody_explains_are_swept_by_prune(lan: Lan) -> None:
@@ -107,3 +109,10 @@ def test_many_at_once_get_addresses_and_ports_of_their_own(lan: Lan) -> None:
     found = [one.communicate()[0].split()[-1] for one in started]
     assert all(one.returncode == 0 for one in started)
     assert len(set(found)) == 12
+
+
+def test_restarts_do_not_wait_for_the_kernel_to_take_the_last_link_away(lan: Lan) -> None:
+    lan.serve("web", "-p", "8080:80")
+    for _ in range(5):
+        lan.warren("restart", "-t", "0", "web").ok()
+    until(lambda: lan.ask_far("tcp", NEAR, "8080") == f"web {FAR}")

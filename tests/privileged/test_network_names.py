@@ -231,6 +231,18 @@ def test_what_is_no_egress_rule(lan: Lan, text: str, problem: str) -> None:
     lan.warren("run", "--rm", "--egress", text, "host", "--", "true").fails(125, problem)
 
 
+def test_what_was_denied_is_an_event_when_the_container_ends(lan: Lan) -> None:
+    lan.serve("web", "--egress", "far.test")
+    assert resolves(lan, "web", "elsewhere.test") == ""
+    assert from_inside(lan, "web", "tcp", ELSEWHERE, "7000") == ""
+    lan.remove("web")
+    events = [json.loads(line) for line in lan.near("cat", "/run/warren/.events").splitlines()]
+    (found,) = [one["Actor"]["Attributes"] for one in events if one["Action"] == "egress-denied"][-1:]
+    assert found["name"] == "web"
+    assert int(found["packets"]) >= 1
+    assert found["names"] == "elsewhere.test"
+
+
 def test_egress_survives_a_flush(lan: Lan) -> None:
     lan.serve("web", "--egress", "none")
     lan.near("nft", "flush", "ruleset")

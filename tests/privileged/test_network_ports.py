@@ -17,7 +17,7 @@ def test_a_port_is_reached_from_everywhere(lan: Lan) -> None:
         assert lan.ask(protocol, NEAR, "8080").ok().out.startswith("web "), "from another container"
     assert lan.warren("port", "web").ok().out.splitlines() == ["80/tcp -> 0.0.0.0:8080", "80/udp -> 0.0.0.0:8080"]
     assert lan.warren("port", "web", "80/udp").ok().out == "0.0.0.0:8080\n"
-    lan.warren("port", "web", "81").fails(125, "no public port")
+    lan.warren("port", "web", "81").fails(1, "no public port")
 
 
 def test_a_container_reaches_itself_by_its_published_port(lan: Lan) -> None:
@@ -135,6 +135,40 @@ def test_a_published_port_survives_a_restart_with_another_address(lan: Lan) -> N
     lan.serve("web", "-p", "8080:80")
     lan.warren("restart", "-t", "0", "web").ok()
     until(lambda: lan.ask_far("tcp", NEAR, "8080") == f"web {FAR}")
+
+
+def test_any_user_may_serve_a_low_port(lan: Lan) -> None:
+    lan.serve("web", "-p", "8080:80", "--user", "1000:1000", "--cap-drop", "ALL")
+    assert lan.ask_far("tcp", NEAR, "8080") == f"web {FAR}"
+    shown = lan.warren("run", "--rm", "--sysctl", "net.ipv4.ip_unprivileged_port_start=100", "host", "--",
+                       "cat", "/proc/sys/net/ipv4/ip_unprivileged_port_start").ok().out  # fmt: skip
+    assert shown == "100\n"
+
+
+ONE_SOCKET = """
+import socket, sys, time
+sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sock.bind(("", 20777))
+sock.settimeout(0.2)
+for _ in range(int(sys.argv[1])):
+    sock.sendto(b"x", ("203.0.113.1", 8088))
+    try:
+        print(sock.recv(99).split()[0].decode())
+        break
+    except OSError:
+        time.sleep(0.05)
+"""
+
+
+def test_a_udp_client_that_was_there_before_is_led_to_the_container(lan: Lan) -> None:
+    """It sends from one port all the time, of which connection tracking remembers where it went."""
+    ask = (PYTHON, "-c", ONE_SOCKET)
+    assert lan.far(*ask, "3") == ""
+    for name in ("one", "two"):
+        lan.serve(name, "-p", "8088:80/udp")
+        assert lan.far(*ask, "10") == f"{name}\n"
+        lan.remove(name)
+        assert lan.far(*ask, "2") == ""
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ test "$(warren inspect -f '{{.State.Status}}' web)" = running
 warren pause web; test "$(warren inspect -f '{{.State.Status}}' web)" = paused; warren unpause web
 warren stop -t 1 web >/dev/null
 test "$(warren inspect -f '{{.State.Status}}' web)" = exited
-code=0; warren exec web true 2>/dev/null || code=$?; test $code -eq 125
+code=0; warren exec web true 2>/dev/null || code=$?; test $code -eq 1
 warren start web >/dev/null
 test "$(warren exec web cat /etc/made /root/note)" = "$(printf 'made\\nfrom outside')"
 warren rename web shop

@@ -135,16 +135,16 @@ def test_detached_it_goes_on(warren: Warren, up: str) -> None:
 
 
 def test_containers_that_take_no_process(warren: Warren, name: str) -> None:
-    warren("exec", name, "true").fails(125, "no such container")
+    warren("exec", name, "true").fails(1, "no such container")
     warren("create", "--name", name, "host", "--", "sleep", "1000").ok()
-    warren("exec", name, "true").fails(125, "is not running")
+    warren("exec", name, "true").fails(1, "is not running")
     warren("start", name).ok()
     warren("pause", name).ok()
-    warren("exec", name, "true").fails(125, "is paused")
+    warren("exec", name, "true").fails(1, "is paused")
     warren("unpause", name).ok()
     warren("exec", name, "true").ok()
     warren("stop", "-t", "0", name).ok()
-    warren("exec", name, "true").fails(125, "is not running")
+    warren("exec", name, "true").fails(1, "is not running")
     warren("exec").fails(125, "no container")
     warren("exec", name).fails(125, "no command")
 
@@ -315,8 +315,8 @@ def test_attach_takes_output_input_and_the_exit_code(warren: Warren, name: str) 
     ).ok()
     done = warren("attach", name, input="line\n")
     assert (done.code, done.out, done.err) == (9, "got line\n", "err\n")
-    warren("attach", name).fails(125, "is not running")
-    warren("attach", "nobody-here").fails(125, "no such container")
+    warren("attach", name).fails(1, "is not running")
+    warren("attach", "nobody-here").fails(1, "no such container")
 
 
 def test_attach_without_stdin_or_signals(warren: Warren, name: str) -> None:
@@ -336,7 +336,7 @@ def test_attach_without_stdin_or_signals(warren: Warren, name: str) -> None:
 
 def test_attach_to_a_paused_container_is_an_error(warren: Warren, up: str) -> None:
     warren("pause", up).ok()
-    warren("attach", up).fails(125, "is paused")
+    warren("attach", up).fails(1, "is paused")
     warren("unpause", up).ok()
 
 

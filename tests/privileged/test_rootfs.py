@@ -154,3 +154,13 @@ def test_bad_input_is_one_line_and_125(warren: Warren, base: list[str], flags: l
 def test_an_unknown_source_is_explained(warren: Warren) -> None:
     warren("run", "Alpine", "true").fails(125, "Alpine")
     warren("run", "--rootfs", "/no/such/root", "true").fails(125, "/no/such/root")
+
+
+@pytest.mark.parametrize("source", ["host", "--rootfs"])
+def test_a_working_directory_that_the_containers_root_may_not_enter_is_no_obstacle(
+    warren: Warren, rootfs: Path, directory: Path, source: str
+) -> None:
+    private = directory / "private"
+    private.mkdir(mode=0o700)
+    words = ["host", "--", "true"] if source == "host" else ["--rootfs", rootfs, "/bin/probe", "true"]
+    warren("run", *words, cwd=private).ok()

@@ -324,7 +324,7 @@ def test_layers_of_a_kept_container_survive_a_crash_of_the_machine(warren: Shell
         tar.addfile(info, BytesIO())
     warren("import", warren.room.directory / "crash.tar", "crashed").ok()
     warren("create", "--name", "wrn-crash", "crashed", "/bin/busybox", "ls", "/only-here").ok()
-    warren("rmi", "crashed").ok()
+    warren("rmi", "--force", "crashed").ok()
     identity = warren("inspect", "-f", "{{.Id}}", "wrn-crash").ok().line
     for damage in (": >", "rm"):
         warren.host(

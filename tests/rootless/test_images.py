@@ -53,7 +53,7 @@ def archive(directory: Path) -> Path:
 
 def empty(user: User) -> None:
     """Remove all of the user's images, which proves that they can be."""
-    warren(user, "system", "prune", "--all", "--force")
+    ok(warren(user, "image", "prune", "--all", "--force"))
     left = user.run("find", f"{user.home}/.local/share/warren/images/layers", "-mindepth", "1").stdout
     assert left == ""
 

@@ -209,7 +209,7 @@ def test_exec_logs_and_attach(user: User) -> None:
         assert attached.communicate(timeout=20)[0] == "late\n"
         assert attached.returncode == 3
         assert ok(user.run(PROGRAM, "logs", "box")) == "up\nlate\n"
-        assert user.run(PROGRAM, "exec", "box", "true").returncode == 125
+        assert user.run(PROGRAM, "exec", "box", "true").returncode == 1
     finally:
         ok(user.run(PROGRAM, "rm", "-f", "box"))
 

@@ -16,8 +16,7 @@ from runtime.commands import QUICK, quick
 from runtime.commands.containers import run as run_command
 from runtime.commands.table import commands
 from runtime.config import ContainerConfig
-from runtime.engine import launching, library, names, records, running, trees
-from runtime.engine.pipes import Text
+from runtime.engine import launching, library, names, pipes, records, running, trees
 from runtime.errors import CommandNotFoundError, ExistsError, LaunchError, NotFoundError, StateError, UsageError
 from runtime.launch import Options
 from runtime.options import ONLY_RUN, RUN, Option, parse
@@ -369,8 +368,8 @@ def test_joining_replaces_names_by_paths() -> None:
 
 
 def test_text_has_universal_newlines() -> None:
-    assert Text(True, None, None).decode(b"a\r\nb\rc\n") == "a\nb\nc\n"
-    assert Text(True, None, None).decode(None) is None
+    assert pipes.Text(True, None, None).decode(b"a\r\nb\rc\n") == "a\nb\nc\n"
+    assert pipes.Text(True, None, None).decode(None) is None
 
 
 @pytest.mark.parametrize(

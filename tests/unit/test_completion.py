@@ -7,7 +7,7 @@ import pytest
 from click.shell_completion import BashComplete
 
 from runtime import container
-from runtime.commands import completion, table
+from runtime.commands import VARIABLE, completion, table
 from runtime.engine import records
 from runtime.images.store import Store
 from tests.helpers.warren import PROGRAM
@@ -19,7 +19,7 @@ def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Ask":
     monkeypatch.setattr("posix.geteuid", lambda: 0)
     monkeypatch.setattr(container, "DEFAULT_DATA", str(tmp_path))
     monkeypatch.setattr(container, "DEFAULT_ROOT", str(tmp_path / "run"))
-    monkeypatch.setenv(table.VARIABLE, "bash_complete")
+    monkeypatch.setenv(VARIABLE, "bash_complete")
     records.make_record("aabb", "mole", {"created": "", "config": {}})
     (tmp_path / "images").mkdir()
     names = {
@@ -37,7 +37,7 @@ def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Ask":
 class Ask:
     def __call__(self, *words: str) -> list[str]:
         """The words that the last one could become."""
-        found = BashComplete(table.commands, {}, "warren", table.VARIABLE).get_completions(list(words[:-1]), words[-1])
+        found = BashComplete(table.commands, {}, "warren", VARIABLE).get_completions(list(words[:-1]), words[-1])
         return [item.value if item.type == "plain" else f"a {item.type}" for item in found]
 
 
@@ -97,4 +97,4 @@ def test_bash_takes_the_script() -> None:
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
 def test_other_shells_have_a_script(shell: str) -> None:
     done = subprocess.run([PROGRAM, "completion", shell], capture_output=True, text=True, check=True)
-    assert f"{table.VARIABLE}={shell}_complete" in done.stdout
+    assert f"{VARIABLE}={shell}_complete" in done.stdout

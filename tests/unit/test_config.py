@@ -241,7 +241,7 @@ def test_namespaces_are_new_shared_or_joined(kind: str) -> None:
     assert spec_of(**{kind: "private" if kind != "network" else "none"}).namespaces()[kind] == ""
     assert kind not in spec_of(**{kind: "host"}).namespaces()
     assert spec_of(**{kind: "ns:/proc/1/ns/x"}).namespaces()[kind] == "/proc/1/ns/x"
-    for wrong in ("what", "ns:relative", "ns:", "bridge"):
+    for wrong in ("what", "ns:relative", "ns:"):
         with pytest.raises((UsageError, UnsupportedError)):
             spec_of(**{kind: wrong})
 
@@ -414,6 +414,20 @@ def test_a_limit_above_our_own_needs_a_capability(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(UsageError, match="CAP_SYS_RESOURCE"):
         spec_of(host_of(), ulimits=["nofile=101"])
     assert spec_of(host_of(), ulimits=["nofile=100"]).config["process"]["rlimits"]
+
+
+def test_ping_and_low_ports_need_no_capability_in_a_network_of_its_own() -> None:
+    found = spec_of(network="bridge").config["linux"]["sysctl"]
+    assert found == {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 65535"}
+    assert "sysctl" not in spec_of(network="none").config["linux"]
+    assert "sysctl" not in spec_of(network="host").config["linux"]
+    assert "sysctl" not in spec_of(network="bridge", pid="host").config["linux"]
+    unmapped = spec_of(network="bridge", userns="host").config["linux"]["sysctl"]
+    assert unmapped["net.ipv4.ping_group_range"] == "0 2147483647"
+    single = spec_of(host_of(), network="private", user="33:44").config["linux"]["sysctl"]
+    assert single["net.ipv4.ping_group_range"] == "44 44"
+    asked = spec_of(network="bridge", sysctl=["net.ipv4.ip_unprivileged_port_start=1024"]).config["linux"]["sysctl"]
+    assert asked["net.ipv4.ip_unprivileged_port_start"] == "1024"
 
 
 def test_sysctls_of_its_own_namespaces() -> None:

@@ -75,3 +75,14 @@ def test_any_template_is_rendered_or_refused(pieces: list[str]) -> None:
         render("".join(pieces), VALUE)
     except UsageError:
         pass
+
+
+def test_a_method_of_what_is_rendered() -> None:
+    class Row(dict[str, str]):
+        methods = {"Label": {"a.b": "c"}.get}
+
+    row = Row(ID="1")
+    assert render('{{.ID}} {{.Label "a.b"}}', row) == "1 c"
+    for template in ('{{.Nosuch "a"}}', '{{.ID "a"}}'):
+        with pytest.raises(UsageError, match="no method"):
+            render(template, row)

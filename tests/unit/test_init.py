@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from runtime import steps
-from runtime.steps import FIFO_SLOT, FIRST_SLOT, REPORT_SLOT, SYNC_SLOT, VOCABULARY, LaunchPlan
-from tests.helpers.init import SECONDS, Launched, memfd, plan_of, run_sh, spawn
+from runtime.steps import FIFO_SLOT, FIRST_SLOT, GUEST, REPORT_SLOT, SYNC_SLOT, VOCABULARY, LaunchPlan, Op
+from tests.helpers.init import SECONDS, Launched, compile_init, memfd, plan_of, run_sh, spawn
 
 LONG = bool(os.environ.get("WARREN_LONG"))
 
@@ -49,8 +49,19 @@ def start(init_binary: Path) -> Iterator[Start]:
 
 def test_init_and_python_speak_the_same_words(init_binary: Path) -> None:
     out = subprocess.run([init_binary, "--list-steps"], capture_output=True, text=True, check=True).stdout
-    words = sorted(VOCABULARY.items(), key=lambda item: item[1].number)
-    assert out.splitlines() == [f"{op.number} {name} {op.signature}".rstrip() for name, op in words]
+    assert out.splitlines() == told({name: op for name, op in VOCABULARY.items() if name not in GUEST})
+
+
+def test_process_1_of_a_machine_knows_all_words(tmp_path: Path) -> None:
+    program = compile_init(tmp_path / "init-guest", "gcc", "-DWARREN_GUEST")
+    assert program
+    out = subprocess.run([program, "--list-steps"], capture_output=True, text=True, check=True).stdout
+    assert sorted(out.splitlines()) == sorted(told(VOCABULARY))
+
+
+def told(words: dict[str, Op]) -> list[str]:
+    ordered = sorted(words.items(), key=lambda item: item[1].number)
+    return [f"{op.number} {name} {op.signature}".rstrip() for name, op in ordered]
 
 
 def test_version_is_that_of_the_wire_format(init_binary: Path) -> None:

@@ -31,12 +31,12 @@ HOT = """
     cgroups.limits cgroups.unified cgroups.legacy cgroups.delegation cgroups.device_program cgroups.update
     cgroups.freezer cgroups.programs cgroups.oom cgroups.stats cgroups.events
     cgroups.systemd cgroups.dbus cgroups.unit_properties
-    config config.accounts config.ids config.image_config config.limits config.sources config.words
-    monitor options
+    config config.accounts config.cdi
+    config.ids config.image_config config.limits config.sources config.words
     images.local images.manifest images.overlay images.reference
     engine.event engine.health engine.images engine.journal engine.launching engine.lifecycle engine.logs engine.names
     engine.parallel engine.policy engine.processes engine.records engine.running engine.trees
-    monitor options commands commands.quick
+    monitor options commands commands.ps commands.quick
 """.split()
 
 # Runs warren-oci as the launcher does, and writes down at its end what has been loaded.
@@ -109,7 +109,7 @@ def test_a_command_is_a_static_program(site: Path, name: str) -> None:
 
 
 def test_init_is_installed_executable_and_static(site: Path) -> None:
-    assert is_static_program(site / "runtime/init/init")
+    assert all(is_static_program(site / "runtime/init" / name) for name in ("init", "init-guest"))
     assert not list(site.glob("runtime/init/*.[ch]"))
 
 

@@ -1,6 +1,7 @@
 """Removing trees: whatever a container has made is gone, and nothing else is."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from runtime.engine.trees import remove_tree
@@ -61,3 +62,13 @@ def test_names_that_are_ours_do_not_disturb(tmp_path: Path) -> None:
 
 def test_what_is_gone_is_fine(tmp_path: Path) -> None:
     remove_tree(str(tmp_path / "none"))
+
+
+def test_several_may_remove_the_same(tmp_path: Path) -> None:
+    for one in range(20):
+        for other in range(20):
+            (tmp_path / f"tree/{one}/{other}/deep").mkdir(parents=True)
+            (tmp_path / f"tree/{one}/{other}/file").touch()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(remove_tree, [str(tmp_path / "tree")] * 4))
+    assert not (tmp_path / "tree").exists()

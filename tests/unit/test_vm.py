@@ -305,6 +305,7 @@ def test_what_is_no_kernel_is_refused(tmp_path: Path, content: bytes) -> None:
 
 def test_a_missing_kernel_has_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os.path, "exists", lambda _: False)
+    monkeypatch.setattr(kernel, "_SYSTEM", "/nonexistent")
     with pytest.raises(UnsupportedError, match="warren vm setup"):
         kernel.find()
 

@@ -1,5 +1,6 @@
 """`run --isolation vm`: what holds for a container holds for the same image as a virtual machine."""
 
+import json
 import os
 import shutil
 import signal
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.host import GUEST_KERNEL, require
-from tests.helpers.processes import everything
+from tests.helpers.processes import everything, namespace
 from tests.helpers.terminal import Person
 from tests.helpers.warren import PROGRAM, Warren
 
@@ -71,10 +72,33 @@ def uml(rootfs: Path) -> Machine:
     return machine_of("uml", rootfs)
 
 
-def hypervisors() -> list[int]:
-    """Processes of this test's machines: user-mode Linux and QEMU."""
-    names = ("kernel", "qemu-system-x86", "linux.uml")
-    return [one.pid for one in everything() if Path(f"/proc/{one.pid}/comm").read_text().strip() in names]
+class Running:
+    """A machine that runs by a name, and its processes: those of its own pid namespace."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.name = f"vm-{os.getpid()}"
+        self.warren = machine.warren
+        words = ["run", "--name", self.name, *machine.options(), "sh", "-c", "echo up; sleep 1000"]
+        self.command = self.warren.popen(*words)
+        assert self.command.stdout is not None and self.command.stdout.readline() == "up\n"
+        state = json.loads(self.warren("inspect", self.name).ok().out)[0]["State"]
+        self.supervisor = int(state["Pid"])
+        self.space = namespace(self.supervisor, "pid")
+
+    def processes(self) -> list[int]:
+        return [one.pid for one in everything() if namespace(one.pid, "pid") == self.space]
+
+    def hypervisor(self) -> int:
+        """The supervisor's first child."""
+        return min(one.pid for one in everything() if one.parent == self.supervisor)
+
+    def __enter__(self) -> "Running":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.command.kill()
+        self.command.communicate()
+        self.warren("rm", "-f", self.name, timeout=SECONDS)
 
 
 def test_it_is_the_same_with_a_kernel_of_its_own(machine: Machine, tmp_path: Path) -> None:
@@ -145,26 +169,28 @@ def test_a_program_that_dies_of_a_signal(uml: Machine, number: str, code: int) -
 
 def test_nothing_is_left_when_the_command_is_killed(machine: Machine) -> None:
     """The machine goes on, as a container does; its removal leaves no hypervisor."""
-    name, before = f"vm-{os.getpid()}", set(hypervisors())
-    words = ["run", "--name", name, *machine.options(), "sh", "-c", "echo up; sleep 1000"]
-    process = machine.warren.popen(*words)
-    assert process.stdout is not None and process.stdout.readline() == "up\n"
-    assert set(hypervisors()) - before
-    process.kill()
-    process.communicate()
-    machine.warren("rm", "-f", name, timeout=SECONDS).ok()
-    assert not set(hypervisors()) - before
+    with Running(machine) as running:
+        assert len(running.processes()) >= 2
+        running.command.kill()
+        running.command.communicate()
+        running.warren("rm", "-f", running.name, timeout=SECONDS).ok()
+        assert running.processes() == []
 
 
 def test_a_hypervisor_that_is_killed_ends_the_container(machine: Machine) -> None:
-    before = set(hypervisors())
-    process = machine.warren.popen("run", "--rm", *machine.options(), "sh", "-c", "echo up; sleep 1000")
-    assert process.stdout is not None and process.stdout.readline() == "up\n"
-    # The first of them: user-mode Linux consists of several.
-    os.kill(min(set(hypervisors()) - before), signal.SIGKILL)
-    process.communicate(timeout=60)
-    assert process.returncode == 137
-    assert not set(hypervisors()) - before
+    with Running(machine) as running:
+        os.kill(running.hypervisor(), signal.SIGKILL)
+        running.command.communicate(timeout=60)
+        assert running.command.returncode == 137
+        assert running.processes() == []
+
+
+def test_a_supervisor_that_is_killed_takes_the_hypervisor_along(uml: Machine) -> None:
+    with Running(uml) as running:
+        os.kill(running.supervisor, signal.SIGKILL)
+        running.command.communicate(timeout=60)
+        assert running.command.returncode == 137
+        assert running.processes() == []
 
 
 def test_a_terminal_is_the_guests_own(uml: Machine) -> None:
@@ -235,7 +261,7 @@ def test_the_network_reaches_out(machine: Machine, greeting: int) -> None:
 
 
 def test_without_a_network_there_is_none(uml: Machine) -> None:
-    assert uml.run("ls", "/sys/class/net").ok().out.split() == ["lo"]
+    assert uml.run("ls", "/sys/class/net", options=("--network", "none")).ok().out.split() == ["lo"]
 
 
 def test_privileged_root_rules_its_own_kernel_and_not_the_host(uml: Machine) -> None:
@@ -275,3 +301,10 @@ def test_what_is_no_kernel_does_not_hang(rootfs: Path) -> None:
         "--rootfs", rootfs, "true", timeout=SECONDS,
     )  # fmt: skip
     done.fails(125, "virtual machine (microvm, tcg)")
+
+
+def test_a_plan_shows_both_sides_and_starts_nothing(uml: Machine) -> None:
+    lines = uml.warren("run", "--plan", *uml.options(), "sh", "-c", "id").ok().out.splitlines()
+    middle = lines.index("in the guest:")
+    assert "fork, send the guest its plan" in lines[middle - 2] and "/run/vm/kernel" in lines[middle - 1]
+    assert lines[-1].endswith("execute sh -c id")

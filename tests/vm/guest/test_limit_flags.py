@@ -19,10 +19,10 @@ from tests.privileged.test_limit_flags import (  # noqa: F401
 
 @pytest.fixture
 def run(root: Path) -> Run:  # noqa: F811
-    """Without an overlay: the machine's kernel has none over layers that are not attached."""
+    """Without an overlay, for the machine's kernel has none over layers that are not attached, and without nftables."""
 
     def start(*words: str) -> Result:
         *options, script = words
-        return Warren()("run", *options, "--write", "--rootfs", root, "sh", "-c", script)
+        return Warren()("run", *options, "--network", "none", "--write", "--rootfs", root, "sh", "-c", script)
 
     return start

@@ -1,0 +1,156 @@
+"""Containers of tests: made, shared, kept, explained and removed."""
+
+import os
+
+import pytest
+
+from runtime.engine.guardian import guard
+from runtime.engine.handle import RunningContainer
+from runtime.engine.settings import configuration
+from runtime.engine.verbs import OWNER, create_network, remove_network, sweep_networks
+from runtime.errors import NotFoundError, UnsupportedError, WarrenError
+from runtime.host import Host
+from runtime.jsontext import dump_json
+from runtime.state import start_time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import Any, TypeVar
+
+    from runtime.engine.wait import Condition
+
+    Made = TypeVar("Made")
+
+_MADE = pytest.StashKey["list[RunningContainer]"]()
+_FAILED = pytest.StashKey[bool]()
+_KEPT = "kept container"
+_LINES = 100
+_TOLD = ("Id", "Name", "Path", "Args", "State", "Mounts", "NetworkSettings", "enforced", "relaxed")
+
+
+class Factory:
+    """Makes containers for one test, as runtime.container() does; they are closed with the test."""
+
+    def __init__(self, request: pytest.FixtureRequest) -> None:
+        self._request = request
+        self._config = request.config
+        self._keep = bool(request.config.getoption("container_keep"))
+        self._own: list[RunningContainer] = []
+        request.node.stash[_MADE] = []
+
+    def __call__(
+        self,
+        image: "str | os.PathLike[str]",
+        argv: "Sequence[str] | None" = None,
+        *,
+        pull: str = "missing",
+        wait: "Condition | None" = None,
+        timeout: float = 60.0,
+        **options: "Any",
+    ) -> RunningContainer:
+        """Skips the test where this host cannot do what is asked for."""
+        key = repr((os.fspath(image), argv, sorted(options.items(), key=str)))
+        shared = self._shared()
+        found = shared.get(key) if shared is not None else None
+        if found is None or found.status != "running":
+            config = configuration(image, argv, options)
+            found = or_skip(self._config, lambda: RunningContainer(config, pull, leash=not self._keep))
+            if shared is not None:
+                shared[key] = found
+            else:
+                self._own.append(found)
+        self._request.node.stash[_MADE].append(found)
+        if wait:
+            found.wait_for(wait, timeout)
+        return found
+
+    def _shared(self) -> "dict[str, RunningContainer] | None":
+        if not self._config.getoption("container_reuse"):
+            return None
+        shared: dict[str, RunningContainer] = self._request.getfixturevalue("_shared_containers")
+        return shared
+
+    def close(self) -> None:
+        """End what is not kept for whoever looks into a failure; idempotent."""
+        own, self._own = self._own, []
+        keep = self._keep and self._request.node.stash.get(_FAILED, False)
+        for one in own:
+            if not keep:
+                one.discard()
+
+
+def or_skip(config: pytest.Config, make: "Callable[[], Made]") -> "Made":
+    """What `make` makes; the test is skipped where the host cannot, with doctor's reason."""
+    try:
+        return make()
+    except UnsupportedError as error:
+        if config.getoption("container_strict"):
+            raise
+        pytest.skip(reason(error))
+
+
+def reason(error: WarrenError) -> str:
+    """With what keeps this host from running containers at all."""
+    from runtime.doctor import examine
+
+    found = [one for one in examine(Host.probe()) if one.essential and not one.ok]
+    told = [str(error), *(f"{one.name}: {one.text}" + (f" ({one.remedy})" if one.remedy else "") for one in found)]
+    return "this host cannot do it: " + "; ".join(told)
+
+
+# ---- networks
+
+
+def new_network(request: pytest.FixtureRequest) -> str:
+    guard()
+    sweep_networks()
+    name, pid = f"test-{os.urandom(6).hex()}", os.getpid()
+    or_skip(request.config, lambda: create_network(name, labels={OWNER: f"{pid}:{start_time(pid)}"}))
+    return name
+
+
+def end_network(name: str) -> None:
+    try:
+        remove_network(name)
+    except NotFoundError:
+        pass
+
+
+# ---- failures
+
+
+def explain(item: pytest.Item, report: pytest.TestReport) -> None:
+    """What the containers of a test have said, and how they are."""
+    item.stash[_FAILED] = True
+    keep = item.config.getoption("container_keep")
+    for one in item.stash.get(_MADE, []):
+        if report.when == "teardown":
+            continue
+        try:
+            lines = one.logs().decode(errors="replace").splitlines()
+            found = one.inspect()
+        except WarrenError as error:
+            report.sections.append((f"container {one.name}", str(error)))
+            continue
+        if lines:
+            report.sections.append((f"container {one.name}: log", "\n".join(lines[-_LINES:])))
+        told = _filled({key: found.get(key) for key in _TOLD})
+        report.sections.append((f"container {one.name}: inspect", dump_json(told, 2)))
+        if keep:
+            report.user_properties.append((_KEPT, one.name))
+
+
+def _filled(value: "Any") -> "Any":
+    """Without what is empty or false."""
+    if not isinstance(value, dict):
+        return value
+    return {key: inner for key, one in value.items() if (inner := _filled(one)) not in ("", None, False, [], {})}
+
+
+def kept(terminalreporter: "Any") -> "Iterator[str]":
+    for outcome in ("failed", "error"):
+        for report in terminalreporter.stats.get(outcome, []):
+            for key, name in getattr(report, "user_properties", ()):
+                if key == _KEPT:
+                    yield f"kept for {report.nodeid}: warren exec -it {name} sh; warren rm -f {name}"
