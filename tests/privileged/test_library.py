@@ -407,6 +407,50 @@ def test_closed_streams_that_are_not_asked_for(directory: Path) -> None:
     assert in_a_program(script, directory / "result") == "3"
 
 
+# ---- use and limits
+
+
+def test_what_a_command_used() -> None:
+    script = "import time; x = bytearray(40 << 20)\nwhile time.process_time() < 0.4: pass"
+    done = runtime.run("host", ["/usr/bin/python3", "-c", script], memory="128m")
+    assert 0.3 <= done.usage.cpu < 30
+    assert done.usage.wall >= 0.3
+    assert 40 << 20 <= done.usage.max_memory <= 128 << 20
+    assert not done.usage.oom
+    without = runtime.run("host", ["/usr/bin/python3", "-c", script])
+    assert without.usage.max_memory >= 40 << 20, "without a limit too"
+
+
+def test_what_was_killed_for_its_memory_says_so() -> None:
+    done = runtime.run("host", ["/usr/bin/python3", "-c", "x = bytearray(200 << 20)"], memory="32m", memory_swap="32m")
+    assert (done.returncode, done.usage.oom, done.oom_killed) == (137, True, True)
+
+
+def test_limits_are_strict() -> None:
+    """More processors than there are cannot be held."""
+    for options in ({"strict": True}, {}):
+        with pytest.raises(runtime.WarrenError):
+            runtime.run("host", ["true"], cpus="1000000", **options)  # type: ignore[arg-type]
+    done = runtime.run("host", ["true"], memory=64 << 20, cpus=0.5, pids=8)
+    assert {"memory.limit", "cpu.quota", "pids.limit"} <= set(done.enforced)
+
+
+def test_an_entry_point_and_output_with_an_end() -> None:
+    done = runtime.run("host", ["x"], entrypoint="echo", capture_output=True)
+    assert done.stdout == b"x\n"
+    done = runtime.run("host", ["head", "-c", "5000", "/dev/zero"], capture_output=True, output_limit=100)
+    assert (len(done.stdout), done.truncated) == (100, True)
+
+
+def test_a_guardian_holds_nothing_of_the_programs(directory: Path) -> None:
+    """Who reads a program's output to its end does not wait for its guardian."""
+    script = "import os, runtime; runtime.run('host', ['true']); os.close(0); print('done', flush=True); os._exit(0)"
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", script], cwd="/", capture_output=True, text=True, timeout=60)
+    assert done.stdout == "done\n"
+    assert time.monotonic() - began < 30
+
+
 def test_volumes_of_a_run(directory: Path) -> None:
     """A volume that is named stays, one without a name goes with the run; what the host has is copied to neither."""
     from runtime.engine import volumes
