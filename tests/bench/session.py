@@ -138,7 +138,9 @@ class Session:
         scenarios["run"]["floor"] = self._command(*self._floor.command(seccomp=False))
         scenarios["run, seccomp"]["floor"] = self._command(*self._floor.command(seccomp=True))
         scenarios["host true"] = {
-            "warren": self._command(str(self._bin / "warren"), "run", "host", "--", "true"),
+            "warren": self._command(
+                str(self._bin / "warren"), "run", "--rm", "--network", "none", "host", "--", "true"
+            ),
             "bwrap": self._command(*bwrap, "--ro-bind", "/", "/", "true"),
         }
         return scenarios
