@@ -85,4 +85,6 @@ def test_warren_runs_what_was_built(podman: Podman, buildah: Buildah, directory:
     podman.room("mount", "-t", "tmpfs", "tmpfs", "/var/lib").ok()
     assert "localhost/loaf:latest" in podman.room(PROGRAM, "load", "--input", directory / "loaf.tar").ok().out
     assert podman.room(PROGRAM, "run", "--rm", "loaf", "cat", "/made").ok().line == "built"
-    assert podman.room(PROGRAM, "rmi", "loaf").ok().line == "Untagged: localhost/loaf:latest"
+    untagged, deleted = podman.room(PROGRAM, "rmi", "loaf").ok().out.splitlines()
+    assert untagged == "Untagged: localhost/loaf:latest"
+    assert deleted.startswith("Deleted: sha256:")

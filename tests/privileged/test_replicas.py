@@ -1,5 +1,6 @@
 """`run --replicas`: many from one command, and what is left when it is interrupted or killed on its way."""
 
+import os
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -97,3 +98,42 @@ def test_a_kill_leaves_those_that_run_and_nothing_of_the_others(
     # The monitors of those that were not complete end them when they notice; the next command after that removes them.
     wait_for(lambda: warren.sweep() and warren.ids() == warren.ids("--all"), "something is left that does not run")
     assert told <= warren.ids()
+
+
+MANY = 500 if os.environ.get("WARREN_LONG") else 40
+
+
+def test_a_crowd_from_its_start_to_its_end(warren: Shell) -> None:
+    """Start, ps, stats, stop all; nothing is left."""
+    ids = set(warren("run", "--network", "none", "--replicas", str(MANY), "small", "sleep", "1000").ok().out.split())
+    assert len(ids) == MANY
+    assert warren.ids() == ids
+    told = warren("stats", "--no-stream", "--no-trunc", "--format", "{{.ID}} {{.PIDs}}").ok().out.splitlines()
+    assert {line.split()[0] for line in told} == ids
+    assert {line.split()[1] for line in told} == {"1"}
+    warren("stop", "--time", "0", *ids).ok()
+    assert warren.ids() == set()
+    assert set(warren("ps", "--all", "--format", "{{.State}}").ok().out.split()) == {"exited"}
+    warren("rm", *ids).ok()
+    assert warren.ids("--all") == set()
+
+
+def test_a_crowd_whose_monitors_are_killed(warren: Shell) -> None:
+    """Their containers end with them; the next command tells how, and clears away those of --rm."""
+    kept = set(
+        warren("run", "--network", "none", "--replicas", str(MANY // 2), "small", "sleep", "1000").ok().out.split()
+    )
+    brief = (
+        warren("run", "--rm", "--network", "none", "--replicas", str(MANY // 2), "small", "sleep", "1000")
+        .ok()
+        .out.split()
+    )
+    pids = [warren("inspect", "--format", "{{.State.Pid}}", *part).ok().out.split() for part in (kept, brief)]
+    parents = {Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1] for part in pids for pid in part}
+    assert len(parents) == len(kept) + len(brief)
+    for monitor in parents:
+        os.kill(int(monitor), signal.SIGKILL)
+    wait_for(lambda: warren.ids() == set(), "a container lives on without its monitor")
+    wait_for(lambda: warren.sweep() and warren.ids("--all") == kept, "one of --rm is left")
+    codes = warren("inspect", "--format", "{{.State.ExitCode}}", *kept).ok().out.split()
+    assert set(codes) == {"137"}
