@@ -35,9 +35,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # Who it is, what it sees, and that the host is safe from it.
 run: deps build
-	$(BIN)/warren run host -- sh -c 'echo "process $$$$ on $$(hostname) sees" /proc/[0-9]*; id; cat /proc/self/uid_map'
-	$(BIN)/warren run host -- awk '$$2 ~ "^/[a-z]*$$" { print $$3, "on", $$2 }' /proc/self/mounts
-	$(BIN)/warren run host -- sh -c 'rm -rf /usr/share/doc; ls -d /usr/share/doc'; ls -d /usr/share/doc
+	$(BIN)/warren run --rm host -- sh -c 'echo "process $$$$ on $$(hostname) sees" /proc/[0-9]*; id; cat /proc/self/uid_map'
+	$(BIN)/warren run --rm host -- awk '$$2 ~ "^/[a-z]*$$" { print $$3, "on", $$2 }' /proc/self/mounts
+	$(BIN)/warren run --rm host -- sh -c 'rm -rf /usr/share/doc; ls -d /usr/share/doc'; ls -d /usr/share/doc
 
 build: $(VENV)/.built
 
