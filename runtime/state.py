@@ -135,15 +135,7 @@ class StateDir:
     def stage_record(self, head: "Json", config: bytes, *, sync: bool = True) -> None:
         """Write it where nobody looks until commit_record(): everything that may fail."""
         data = dump_json(head)[:-1].encode("utf-8", "surrogateescape") + b',"config":' + config + b"}"
-        fd = posix.open(self.path + _STAGED, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC, 0o600)
-        try:
-            view = memoryview(data)
-            while view:
-                view = view[posix.write(fd, view) :]
-            if sync:
-                posix.fsync(fd)
-        finally:
-            posix.close(fd)
+        write_file(self.path + _STAGED, data, sync=sync)
 
     def commit_record(self) -> None:
         posix.rename(self.path + _STAGED, self.path + "/state.json")
@@ -320,6 +312,19 @@ def read_file(path: str) -> bytes:
         while part := posix.read(fd, 1 << 16):
             parts.append(part)
         return b"".join(parts)
+    finally:
+        posix.close(fd)
+
+
+def write_file(path: str, data: bytes, *, sync: bool = False) -> None:
+    """Write a file of the user's own anew; with `sync` it is on disk then."""
+    fd = posix.open(path, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC, 0o600)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[posix.write(fd, view) :]
+        if sync:
+            posix.fsync(fd)
     finally:
         posix.close(fd)
 

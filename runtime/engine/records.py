@@ -24,7 +24,7 @@ from ..errors import ExistsError, NotFoundError, SpecError, StateError, UsageErr
 from ..host import Host
 from ..jsontext import dump_json, parse_json
 from ..monitor import Exit, read_exit
-from ..state import StateDir, living, make_root, read_file, start_time, unlock
+from ..state import StateDir, living, make_root, read_file, start_time, unlock, write_file
 from .names import check_name, new_name
 from .trees import remove_tree
 
@@ -228,15 +228,7 @@ class Record:
     def _write(self, name: str, data: bytes, *, sync: bool = False) -> None:
         """By rename: a reader sees all of it or what was before."""
         staged = f"{self.path}/.{name}.tmp"
-        fd = posix.open(staged, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC, 0o600)
-        try:
-            view = memoryview(data)
-            while view:
-                view = view[posix.write(fd, view) :]
-            if sync:
-                posix.fsync(fd)
-        finally:
-            posix.close(fd)
+        write_file(staged, data, sync=sync)
         posix.rename(staged, f"{self.path}/{name}")
 
 

@@ -13,6 +13,7 @@ from errno import EBUSY, ELOOP, ENODATA, ENOENT, ENOTDIR, ENOTSUP, EPERM
 
 from ..errors import NotFoundError, UsageError
 from ..images import tar
+from ..images.changes import Exactly
 from ..images.overlay import DIRECTORY, descend
 from ..syscalls import O_PATH, openat2_in_root
 
@@ -230,7 +231,7 @@ class _Packer:
             hidden = bool(self._mount) and _mount_of(fd) != self._mount
             info.size = 0 if hidden else status.st_size
             info.pax_headers = {**info.pax_headers, **_attributes(readable)}
-            self._archive.addfile(info, _Exactly(readable))  # type: ignore[arg-type]
+            self._archive.addfile(info, Exactly(readable))  # type: ignore[arg-type]
         finally:
             os.close(readable)
 
@@ -261,19 +262,6 @@ def _attributes(fd: int) -> "dict[str, str]":
         if error.errno not in (ENOTSUP, ENODATA, EPERM):
             raise
     return found
-
-
-class _Exactly:
-    """As many bytes as are asked for: zeros where the file has become shorter."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-
-    def read(self, size: int) -> bytes:
-        data = os.read(self._fd, size)
-        while data and len(data) < size and (more := os.read(self._fd, size - len(data))):
-            data += more
-        return data.ljust(size, b"\0")
 
 
 # ---- writing

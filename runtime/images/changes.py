@@ -288,7 +288,7 @@ def _write(
         else:
             links[identity] = info.name
             info.size = now.st_size
-            tar.addfile(info, _Exactly(fd))  # type: ignore[arg-type]
+            tar.addfile(info, Exactly(fd))  # type: ignore[arg-type]
     finally:
         os.close(fd)
 
@@ -308,7 +308,7 @@ def _attributes(fd: int) -> "dict[str, str]":
     return found
 
 
-class _Exactly:
+class Exactly:
     """As many bytes as are asked for: zeros where the file has become shorter."""
 
     def __init__(self, fd: int) -> None:

@@ -117,6 +117,18 @@ static int keep_descriptors(struct run *run, int64_t count)
     return 0;
 }
 
+/* What comes right before execve(2), in this order; `preserved` descriptors from 3 on stay. */
+static int prepare_to_execute(struct run *run, int64_t preserved)
+{
+    if (keep_descriptors(run, preserved) < 0 || keep_process_attributes(run) < 0)
+        return -1;
+    if (!run->filtered && check_directory(run) < 0)
+        return -1;
+    reset_signals();
+    write_stamps(run);
+    return load_filter(run);
+}
+
 int do_exec(struct run *run, const struct arg *arg)
 {
     char **argv = list_to_vector(&arg[0]);
@@ -125,13 +137,7 @@ int do_exec(struct run *run, const struct arg *arg)
         return fail(run, "memory");
     if (!*argv)
         return fail_as(run, EINVAL, "no program");
-    if (keep_descriptors(run, arg[2].i) < 0 || keep_process_attributes(run) < 0)
-        return -1;
-    if (!run->filtered && check_directory(run) < 0)
-        return -1;
-    reset_signals();
-    write_stamps(run);
-    if (load_filter(run) < 0)
+    if (prepare_to_execute(run, arg[2].i) < 0)
         return -1;
     execve(run->program ? run->program : *argv, argv, env);
     return errno == ENOEXEC ? fail(run, "exec format error") : fail(run, "execve");
@@ -145,13 +151,7 @@ int do_idle(struct run *run, const struct arg *arg)
     int self = slot_fd(run, arg[0].i);
     if (self < 0)
         return fail(run, "slot");
-    if (keep_descriptors(run, 0) < 0 || keep_process_attributes(run) < 0)
-        return -1;
-    if (!run->filtered && check_directory(run) < 0)
-        return -1;
-    reset_signals();
-    write_stamps(run);
-    if (load_filter(run) < 0)
+    if (prepare_to_execute(run, 0) < 0)
         return -1;
     syscall(SYS_execveat, self, "", argv, env, AT_EMPTY_PATH);
     return fail(run, "execveat");

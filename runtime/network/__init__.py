@@ -1,0 +1,1 @@
+"""Networks of containers: definitions, leases, links, ports, names and egress rules."""
