@@ -185,7 +185,7 @@ class Container:
             cgroup.check_empty()
             ours = cgroup
             cgroup.made = cgroup.missing_parents()
-            self._dir.write_record(self._head(spec, cgroup, options), bundle.raw, sync=not options.monitor)
+            self._dir.write_record(self._head(spec, cgroup, options), bundle.raw)
             if group := self._resctrl(spec.config):
                 group.create()
             if not cgroup.unit:
@@ -262,7 +262,7 @@ class Container:
         now = {**options.enforced, **cgroup.enforced(spec.config, Host.probe())}
         if now != options.enforced:
             options.enforced.update(now)
-            self._dir.write_record(self._head(spec, cgroup, options), raw, sync=not options.monitor)
+            self._dir.write_record(self._head(spec, cgroup, options), raw)
 
     def _descriptors(self, console: int, detached: bool) -> "dict[int, int]":
         from .steps import CONSOLE_SLOT, FIFO_SLOT, REPORT_SLOT

@@ -124,18 +124,15 @@ class StateDir:
 
     # ---- the record
 
-    def write_record(self, head: "Json", config: bytes, *, sync: bool = True) -> None:
-        """Write the intent record: `head` and, verbatim, the bytes of config.json (fsync, rename).
-
-        Without `sync` a crash of the machine may lose it; but what it tells of does not survive that either.
-        """
-        self.stage_record(head, config, sync=sync)
+    def write_record(self, head: "Json", config: bytes) -> None:
+        """Write the intent record: `head` and, verbatim, the bytes of config.json (fsync, rename)."""
+        self.stage_record(head, config)
         self.commit_record()
 
-    def stage_record(self, head: "Json", config: bytes, *, sync: bool = True) -> None:
+    def stage_record(self, head: "Json", config: bytes) -> None:
         """Write it where nobody looks until commit_record(): everything that may fail."""
         data = dump_json(head)[:-1].encode("utf-8", "surrogateescape") + b',"config":' + config + b"}"
-        write_file(self.path + _STAGED, data, sync=sync)
+        write_file(self.path + _STAGED, data, sync=True)
 
     def commit_record(self) -> None:
         posix.rename(self.path + _STAGED, self.path + "/state.json")
