@@ -144,9 +144,9 @@ class Record:
 
     def take_damaged(self) -> None:
         """Let `data` tell what can be told without config.json: a damaged record hides no container (RULES 20)."""
-        self._data = {"id": self.id, "name": self._named(), "created": "", "image": "", "config": {}}
+        self._data = {"id": self.id, "name": self.named(), "created": "", "image": "", "config": {}}
 
-    def _named(self) -> str:
+    def named(self) -> str:
         """By the link; "" where none names it."""
         names = f"{containers_root()}/.names"
         try:
@@ -244,6 +244,9 @@ def make_record(container_id: str, name: str, data: "Json") -> Record:
         name = claim_name(name, container_id)
         record.write({**data, "id": container_id, "name": name})
     except BaseException:
+        # Wherever the interruption came: the name may have been taken, and not be known here yet.
+        if taken := record.named():
+            release_name(taken, container_id)
         remove_tree(record.path)
         raise
     return record
