@@ -13,7 +13,6 @@ from errno import EBUSY, ELOOP, ENODATA, ENOENT, ENOTDIR, ENOTSUP, EPERM
 
 from ..errors import NotFoundError, UsageError
 from ..images import tar
-from ..images.changes import Exactly
 from ..images.overlay import DIRECTORY, descend
 from ..syscalls import O_PATH, openat2_in_root
 
@@ -231,7 +230,7 @@ class _Packer:
             hidden = bool(self._mount) and _mount_of(fd) != self._mount
             info.size = 0 if hidden else status.st_size
             info.pax_headers = {**info.pax_headers, **_attributes(readable)}
-            self._archive.addfile(info, Exactly(readable))  # type: ignore[arg-type]
+            self._archive.addfile(info, tar.Exactly(readable))  # type: ignore[arg-type]
         finally:
             os.close(readable)
 

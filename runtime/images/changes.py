@@ -18,6 +18,7 @@ from . import manifest
 from .overlay import Owner, find_entry, is_opaque, is_whiteout, list_entries
 from .pull import adopt
 from .stream import Layer
+from .tar import Exactly
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -306,19 +307,6 @@ def _attributes(fd: int) -> "dict[str, str]":
         if not key.startswith(("trusted.overlay.", "user.overlay.")):
             found[f"SCHILY.xattr.{key}"] = os.getxattr(fd, key).decode("utf-8", "surrogateescape")
     return found
-
-
-class Exactly:
-    """As many bytes as are asked for: zeros where the file has become shorter."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-
-    def read(self, size: int) -> bytes:
-        data = os.read(self._fd, size)
-        while data and len(data) < size and (more := os.read(self._fd, size - len(data))):
-            data += more
-        return data.ljust(size, b"\0")
 
 
 # ---- instructions

@@ -4,6 +4,7 @@ There is one reading of an archive or an error (tar(5), pax(1)): what other prog
 data behind a link, is refused (RULES 25).  Names stay bytes.
 """
 
+import posix
 from zlib import adler32
 
 from ..errors import ImageError
@@ -408,3 +409,16 @@ def _time(text: bytes) -> int:
         raise ImageError(f"tar: mtime {text[:32]!r}")
     value = _positive(whole, "mtime") * 10**9 + int((part + b"0" * 9)[:9])
     return -value if text.startswith(b"-") else value
+
+
+class Exactly:
+    """As many bytes as are asked for: zeros where the file has become shorter."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def read(self, size: int) -> bytes:
+        data = posix.read(self._fd, size)
+        while data and len(data) < size and (more := posix.read(self._fd, size - len(data))):
+            data += more
+        return data.ljust(size, b"\0")
