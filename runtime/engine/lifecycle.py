@@ -28,7 +28,6 @@ from .records import (
     Record,
     abandoned,
     containers_root,
-    find,
     make_record,
     mark_brief,
     record_ids,
@@ -529,7 +528,3 @@ def _leftovers() -> "list[str]":
         return [name for name in posix.listdir(containers_root()) if name.startswith(_GONE)]
     except FileNotFoundError:
         return []
-
-
-def resolve(names: "tuple[str, ...] | list[str]") -> "list[Record]":
-    return [find(name) for name in names]

@@ -7,7 +7,7 @@ linux/netfilter/nf_tables.h.
 
 from _struct import Struct
 
-from ..netlink import CREATE, EXCL, attribute, attributes, nested
+from ..netlink import CREATE, attribute, attributes, nested
 
 INET, BRIDGE = 1, 7
 """Families (NFPROTO_INET, NFPROTO_BRIDGE)."""
@@ -106,11 +106,6 @@ def elements(kind: int, family: int, table: str, name: str, *items: bytes) -> "M
     """Add or delete `items`, as element() and interval() make them."""
     flags = CREATE if kind == NEWELEMENT else 0
     return message(kind, family, text(1, table) + text(2, name) + nested(3, *items), flags)
-
-
-def only_new(one: "Message") -> "Message":
-    """The same, failing with EEXIST for what is there."""
-    return one[0], one[1], one[2] | EXCL
 
 
 def element(key: bytes, data: bytes = b"", *, end: bytes = b"", seconds: float = 0) -> bytes:
