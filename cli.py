@@ -5,7 +5,7 @@ import sys
 
 from runtime.errors import WarrenError
 from runtime.host import warning_for_root
-from runtime.syscalls import take_interrupt
+from runtime.syscalls import ignore_interrupt, take_interrupt
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def main() -> "NoReturn":
     except WarrenError as error:
         code = _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
-        code = 130
+        code = _withdraw()
     except BrokenPipeError:
         # Nobody reads on; the interpreter would complain when it flushes at the end.
         posix.dup2(posix.open("/dev/null", posix.O_WRONLY), 1)
@@ -64,7 +64,7 @@ def _execute_with_click(words: "list[str]") -> int:
     except click.ClickException as error:
         return _fail(error.format_message().replace("\n", " ").rstrip("."), 125)
     except click.Abort:
-        return 130
+        return _withdraw()
 
 
 def _answer_monitor(words: "list[str]") -> "NoReturn":
@@ -83,6 +83,16 @@ def _end(code: int) -> "NoReturn":
         except OSError:
             code = code or 1
     posix._exit(code)
+
+
+def _withdraw() -> int:
+    """Interrupted: what was being made goes; one interruption is enough."""
+    ignore_interrupt()
+    if "runtime.engine.lifecycle" in sys.modules:
+        from runtime.engine.lifecycle import withdraw
+
+        withdraw()
+    return 130
 
 
 def _fail(message: str, code: int) -> int:

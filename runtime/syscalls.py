@@ -6,6 +6,11 @@ Raises OSError that names the path.
 
 import _signal
 import posix
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
 
 O_PATH = 0o10000000
 RESOLVE_NO_MAGICLINKS = 0x02
@@ -18,7 +23,26 @@ _NR_PIDFD_GETFD = 438
 def take_interrupt() -> None:
     """From here on Ctrl-C raises KeyboardInterrupt; until here it has ended the process (launcher.c)."""
     if _signal.getsignal(_signal.SIGINT) == _signal.SIG_DFL:
-        _signal.signal(_signal.SIGINT, _signal.default_int_handler)
+        _signal.signal(_signal.SIGINT, _interrupt)
+
+
+def _interrupt(number: int, frame: "FrameType | None") -> None:
+    if frame and frame.f_code.co_filename.startswith("<frozen importlib") and frame.f_code.co_name == "cb":
+        # A callback that ends the lock of a module: what it raises is told on stderr and forgotten.  Whoever has let go
+        # of the lock raises instead, at its next line.
+        sys.settrace(lambda *_: None)
+        if frame.f_back:
+            frame.f_back.f_trace = _interrupt_line
+        return
+    raise KeyboardInterrupt
+
+
+def _interrupt_line(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def ignore_interrupt() -> None:
+    _signal.signal(_signal.SIGINT, _signal.SIG_IGN)
 
 
 def exit_code(status: int) -> int:

@@ -103,8 +103,7 @@ def make(config: ContainerConfig, source: "Source | None") -> Record:
         record = make_record(config.id, config.name, head)
     except BaseException:
         _release_volumes(config, remove=True)
-        _release_image(config.id)
-        unmark_brief(config.id)
+        _take_back(config.id)
         raise
     journal.note(record, "create")
     return record
@@ -495,6 +494,12 @@ def sweep() -> None:
         remove_tree(f"{containers_root()}/{name}")
 
 
+def withdraw() -> None:
+    """Remove at once what this process has begun to make and was interrupted at; else the next sweep() would."""
+    for container_id in abandoned(Record("", {}).root, by_us=True):
+        _sweep_abandoned(Record(container_id))
+
+
 def _sweep_one(record: Record) -> None:
     try:
         if not record.lock(wait=False):
@@ -516,11 +521,17 @@ def _sweep_abandoned(record: Record) -> None:
             settle(record)
             discard(record, volumes=True)
     except NotFoundError:
-        _release_image(record.id)
-        release_names(record.id)
-        unmark_brief(record.id)
+        _take_back(record.id)
     finally:
         record.unlock()
+
+
+def _take_back(container_id: str) -> None:
+    """Remove what there is of one that has no record yet, or none any more."""
+    remove_tree(f"{containers_root()}/{container_id}")
+    _release_image(container_id)
+    release_names(container_id)
+    unmark_brief(container_id)
 
 
 def _leftovers() -> "list[str]":

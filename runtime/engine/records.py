@@ -26,7 +26,6 @@ from ..jsontext import dump_json, parse_json
 from ..monitor import Exit, read_exit
 from ..state import StateDir, living, make_root, read_file, start_time, unlock, write_file
 from .names import check_name, new_name
-from .trees import remove_tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -144,9 +143,9 @@ class Record:
 
     def take_damaged(self) -> None:
         """Let `data` tell what can be told without config.json: a damaged record hides no container (RULES 20)."""
-        self._data = {"id": self.id, "name": self.named(), "created": "", "image": "", "config": {}}
+        self._data = {"id": self.id, "name": self._named(), "created": "", "image": "", "config": {}}
 
-    def named(self) -> str:
+    def _named(self) -> str:
         """By the link; "" where none names it."""
         names = f"{containers_root()}/.names"
         try:
@@ -237,18 +236,13 @@ def containers_root() -> str:
 
 
 def make_record(container_id: str, name: str, data: "Json") -> Record:
-    """Take the name and write the record; UsageError for a bad name, ExistsError for one that is taken."""
+    """Take the name and write the record; UsageError for a bad name, ExistsError for one that is taken.
+
+    What an error or an interruption leaves is the caller's to remove.
+    """
     record = Record(container_id)
     make_root(record.path)
-    try:
-        name = claim_name(name, container_id)
-        record.write({**data, "id": container_id, "name": name})
-    except BaseException:
-        # Wherever the interruption came: the name may have been taken, and not be known here yet.
-        if taken := record.named():
-            release_name(taken, container_id)
-        remove_tree(record.path)
-        raise
+    record.write({**data, "id": container_id, "name": claim_name(name, container_id)})
     return record
 
 
@@ -316,7 +310,7 @@ def mark_brief(container_id: str) -> None:
     try:
         posix.symlink(target, _brief(container_id))
     except FileExistsError:
-        if not _is_held(container_id):
+        if not _holder(container_id):
             _unlink(_brief(container_id))
             posix.symlink(target, _brief(container_id))
 
@@ -325,21 +319,23 @@ def unmark_brief(container_id: str) -> None:
     _unlink(_brief(container_id))
 
 
-def abandoned(root: str) -> "list[str]":
-    """Ids of those that were to go, whose process has ended and that have no state below `root`."""
+def abandoned(root: str, *, by_us: bool = False) -> "list[str]":
+    """Ids of those that were to go and have no state below `root`, and whose process has ended; or is ours, `by_us`."""
     try:
         names = posix.listdir(containers_root() + "/.brief")
     except FileNotFoundError:
         return []
-    return [name for name in names if not posix.access(f"{root}/{name}", posix.F_OK) and not _is_held(name)]
+    left = [name for name in names if not posix.access(f"{root}/{name}", posix.F_OK)]
+    return [name for name in left if (_holder(name) == posix.getpid() if by_us else not _holder(name))]
 
 
-def _is_held(container_id: str) -> bool:
+def _holder(container_id: str) -> int:
+    """The pid of the living process that it is to go with; 0 if there is none."""
     try:
         pid, _, started = posix.readlink(_brief(container_id)).partition(" ")
-        return bool(started) and start_time(int(pid)) == started
+        return int(pid) if started and start_time(int(pid)) == started else 0
     except (OSError, ValueError):
-        return False
+        return 0
 
 
 def _brief(container_id: str) -> str:
