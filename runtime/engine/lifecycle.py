@@ -28,6 +28,7 @@ from .records import (
     Record,
     abandoned,
     containers_root,
+    is_abandoned,
     make_record,
     mark_brief,
     record_ids,
@@ -484,7 +485,7 @@ def sweep() -> None:
     known = set(record_ids()) if left else set()
     for container_id in left:
         record = Record(container_id)
-        if container_id in known and not record.monitor():
+        if container_id in known:
             _sweep_one(record)
     for container_id in abandoned(Record("", {}).root):
         _sweep_abandoned(Record(container_id))
@@ -497,16 +498,19 @@ def sweep() -> None:
 def withdraw() -> None:
     """Remove at once what this process has begun to make and was interrupted at; else the next sweep() would."""
     for container_id in abandoned(Record("", {}).root, by_us=True):
-        _sweep_abandoned(Record(container_id))
+        _sweep_abandoned(Record(container_id), by_us=True)
 
 
 def _sweep_one(record: Record) -> None:
+    """It had no monitor; whether it has one is certain with its lock held only."""
     try:
         if not record.lock(wait=False):
             return
     except NotFoundError:
         return
     try:
+        if record.monitor():
+            return
         end_orphan(record)
         if record.config().auto_remove:
             discard(record, volumes=True)
@@ -514,10 +518,10 @@ def _sweep_one(record: Record) -> None:
         record.unlock()
 
 
-def _sweep_abandoned(record: Record) -> None:
+def _sweep_abandoned(record: Record, *, by_us: bool = False) -> None:
     """Its command was killed before it was started, or before all of it was removed."""
     try:
-        if record.lock(wait=False):
+        if record.lock(wait=False) and is_abandoned(record.root, record.id, by_us=by_us):
             settle(record)
             discard(record, volumes=True)
     except NotFoundError:
