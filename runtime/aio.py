@@ -395,16 +395,32 @@ def container(
 # ---- sandboxes
 
 
+class _Pull:
+    """Gets an image before what needs it is launched: the launcher has others to launch meanwhile."""
+
+    def __init__(self, name: str, policy: str) -> None:
+        self._name, self._policy = name, policy
+        self._there = not name or policy == "never"
+
+    async def __call__(self) -> None:
+        if not self._there:
+            await _in_thread(lambda: library.get_image(self._name, self._policy))
+            self._there = self._policy == "missing"
+
+
 class AsyncSandbox:
     """A sandbox as runtime.sandbox() makes them; `sync` is the same for threads."""
 
-    def __init__(self, sync: "sandboxes.Sandbox") -> None:
+    def __init__(self, sync: "sandboxes.Sandbox", get_image: "Callable[[], Awaitable[None]] | None" = None) -> None:
         self.sync = sync
+        self._get_image = get_image
 
     @_like_method(sandboxes.Sandbox.run)
     async def run(self, *args: Any, **options: Any) -> Result:
         """Sandbox.run(); when it is cancelled the container is killed and removed."""
         values = _bound(sandboxes.Sandbox.run, (self.sync, *args), options)
+        if self._get_image:
+            await self._get_image()
         call = sandboxes.Call(self.sync, values)
         take = self.sync.take
         try:
@@ -421,8 +437,13 @@ class AsyncSandbox:
 @_like(sandboxes.sandbox)
 def sandbox(*args: Any, **options: Any) -> "_Scope[AsyncSandbox]":
     """runtime.sandbox(), for `async with`."""
+    values = _bound(sandboxes.sandbox, args, options)
+    get_image = None
+    if not values["pool"]:
+        get_image = _Pull(library.image_of(values["image"]), values["pull"])
+        values["pull"] = "missing" if values["pull"] == "always" else values["pull"]
 
     async def make() -> AsyncSandbox:
-        return AsyncSandbox(await _finally(lambda: sandboxes.sandbox(*args, **options)))
+        return AsyncSandbox(await _finally(lambda: sandboxes.sandbox(**values)), get_image)
 
     return _Scope(make, lambda made: made.sync.close())

@@ -281,6 +281,14 @@ class Run:
             self.store.release(self.config.id)
 
 
+def get_image(name: str, policy: str) -> None:
+    """Pull it if need be, for a launch that is to find it in the store."""
+    from ..images.local import LocalStore
+    from .images import choose_image
+
+    choose_image(name, LocalStore(), policy)
+
+
 def _is_directory(image: "str | os.PathLike[str]") -> bool:
     """A path, or words that begin like one, is a directory; other words name an image."""
     return not isinstance(image, str) or image.startswith(("/", "."))
