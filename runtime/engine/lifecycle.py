@@ -495,9 +495,18 @@ def sweep() -> None:
 
 
 def withdraw() -> None:
-    """Remove at once what this process has begun to make and was interrupted at; else the next sweep() would."""
-    for container_id in abandoned(Record("", {}).root, by_us=True):
-        _sweep_abandoned(Record(container_id))
+    """For a command that was interrupted, and ends: remove at once what it has begun to make.
+
+    Afterwards the next sweep() would, but for what runs already.  All its descriptors are closed, as by the end of the
+    process: the interruption may have come just as a lock was taken, by a frame that will not give it back.
+    """
+    posix.closerange(3, 1 << 16)
+    for container_id in abandoned("", by_us=True):
+        record = Record(container_id)
+        try:
+            remove(record, force=True, volumes=True)
+        except NotFoundError:
+            _take_back(container_id)
 
 
 def _sweep_one(record: Record) -> None:

@@ -320,13 +320,17 @@ def unmark_brief(container_id: str) -> None:
 
 
 def abandoned(root: str, *, by_us: bool = False) -> "list[str]":
-    """Ids of those that were to go and have no state below `root`, and whose process has ended; or is ours, `by_us`."""
+    """Ids of those that were to go, whose process has ended and that have no state below `root`.
+
+    With `by_us` all whose process is this one.
+    """
     try:
         names = posix.listdir(containers_root() + "/.brief")
     except FileNotFoundError:
         return []
-    left = [name for name in names if not posix.access(f"{root}/{name}", posix.F_OK)]
-    return [name for name in left if (_holder(name) == posix.getpid() if by_us else not _holder(name))]
+    if by_us:
+        return [name for name in names if _holder(name) == posix.getpid()]
+    return [name for name in names if not posix.access(f"{root}/{name}", posix.F_OK) and not _holder(name)]
 
 
 def _holder(container_id: str) -> int:

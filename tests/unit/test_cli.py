@@ -195,14 +195,6 @@ def test_exit_codes(command: Command, result: "int | Exception", code: int) -> N
     assert "Traceback" not in outcome.err
 
 
-def test_interruption_is_130(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(_config: ContainerConfig, _values: object, _fetch: object) -> int:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(running, "run_attached", interrupt)
-    assert command("run", "host", "true").code == 130
-
-
 def test_version_and_help(command: Command) -> None:
     assert __version__ in command("--version").out
     for words in ([], ["--help"], ["-h"], ["run", "--help"]):
