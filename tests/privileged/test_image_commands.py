@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.daemons import IMAGE, LOOP, Result, Room, make_image
+from tests.helpers.engines import OWN_PODMAN
 from tests.helpers.host import require
 from tests.helpers.warren import PROGRAM
 
@@ -54,9 +55,8 @@ def test_images(warren: Shell) -> None:
 
 def test_inspect_as_podman_does(warren: Shell, archive: Path) -> None:
     require("podman")
-    places = ("--root", "/run/p", "--runroot", "/run/r", "--storage-driver", "vfs")
-    warren.room("podman", *places, "load", "--input", archive).ok()
-    (theirs,) = json.loads(warren.room("podman", *places, "image", "inspect", IMAGE).ok().out)
+    warren.room(*OWN_PODMAN, "load", "--input", archive).ok()
+    (theirs,) = json.loads(warren.room(*OWN_PODMAN, "image", "inspect", IMAGE).ok().out)
     (ours,) = json.loads(warren("image", "inspect", IMAGE).ok().out)
     assert ours["Id"] == f"sha256:{theirs['Id']}"
     for key in ("RepoTags", "Config", "Architecture", "Os", "RootFS", "Author", "Comment"):
@@ -140,7 +140,6 @@ def test_rmi_refuses_what_docker_and_podman_refuse(warren: Shell, archive: Path)
 
 def test_filters_of_images(warren: Shell, archive: Path, directory: Path) -> None:
     """Both that is listed and that is not: a filter that lets everything through is none."""
-    require("podman")
     (directory / "root.tar").write_bytes(bytes(1024))
     warren("import", "--change", "LABEL den=dry", directory / "root.tar", "far.example/hill/burrow:2").ok()
     warren("import", directory / "root.tar").ok()
