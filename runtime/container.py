@@ -382,6 +382,7 @@ class Container:
             seccomp=filter,
             keyring=self._keyring(options),
             monitor=options.monitor.steps if options.monitor else (),
+            streams=options.pipes,
             resctrl=group.tasks() if group else [],
         )
 

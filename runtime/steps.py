@@ -72,6 +72,9 @@ COMMAND_SLOT = INIT_SLOT = FIFO_SLOT
 # The first of them, in a plan that begins with the step `monitor` (LaunchPlan.lead).
 HOLD_SLOT, LISTENER_SLOT, OWNER_SLOT, LOG_SLOT, EXIT_SLOT = MONITOR_SLOTS = range(FIRST_SLOT, FIRST_SLOT + 5)
 
+ALL_STREAMS = 0b111
+"""Of the step `own_stdio`: a bit for each standard stream."""
+
 # Flags of the step `monitor`: the container has a standard input; it ends with the first client; the container ends
 # with its owner.
 WANT_INPUT, INPUT_ONCE, LEASH = 1, 2, 4
@@ -166,7 +169,7 @@ VOCABULARY = {
         "set capabilities {effective:capabilities} ambient {ambient:capabilities}",
     ),
     "no_new_privs": Op(40, "", "", "gain no new privileges"),
-    "own_stdio": Op(41, "ii", "uid gid", "give the standard streams to {uid}:{gid}"),
+    "own_stdio": Op(41, "iii", "uid gid streams", "give the standard streams{streams:streams} to {uid}:{gid}"),
     "chdir": Op(42, "si", "path resolve", "change directory to {path}"),
     "find": Op(43, "ss", "program path", "find {program}"),
     "wait_start": Op(44, "ff", "fifo report", "wait for start"),
@@ -435,6 +438,7 @@ _STYLES: "dict[str, Callable[[Any], str]]" = {
     "ns": lambda v: ",".join([name for bit, name in _NS.items() if v & bit]) or "nothing",
     "cgroup": lambda v: f" in cgroup #{v}" if v >= 0 else "",
     "options": lambda v: " " + ",".join(v) if v else "",
+    "streams": lambda v: "" if v == ALL_STREAMS else " " + ",".join([str(fd) for fd in range(3) if v >> fd & 1]),
     "slots": lambda v: " over ".join(["#" + slot for slot in v]) or "nothing",
     "base": lambda v: f"#{v}" if v >= 0 else "the scratch tmpfs",
     "octal": lambda v: f"{v & 0o7777:04o}",

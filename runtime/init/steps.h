@@ -53,7 +53,7 @@
     X(38, user, "iiil")              \
     X(39, capabilities, "iiii")      \
     X(40, no_new_privs, "")          \
-    X(41, own_stdio, "ii")           \
+    X(41, own_stdio, "iii")          \
     X(42, chdir, "si")               \
     X(43, find, "ss")                \
     X(44, wait_start, "ff")          \

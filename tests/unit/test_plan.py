@@ -221,6 +221,16 @@ def test_an_ordinary_user_needs_a_user_namespace() -> None:
         create_plan(spec(), host(uid=1000), CONTAINER, Wiring())
 
 
+def test_only_pipes_that_were_made_for_it_are_its_users() -> None:
+    made = create_plan(spec(with_user_namespace), host(), CONTAINER, Wiring(streams=0b110))
+    first = made.steps[0]
+    owner = spec(with_user_namespace).config["linux"]["uidMappings"][0]["hostID"]
+    assert (first.op, first.args) == ("own_stdio", (owner, 0, 0b110))
+    assert str(first) == f"give the standard streams 1,2 to {owner}:0"
+    plain = create_plan(spec(with_user_namespace), host(), CONTAINER, Wiring())
+    assert "own_stdio" not in [step.op for step in plain.steps[:5]]
+
+
 def test_a_plan_is_bounded() -> None:
     """RULES 9: checked here, and again by init."""
     many = LaunchPlan()
