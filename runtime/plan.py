@@ -151,7 +151,7 @@ def create_plan(spec: "Spec", host: "Host", cgroup: "Cgroup", wiring: Wiring) ->
     if wiring.detached:
         plan.add("wait_start", FIFO_SLOT, REPORT_SLOT)
     _hooks(plan, spec, "startContainer")
-    _execute(plan, process, wiring)
+    _execute(plan, host, process, wiring)
     return plan
 
 
@@ -184,7 +184,7 @@ def exec_plan(spec: "Spec", host: "Host", cgroup: "Cgroup", process: "Json", typ
     if process.get("terminal"):
         plan.add("console", CONSOLE_SLOT, 0, *_size(process, wiring))
     _become_user(plan, spec, host, process, wiring, MUST_EXIST)
-    _execute(plan, process, wiring)
+    _execute(plan, host, process, wiring)
     return plan
 
 
@@ -308,7 +308,7 @@ def _set_personality(plan: LaunchPlan, spec: "Spec") -> None:
     plan.add("personality", _DOMAINS[personality["domain"]])
 
 
-def _execute(plan: LaunchPlan, process: "Json", wiring: Wiring) -> None:
+def _execute(plan: LaunchPlan, host: "Host", process: "Json", wiring: Wiring) -> None:
     filter = wiring.seccomp
     if filter and not filter.notify and process.get("noNewPrivileges"):
         # As late as can be; but the reaper, whom the container's processes may attack, is bound by it, too.
@@ -322,7 +322,8 @@ def _execute(plan: LaunchPlan, process: "Json", wiring: Wiring) -> None:
     if wiring.supervise:
         plan.add("supervise", *wiring.supervise)
     elif wiring.init:
-        plan.add("reap")
+        # Root needs no other memory of it to enter the container, and what cannot be traced inside is safer.
+        plan.add("reap", -1 if host.privileged else INIT_SLOT)
     args: list[str] = process["args"]  # type: ignore[assignment]
     env: list[str] = process.get("env") or []  # type: ignore[assignment]
     plan.add("exec", args, env, wiring.preserve_fds)
