@@ -268,6 +268,14 @@ finally:
     assert "uid 0 0 0" in ok(user.run(PROGRAM.with_name("python3"), "-c", script))
 
 
+@pytest.mark.parametrize("inside", ["0", "1000:1000"])
+def test_ping_and_low_ports_need_no_capability(user: User, inside: str) -> None:
+    """In a namespace with a single id, too; ordinary users cannot map any other group."""
+    body = "from socket import *; socket(AF_INET, SOCK_STREAM).bind(('', 80)); socket(AF_INET, SOCK_DGRAM, IPPROTO_ICMP)"
+    words = ["--rm", "--network", "none", "--cap-drop", "ALL", "--user", inside, "host", "--", "python3", "-c", body]
+    ok(user.run(PROGRAM, "run", *words))
+
+
 def test_killed_anywhere(user: User) -> None:
     """kill -9 at any instant, of the monitors too; the next command removes what is left."""
     seed = int(os.environ.get("WARREN_SEED") or time.time())
