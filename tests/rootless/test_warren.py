@@ -271,7 +271,7 @@ finally:
 @pytest.mark.parametrize("inside", ["0", "1000:1000"])
 def test_ping_and_low_ports_need_no_capability(user: User, inside: str) -> None:
     """In a namespace with a single id, too; ordinary users cannot map any other group."""
-    body = "from socket import *; socket(AF_INET, SOCK_STREAM).bind(('', 80)); socket(AF_INET, SOCK_DGRAM, IPPROTO_ICMP)"
+    body = "from socket import *; socket(2, SOCK_STREAM).bind(('', 80)); socket(2, SOCK_DGRAM, IPPROTO_ICMP)"
     words = ["--rm", "--network", "none", "--cap-drop", "ALL", "--user", inside, "host", "--", "python3", "-c", body]
     ok(user.run(PROGRAM, "run", *words))
 
