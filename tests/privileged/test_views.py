@@ -73,6 +73,43 @@ def one(warren: Shell) -> dict[str, Any]:
     return warren.inspect("one")
 
 
+# ---- as data
+
+LISTINGS = {
+    "ps --all": "Names", "container ls": "Names", "images": "Repository", "image ls": "Digest", "network ls": "Name",
+    "history IMAGE": "CreatedBy", "volume ls": "Name", "system df": "Type", "diff one": "Path",
+    "stats --no-stream": "Name",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("command", LISTINGS)
+def test_every_list_is_an_object_a_line(warren: Shell, command: str) -> None:
+    """docker's --format json, the same as a template of {{json .}}; of nothing it is nothing."""
+    warren.run("--detach --name one", "sh", "-c", "touch /a /b; exec sleep 1000").ok()
+    warren.run("--detach --name two", *LONG).ok()
+    for name in ("n1", "n2"):
+        warren("volume", "create", name).ok()
+        warren("network", "create", name).ok()
+    wait_for(lambda: "/b" in warren("diff", "one").ok().out, "changes")
+    words = command.replace("IMAGE", IMAGE).split()
+    try:
+        lines = warren(*words, "--format", "json").ok().out.splitlines()
+        templated = warren(*words, "--format", "{{json .}}").ok().out.splitlines()
+    finally:
+        for kind in ("volume", "network"):
+            warren(kind, "rm", "n1", "n2").ok()
+    rows = [json.loads(line) for line in lines]
+    assert all(row[LISTINGS[command]] for row in rows), rows
+    assert len(rows) >= (1 if "image" in command.lower() else 2)
+    if words[0] != "stats":  # Of another moment.
+        assert templated == lines
+
+
+def test_a_list_of_nothing_is_nothing(warren: Shell) -> None:
+    for command in ("ps", "volume ls", "images nosuch"):
+        assert warren(*command.split(), "--format", "json").ok().out == ""
+
+
 # ---- beside docker and podman
 
 
