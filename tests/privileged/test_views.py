@@ -162,6 +162,31 @@ def test_inspect_and_ps_as_docker(warren: Shell, one: dict[str, Any]) -> None:
     assert {key: mine[key] for key in same} == {key: row[key] for key in same}
 
 
+CHANGING = {
+    "nothing": ("", "true"),
+    "what the options make": (
+        "--volume /tmp:/a/b --workdir /work/dir --tmpfs /t --hostname h --add-host x:1.2.3.4",
+        "true",
+    ),
+    "others in /etc": ("", "touch /etc/own /f; rm /bin/cat"),
+    "/etc itself": ("", "chmod 700 /etc"),
+    "what is behind the names' files": ("", "echo x >>/etc/hosts"),
+}
+
+
+def test_diff_as_docker(warren: Shell) -> None:
+    """Neither shows what is made for /etc/hosts and its like to be mounted on."""
+    require("dockerd")
+    with Docker(warren.room, "/usr/sbin/runc") as docker:
+        for what, (flags, script) in CHANGING.items():
+            told = []
+            for engine in (docker, warren):
+                engine.run(f"--name changed {flags}", "sh", "-c", script).ok()
+                told.append(sorted(engine("diff", "changed").ok().out.splitlines()))
+                engine("rm", "changed").ok()
+            assert told[0] == told[1], what
+
+
 @pytest.fixture(scope="module")
 def podman(room: Room) -> Iterator[Podman]:
     require("podman")
