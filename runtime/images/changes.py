@@ -102,11 +102,17 @@ def _access(status: os.stat_result) -> "tuple[int, int, int]":
     return status.st_mode, status.st_uid, status.st_gid
 
 
-def write_layer(upper: str, file: "Any", owner: Owner) -> None:
-    """The directory as the tar of a layer: sorted, with hard links, extended attributes and times in nanoseconds."""
+def write_layer(upper: str, file: "Any", owner: Owner, lower: "list[str] | None" = None) -> None:
+    """The directory as the tar of a layer: sorted, with hard links, extended attributes and times in nanoseconds.
+
+    With the layers below, `lower`, it is a container's: what we have made in it to be mounted on is left out.
+    """
     links: dict[tuple[int, int], str] = {}
     with tarfile.open(fileobj=file, mode="w|", format=tarfile.PAX_FORMAT) as tar:
         for path, directory, name, status in _walk(upper):
+            made = lower is not None and _is_made_by_us(path, directory, name, status)
+            if made and not find_entry(path, lower or []):
+                continue
             _write(tar, path, directory, name, status, owner, links)
 
 
@@ -128,7 +134,7 @@ def commit(
     """
     config = {**base.config, "config": _instructed(base.config.get("config"), instructions)}
     with store.adding():
-        layer, diff = _store_layer(store, upper, write)
+        layer, diff = _store_layer(store, upper, write, store.layer_paths(base.chains))
         return _add(store, config, [*base.manifest.layers, layer], [*base.diffs, diff], names, "warren commit",
                     author, message)  # fmt: skip
 
@@ -190,7 +196,10 @@ def _add(
 
 
 def _store_layer(
-    store: "Store", directory: str, write: "Callable[[Any], None] | None" = None
+    store: "Store",
+    directory: str,
+    write: "Callable[[Any], None] | None" = None,
+    lower: "list[str] | None" = None,
 ) -> "tuple[manifest.Descriptor, str]":
     """A directory as a layer, compressed with gzip while it is written; its descriptor, and the digest of the tar."""
     from isal import igzip
@@ -202,7 +211,7 @@ def _store_layer(
         if write:
             write(hashed)
         else:
-            write_layer(directory, hashed, store.owner)
+            write_layer(directory, hashed, store.owner, lower)
     return manifest.Descriptor(manifest.OCI_LAYER + "+gzip", blob.digest, blob.size), f"sha256:{plain.hexdigest()}"
 
 

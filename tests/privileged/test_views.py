@@ -6,6 +6,7 @@ Everything lies in namespaces of the test's own, so that what other containers o
 import json
 import os
 import subprocess
+import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -175,16 +176,34 @@ CHANGING = {
 
 
 def test_diff_as_docker(warren: Shell) -> None:
-    """Neither shows what is made for /etc/hosts and its like to be mounted on."""
+    """Neither shows, nor commits, what is made for /etc/hosts and its like to be mounted on."""
     require("dockerd")
     with Docker(warren.room, "/usr/sbin/runc") as docker:
         for what, (flags, script) in CHANGING.items():
-            told = []
+            told, files = [], []
             for engine in (docker, warren):
                 engine.run(f"--name changed {flags}", "sh", "-c", script).ok()
                 told.append(sorted(engine("diff", "changed").ok().out.splitlines()))
+                engine("commit", "changed", "changed:1").ok()
+                engine("save", "--output", warren.room.directory / "changed.tar", "changed:1").ok()
+                files.append(_second_layer(warren.room.directory / "changed.tar"))
+                engine("rmi", "--force", "changed:1").ok()
                 engine("rm", "changed").ok()
             assert told[0] == told[1], what
+            assert files[0] - {"etc"} == files[1] - {"etc"}, what
+
+
+def _second_layer(archive: Path) -> set[str]:
+    """Names of what an image's second layer has; docker makes none where nothing has changed."""
+    with tarfile.open(archive) as outer:
+        manifest = outer.extractfile("manifest.json")
+        assert manifest
+        layers = json.loads(manifest.read())[0]["Layers"]
+        if len(layers) < 2:
+            return set()
+        layer = outer.extractfile(layers[1])
+        with tarfile.open(fileobj=layer) as inner:
+            return {name.rstrip("/") for name in inner.getnames()}
 
 
 @pytest.fixture(scope="module")
