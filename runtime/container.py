@@ -193,7 +193,7 @@ class Container:
             fds = self._descriptors(callers.console_fd, detached)
             if options.command >= 0:
                 fds[COMMAND_SLOT] = options.command
-            elif options.idle:
+            elif options.idle or (options.init and not host.privileged):
                 fds[INIT_SLOT] = sealed_init()
             try:
                 pid = launch(plan, fds, options, self._events(bundle, filter, cgroup, options))
@@ -382,6 +382,7 @@ class Container:
             seccomp=filter,
             keyring=self._keyring(options),
             monitor=options.monitor.steps if options.monitor else (),
+            streams=options.pipes,
             resctrl=group.tasks() if group else [],
         )
 

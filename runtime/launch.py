@@ -60,6 +60,7 @@ class Options:
     preserve_fds    how many descriptors from 3 on the container's process keeps
     no_new_keyring  the container keeps the session keyring of its caller (keyrings(7))
     stdio           descriptors that become its 0, 1 and 2
+    pipes           which of them are pipes that were made for it, a bit each: they become its user's own
     pdeathsig       signal it gets when the launching thread ends (prctl(2), PR_SET_PDEATHSIG); 0 none
     init            a reaper as process 1
     idle            process 1 is a reaper that runs nothing
@@ -77,7 +78,7 @@ class Options:
     __slots__ = (
         "best_effort", "cgroup_manager", "cgroups", "command", "connect", "console_fd", "console_socket", "enforced",
         "ephemeral", "idle", "ignore_paused", "init", "monitor", "no_new_keyring", "no_pivot", "pdeathsig", "pid_file",
-        "pidfd_socket", "preserve_fds", "size", "stdio", "supervise",
+        "pidfd_socket", "pipes", "preserve_fds", "size", "stdio", "supervise",
     )  # fmt: skip
 
     def __init__(
@@ -93,6 +94,7 @@ class Options:
         no_pivot: bool = False,
         no_new_keyring: bool = False,
         stdio: "tuple[int, int, int]" = (0, 1, 2),
+        pipes: int = 0,
         pdeathsig: int = 0,
         init: bool = False,
         idle: bool = False,
@@ -116,6 +118,7 @@ class Options:
         self.no_pivot = no_pivot
         self.no_new_keyring = no_new_keyring
         self.stdio = stdio
+        self.pipes = pipes
         self.pdeathsig = pdeathsig
         self.init = init
         self.idle = idle

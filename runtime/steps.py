@@ -67,10 +67,14 @@ MAX_MESSAGE = 65536
 
 # Slots whose descriptors launch.py passes; a plan numbers its own from FIRST_SLOT.
 SYNC_SLOT, CONSOLE_SLOT, FIFO_SLOT, REPORT_SLOT, PIDFD_SLOT, FIRST_SLOT = 0, 1, 2, 3, 4, 5
-COMMAND_SLOT = INIT_SLOT = FIFO_SLOT
-"""Of a container that waits for a command, or is to have none, which is not one that waits for `start`."""
+COMMAND_SLOT, INIT_SLOT = FIFO_SLOT, PIDFD_SLOT
+"""The former of a container that waits for a command, which is not one that waits for `start`; the latter of one whose
+process 1 is a program of ours, which is not what `exec` starts."""
 # The first of them, in a plan that begins with the step `monitor` (LaunchPlan.lead).
 HOLD_SLOT, LISTENER_SLOT, OWNER_SLOT, LOG_SLOT, EXIT_SLOT = MONITOR_SLOTS = range(FIRST_SLOT, FIRST_SLOT + 5)
+
+ALL_STREAMS = 0b111
+"""Of the step `own_stdio`: a bit for each standard stream."""
 
 # Flags of the step `monitor`: the container has a standard input; it ends with the first client; the container ends
 # with its owner.
@@ -166,11 +170,11 @@ VOCABULARY = {
         "set capabilities {effective:capabilities} ambient {ambient:capabilities}",
     ),
     "no_new_privs": Op(40, "", "", "gain no new privileges"),
-    "own_stdio": Op(41, "ii", "uid gid", "give the standard streams to {uid}:{gid}"),
+    "own_stdio": Op(41, "iii", "uid gid streams", "give the standard streams{streams:streams} to {uid}:{gid}"),
     "chdir": Op(42, "si", "path resolve", "change directory to {path}"),
     "find": Op(43, "ss", "program path", "find {program}"),
     "wait_start": Op(44, "ff", "fifo report", "wait for start"),
-    "reap": Op(45, "", "", "fork, reap and pass on signals as process 1"),
+    "reap": Op(45, "f", "init", "fork, reap and pass on signals as process 1{init:executed}"),
     "exec": Op(46, "lli", "argv env preserve_fds", "execute {argv:command}"),
     "oom_score_adj": Op(47, "i", "score", "set oom_score_adj {score}"),
     "seccomp": Op(
@@ -435,6 +439,8 @@ _STYLES: "dict[str, Callable[[Any], str]]" = {
     "ns": lambda v: ",".join([name for bit, name in _NS.items() if v & bit]) or "nothing",
     "cgroup": lambda v: f" in cgroup #{v}" if v >= 0 else "",
     "options": lambda v: " " + ",".join(v) if v else "",
+    "executed": lambda v: f", executed from init (#{v})" if v >= 0 else "",
+    "streams": lambda v: "" if v == ALL_STREAMS else " " + ",".join([str(fd) for fd in range(3) if v >> fd & 1]),
     "slots": lambda v: " over ".join(["#" + slot for slot in v]) or "nothing",
     "base": lambda v: f"#{v}" if v >= 0 else "the scratch tmpfs",
     "octal": lambda v: f"{v & 0o7777:04o}",

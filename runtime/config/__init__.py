@@ -558,11 +558,7 @@ class _Builder:
     def _friendly_network(self, linux: "Json") -> "dict[str, str]":
         """ping(8) and low ports need no capability in a network of the container's own, as docker has it."""
         config = self.config
-        if (
-            self.namespaces.get("network") != ""
-            or config.network == "none"
-            or config.isolation not in ("", "container")
-        ):
+        if self.namespaces.get("network") != "" or config.isolation not in ("", "container"):
             return {}
         if self.userns and self.namespaces.get("pid") != "":
             return {}  # It could not mount the procfs through which settings are made.

@@ -118,7 +118,7 @@ class Asked:
         self.words = Text(get("text"), get("encoding"), get("errors"))
         self.data = self.words.encode(get("input"))
         self.streams = Streams(stdin, stdout, stderr)
-        self.run = Run(config, Options(stdio=self.streams.child))
+        self.run = Run(config, Options(stdio=self.streams.child, pipes=self.streams.pipes))
         self.run.pull = get("pull")
 
     def close(self) -> None:

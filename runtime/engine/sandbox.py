@@ -15,6 +15,7 @@ from weakref import WeakSet
 
 from ..errors import UnsupportedError, UsageError
 from ..launch import Options, failure, memfd
+from ..namespaces.user import host_user
 from ..plan import DEFAULT_PATH
 from ..quantities import size
 from ..steps import FAIL, MAX_MESSAGE, MESSAGE, MUST_EXIST, LaunchPlan
@@ -233,7 +234,8 @@ class Prepared:
         try:
             run.launch()
             _check(run.options.enforced)
-            self._env = {name: value for name, _, value in (entry.partition("=") for entry in _environment(run))}
+            process, self._owner = _process(run)
+            self._env = dict(entry.partition("=")[::2] for entry in process.get("env") or ())
         except BaseException:
             run.end()
             self._line.close()
@@ -253,6 +255,7 @@ class Prepared:
         plan.add("find", argv[0], values.get("PATH") or DEFAULT_PATH)
         plan.add("exec", argv, [f"{name}={value}" for name, value in values.items()], 0)
         self.run.config.argv = argv
+        streams.give(self._owner)
         fd = memfd("plan", plan.encode({}), 3, sealed=False)
         try:
             rights = pack("=4i", fd, *streams.child)
@@ -294,9 +297,10 @@ class Prepared:
         self._line.close()
 
 
-def _environment(run: Run) -> "list[str]":
-    env: list[str] = run.container.exec_defaults().get("env") or []  # type: ignore[assignment]
-    return env
+def _process(run: Run) -> "tuple[dict[str, Any], int]":
+    """The container's own process object, and its user as the host sees him."""
+    config: dict[str, Any] = run.container.config()
+    return config["process"], host_user(config, config["process"])
 
 
 def _check(enforced: "Mapping[str, str]") -> None:

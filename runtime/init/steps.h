@@ -53,11 +53,11 @@
     X(38, user, "iiil")              \
     X(39, capabilities, "iiii")      \
     X(40, no_new_privs, "")          \
-    X(41, own_stdio, "ii")           \
+    X(41, own_stdio, "iii")          \
     X(42, chdir, "si")               \
     X(43, find, "ss")                \
     X(44, wait_start, "ff")          \
-    X(45, reap, "")                  \
+    X(45, reap, "f")                 \
     X(46, exec, "lli")               \
     X(47, oom_score_adj, "i")        \
     X(48, seccomp, "bii")            \
@@ -121,6 +121,7 @@ struct run {
     int told;                 /* where the monitor learns the container's pid, and that its program runs */
     pid_t outside;            /* with a monitor: ourselves, until `clone`, since Python did not start us; 0 otherwise */
     pid_t helper;             /* the helper of `userns`, until reap_helper(); 0 none */
+    int64_t own_slot;         /* the slot of our own program, for `reap` and `idle`; -1 none */
     int64_t preserved;        /* descriptors from 3 on that the `exec` step leaves to the user's program */
     int used_slots;           /* slots from this one on have never been used */
     bool undumpable;          /* PR_SET_DUMPABLE 0, which changes of credentials undo */
@@ -254,6 +255,7 @@ int load_filter(struct run *run);
 
 /* Process 1 of a container without a program. */
 _Noreturn void be_idle(void);
+_Noreturn void be_reaper(pid_t child);
 
 #ifdef WARREN_GUEST
 /* ---- guest.c: process 1 of a virtual machine ---- */

@@ -102,6 +102,17 @@ def host_id(mappings: "Mappings", container_id: int) -> int:
     return -1
 
 
+def host_user(config: "Json", process: "Json") -> int:
+    """The user of a process as the host sees him; -1 where a namespace that is joined, or no map, says who that is."""
+    account: Json = process.get("user") or {}  # type: ignore[assignment]
+    uid = int(account.get("uid") or 0)  # type: ignore[call-overload]
+    linux: Json = config.get("linux") or {}  # type: ignore[assignment]
+    if mappings := linux.get("uidMappings"):
+        return host_id(mappings, uid)  # type: ignore[arg-type]
+    kinds: list[Json] = linux.get("namespaces") or []  # type: ignore[assignment]
+    return -1 if any(one["type"] == "user" for one in kinds) else uid
+
+
 def set_home(process: "Json", root: str) -> None:
     """Add HOME to an environment that has none, from /etc/passwd below `root`, else / (as runc does).
 

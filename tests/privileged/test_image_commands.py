@@ -46,7 +46,7 @@ def test_images(warren: Shell) -> None:
     head, row = warren("images").ok().out.splitlines()
     assert head.split() == ["REPOSITORY", "TAG", "IMAGE", "ID", "CREATED", "SIZE"]
     repository, tag = IMAGE.rsplit(":", 1)
-    (found,) = json.loads(warren("images", "--format", "json").ok().out)
+    (found,) = map(json.loads, warren("images", "--format", "json").ok().out.splitlines())
     assert row.split()[:3] == [repository, tag, found["ID"]]
     assert warren("image", "ls", "-q", "--no-trunc").ok().line.startswith(f"sha256:{found['ID']}")
     assert warren("images", "--format", "{{.Repository}} {{.Digest}}").ok().line == f"{repository} {found['Digest']}"
@@ -75,7 +75,12 @@ def test_disk_usage_and_prune(warren: Shell) -> None:
     assert row.split()[:3] == ["Images", "1", "0"]
     assert row.endswith("(100%)")
     assert warren("system", "df", "--format", "{{.Type}} {{.Total}}").ok().out.splitlines()[0] == "Images 1"
-    (one,) = json.loads(warren("system", "df", "-v", "--format", "json").ok().out)
+    told = json.loads(warren("system", "df", "-v", "--format", "json").ok().line)
+    assert (told["Containers"], told["Volumes"]) == ([], [])
+    assert (
+        warren("system", "df", "-v", "--format", "{{range .Images}}{{.ID}}{{end}}").ok().line == told["Images"][0]["ID"]
+    )
+    (one,) = told["Images"]
     assert f"{one['Repository']}:{one['Tag']}" == IMAGE
     assert one["SharedSize"] == "0B"
     assert warren("system", "prune", "--force").ok().out.startswith("Total reclaimed space: ")
