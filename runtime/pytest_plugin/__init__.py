@@ -4,6 +4,8 @@ Loaded by each run of pytest where Warren is installed: it imports nothing but p
 docs/pytest.md shows it all.
 """
 
+import sys
+
 import pytest
 
 TYPE_CHECKING = False
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["cannot_see", "denied", "limited"]
 
 INSIDE = False
-"""Whether this very pytest runs one test inside a container."""
+"""Whether this very pytest runs tests inside a container."""
 _OPTIONS = ("image", "argv", "isolation")
 
 
@@ -138,6 +140,11 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: "pytest.Item | None") -
     from .inside import run_protocol
 
     return run_protocol(item, nextitem)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if inside := sys.modules.get(f"{__name__}.inside"):
+        inside.finish(session)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -243,6 +243,135 @@ def test_after():
 """).assert_outcomes(passed=3)  # fmt: skip
 
 
+SHARED = """
+import os, pytest
+told = []
+
+@pytest.fixture(scope="session")
+def everywhere():
+    told.append("session")
+    return os.uname().nodename
+
+@pytest.fixture(scope="module")
+def here(request):
+    told.append(request.node.name)
+    yield os.uname().nodename
+    told.append(f"end of {request.node.name}")
+    assert "good" in request.node.name, "module fixture"
+"""
+
+
+def test_fixtures_of_wider_scopes_are_made_once_inside_and_end_where_they_would_here(
+    run: Run, pytester: pytest.Pytester
+) -> None:
+    pytester.makeconftest(SHARED)
+    pytester.makepyfile(test_good="""
+import os, pytest, conftest
+pytestmark = pytest.mark.inside()
+
+def setup_module():
+    conftest.told.append("setup_module")
+
+def test_alone():
+    assert conftest.told == ["setup_module"]
+
+def test_module(here):
+    assert here == os.uname().nodename
+
+def test_both(here, everywhere):
+    assert here == everywhere == os.uname().nodename
+    assert conftest.told == ["setup_module", "test_good.py", "session"]
+""")  # fmt: skip
+    result = run("""
+import conftest, unittest
+
+@pytest.mark.inside()
+def test_next_module(everywhere):
+    assert everywhere == os.uname().nodename
+    assert conftest.told == ["setup_module", "test_good.py", "session", "end of test_good.py"]
+
+def test_between(): ...
+
+@pytest.mark.inside()
+def test_which_ends(here):
+    assert conftest.told[-1] == "test_it.py"
+
+@pytest.mark.inside(pids=99)
+def test_other_options(here, everywhere):
+    assert conftest.told == ["session", "test_it.py"]
+
+@pytest.mark.inside()
+class TestCase(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.made = os.uname().nodename
+
+    def test_first(self):
+        assert self.made == os.uname().nodename
+
+    def test_second(self):
+        assert self.made == os.uname().nodename
+        assert conftest.told == []
+""")  # fmt: skip
+    # The module's fixture, of each options, ends with the last test that can use it, and fails there.
+    result.assert_outcomes(passed=9, errors=2)
+    result.stdout.fnmatch_lines(["*ERROR at teardown of test_which_ends*", "*ERROR at teardown of test_other_options*"])
+
+
+def test_tests_that_share_nothing_have_containers_of_their_own(run: Run) -> None:
+    run("""
+@pytest.mark.inside()
+@pytest.mark.parametrize("n", range(2))
+def test_it(n, tmp_path, worker_id):
+    assert not os.path.exists("/tmp/mark")
+    open("/tmp/mark", "w")
+""", "-n1").assert_outcomes(passed=2)  # fmt: skip
+
+
+def test_a_shared_container_that_ends_with_a_test_is_followed_by_another(run: Run) -> None:
+    result = run(
+        """
+@pytest.fixture(scope="module")
+def shared():
+    return os.uname().nodename
+
+@pytest.mark.inside(memory="96m", memory_swap="96m")
+class TestIt:
+    def test_first(self, shared): ...
+    def test_exit(self, shared):
+        os._exit(3)
+    def test_memory(self, shared):
+        assert not b"x" * (256 << 20)
+    def test_last(self, shared):
+        assert shared == os.uname().nodename
+""",
+    )
+    result.assert_outcomes(passed=2, failed=2)
+    result.stdout.fnmatch_lines(["*ended without a report*", "*was killed at its memory limit*"])
+
+
+def test_one_that_waits_for_tests_ends_with_a_session_that_stops(run: Run, directory: Path) -> None:
+    """And its fixtures do; the leak check looks for the container."""
+    directory.chmod(0o777)
+    result = run(
+        """
+@pytest.fixture(scope="module")
+def shared():
+    yield
+    open(os.environ["WHERE"], "w")
+
+@pytest.mark.inside(env={"WHERE": "MARK/mark"}, mounts=["MARK:MARK"])
+class TestIt:
+    def test_first(self, shared):
+        assert 0
+    def test_second(self, shared): ...
+""".replace("MARK", str(directory)),
+        "-x",
+    )
+    result.assert_outcomes(failed=1)
+    assert (directory / "mark").exists()
+
+
 def test_the_interpreter_comes_along_to_an_image_without_one(run: Run, directory: Path) -> None:
     root = directory / "root"
     for name in ("bin", "proc", "sys", "dev", "tmp", "etc"):
