@@ -111,23 +111,19 @@ def container(
 
 
 @pytest.fixture
-def network(request: pytest.FixtureRequest, container_factory: "Factory") -> "Iterator[str]":
+def network(container_factory: "Factory") -> str:
     """The name of a network of the test's own; the fixture `container` is on it."""
-    from .containers import end_network, new_network
-
-    name = new_network(request)
-    yield name
-    container_factory.close()
-    end_network(name)
+    return container_factory.network()
 
 
 @pytest.fixture(scope="session")
-def _shared_containers() -> "Iterator[dict[str, RunningContainer]]":
+def _shared_containers(pytestconfig: pytest.Config) -> "Iterator[dict[str, RunningContainer]]":
     """Of --container-reuse."""
+    from .containers import end_shared
+
     found: dict[str, RunningContainer] = {}
     yield found
-    for one in found.values():
-        one.close()
+    end_shared(pytestconfig, found.values())
 
 
 # ---- hooks

@@ -58,7 +58,7 @@ def test_factory(container_factory):
 
 
 def test_the_network_of_a_test_connects_its_containers_and_goes(run: Run, warren: Warren) -> None:
-    before = warren("network", "ls", "-q").ok().out
+    before = set(warren("network", "ls", "-q").ok().out.split())
     run("""
 def test_it(container, container_factory, network):
     other = container_factory("host", network=network)
@@ -75,7 +75,7 @@ def test_it(container, container_factory, network):
     server.kill()
     server.wait()
 """).assert_outcomes(passed=1)  # fmt: skip
-    assert warren("network", "ls", "-q").ok().out == before
+    assert set(warren("network", "ls", "-q").ok().out.split()) <= before
 
 
 def test_a_failure_tells_what_the_container_said_and_how_it_is(run: Run) -> None:
@@ -121,24 +121,51 @@ def test_other(container_factory):
     run(text.replace("COUNT", "3")).assert_outcomes(passed=4)
 
 
-def test_keep_keeps_the_containers_of_failures_alone(run: Run, warren: Warren) -> None:
+def test_reuse_gives_one_test_as_many_as_it_asks_for_and_none_on_a_network_of_another(run: Run) -> None:
+    run("""
+seen = []
+@pytest.mark.parametrize("n", range(2))
+def test_two(container_factory, n):
+    two = [container_factory("host").id for _ in range(2)]
+    assert len(set(two)) == 2
+    seen.append(two)
+    assert seen[0] == two
+
+@pytest.mark.parametrize("n", range(2))
+def test_network(container, network, n):
+    assert list(container.inspect()["NetworkSettings"]["Networks"]) == [network]
+""", "--container-reuse").assert_outcomes(passed=4)  # fmt: skip
+
+
+@pytest.mark.parametrize("reuse", [False, True])
+def test_keep_keeps_the_containers_of_failures_alone(run: Run, warren: Warren, reuse: bool) -> None:
+    """With the network that they are on; one that nobody is on goes."""
+    before = warren("network", "ls", "-q").ok().out.split()
     result = run(
         """
 @pytest.mark.parametrize("good", [True, False])
-def test_it(container, good):
-    assert good, container.name
-""",
+def test_it(container_factory, network, good):
+    container_factory("host", hostname=f"h{good}", network=network if RARE else "none")
+    assert good
+""".replace("RARE", str(not reuse)),
         "--container-keep",
+        *(["--container-reuse"] if reuse else []),
     )
     result.assert_outcomes(passed=1, failed=1)
-    line = next(line for line in result.outlines if line.startswith("kept for "))
+    (line,) = (line for line in result.outlines if line.startswith("kept for "))
     name = line.split()[-1]
     assert "test_it[False]" in line
+    network = ""
     try:
-        assert warren("inspect", "-f", "{{.State.Status}}", name).ok().out == "running\n"
+        assert warren("inspect", "-f", "{{.State.Status}} {{.Config.Hostname}}", name).ok().out == "running hFalse\n"
+        found = json.loads(warren("inspect", name).ok().out)[0]["NetworkSettings"]["Networks"] or {}
+        network = next((one for one in found if one.startswith("test-")), "")
+        assert bool(network) != reuse
+        assert set(warren("network", "ls", "-q").ok().out.split()) <= {*before, network}
     finally:
         warren("rm", "-f", name).ok()
-    assert sum(line.startswith("kept for ") for line in result.outlines) == 1
+        if network:
+            warren("network", "rm", network).ok()
 
 
 def test_workers_of_xdist_have_containers_of_their_own(run: Run) -> None:
