@@ -1,6 +1,7 @@
 """Containers of tests: made, shared, kept, explained and removed."""
 
 import os
+import signal
 
 import pytest
 
@@ -12,6 +13,7 @@ from runtime.errors import NotFoundError, UnsupportedError, UsageError, WarrenEr
 from runtime.host import Host
 from runtime.jsontext import dump_json
 from runtime.state import start_time
+from runtime.syscalls import set_parent_death_signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ class Factory:
         self._asked: list[str] = []
         self._networks: set[str] = set()
         request.node.stash[_MADE] = []
+        end_with_session(request.config)
 
     def __call__(
         self,
@@ -92,6 +95,12 @@ class Factory:
                 one.discard()
         for name in networks:
             end_network(name, may_be_in_use=keep)
+
+
+def end_with_session(config: pytest.Config) -> None:
+    """A worker of xdist whose controller has been killed would go on with its test for another five seconds."""
+    if hasattr(config, "workerinput"):
+        set_parent_death_signal(signal.SIGINT)
 
 
 def end_shared(config: pytest.Config, shared: "Iterable[RunningContainer]") -> None:

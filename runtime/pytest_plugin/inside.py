@@ -20,7 +20,7 @@ from runtime.engine.pipes import PIPE, feed
 from runtime.errors import UnsupportedError, WarrenError
 from runtime.state import poll_end
 
-from .containers import reason
+from .containers import end_with_session, reason
 from .groups import groups, wanted
 from .place import Place
 
@@ -157,6 +157,7 @@ class _Inner:
         config, options = items[0].config, wanted(items[0])
         image, more = options.pop("image", _HOST), options.pop("args", ())
         options.pop("timeout", None)
+        end_with_session(config)
         place = Place(str(config.rootpath), {str(item.path.parent) for item in items}, image)
         mounts = [*place.mounts, *options.pop("mounts", ())]
         self._asked = Asked({

@@ -448,16 +448,40 @@ def test_limits(container):
         limited(memory="16m", container=container)
     with pytest.raises(AssertionError, match="processes could be started"):
         limited(pids=4, container=container)
-    with pytest.raises(AssertionError, match="processors could be used"):
-        limited(cpus=0.01, container=container)
-""").assert_outcomes(passed=3)  # fmt: skip
+
+@pytest.mark.container(cpus=0.5)
+def test_processors(container):
+    limited(cpus=0.5, container=container)
+    with pytest.raises(AssertionError, match=r"^0\\.\\d+ processors could be used in container"):
+        limited(cpus=0.1, container=container)
+    with pytest.raises(AssertionError, match=r"no more than 0\\.\\d+ of 1.5 processors could be used"):
+        limited(cpus=1.5, container=container)
+
+def test_no_limit_of_processors(container):
+    with pytest.raises(AssertionError, match="no limit of processors holds"):
+        limited(cpus=1.9, container=container)
+
+@pytest.mark.inside(cpus=0.5)
+def test_processors_inside():
+    limited(cpus=0.5)
+    with pytest.raises(AssertionError, match="no more than .* of 1.5 processors"):
+        limited(cpus=1.5)
+
+@pytest.mark.inside()
+def test_inside():
+    with pytest.raises(AssertionError, match="no limit of processors holds"):
+        limited(cpus=1.9)
+    os.kill(1, 0)
+    denied("signal", 1, user="1000")
+    denied("signal", 1, user="nobody")
+""").assert_outcomes(passed=7)  # fmt: skip
 
 
 # ---- nothing is left, nothing is loaded
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-@pytest.mark.parametrize("how", ["fixture", "inside"])
+@pytest.mark.parametrize("how", ["fixture", "inside", "worker"])
 def test_nothing_is_left_of_a_session_that_is_ended(
     pytester: pytest.Pytester, warren: Warren, token: str, monkeypatch: pytest.MonkeyPatch, number: int, how: str
 ) -> None:
@@ -469,11 +493,13 @@ def test_nothing_is_left_of_a_session_that_is_ended(
     text = f"import pytest, time\n{fixture if how == 'fixture' else inside}\n    time.sleep(100)\n"
     path = pytester.makepyfile(test_wait=text)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(path)]
+    command += ["-n1"] if how == "worker" else []
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _until(lambda: _runs(name, warren, how))
     process.send_signal(number)
     process.wait(20)
-    _until(lambda: not _runs(name, warren, how))
+    # A worker by itself would go on for five seconds after its controller has been killed.
+    _until(lambda: not _runs(name, warren, how), 4 if number == signal.SIGKILL else 30)
 
 
 def _runs(name: str, warren: Warren, how: str) -> bool:
@@ -489,8 +515,8 @@ def _runs(name: str, warren: Warren, how: str) -> bool:
     return False
 
 
-def _until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
+def _until(condition: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
