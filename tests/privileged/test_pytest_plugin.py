@@ -539,7 +539,7 @@ def test_the_examples_of_the_documentation(
     monkeypatch.setenv(MARKER, token)
     text = (Path(__file__).parents[2] / "docs/pytest.md").read_text()
     examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(examples) == 3
+    assert len(examples) == 4
     pytester.makepyfile(**{f"test_{number}": example for number, example in enumerate(examples)})
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "--container-strict", timeout=120)
-    result.assert_outcomes(passed=6)
+    result.assert_outcomes(passed=8)
