@@ -29,7 +29,7 @@ BENCH_PACKAGES := hyperfine crun runc bubblewrap busybox-static musl-tools gcc l
 TIERS = $(foreach tier,unit rootless privileged conformance vm,$(if $(wildcard tests/$(tier)/test_*.py),tests/$(tier)))
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-.PHONY: run build test test-long lint bench bench-engines bench-profile bench-cgroups bench-images bench-containers bench-network validation validation-suite \
+.PHONY: run build test test-long lint bench bench-engines bench-profile bench-cgroups bench-images bench-containers bench-docker-py bench-network validation validation-suite \
 	deps test-deps vm-deps bench-deps vm guest-kernel clean
 .NOTPARALLEL:
 
@@ -164,6 +164,10 @@ bench-network: test-deps bench-deps build
 # Commands for people beside podman's and docker's; into docs/benchmarks.md too.
 bench-containers: test-deps bench-deps build
 	$(BIN)/python3 -m tests.bench.containers $(if $(ROUNDS),--rounds $(ROUNDS))
+
+# The library beside docker-py, which asks a dockerd on runc and on Warren; into docs/benchmarks.md too.
+bench-docker-py: test-deps bench-deps build $(VENV)/.test
+	$(BIN)/python3 -m tests.bench.docker_py $(if $(ROUNDS),--rounds $(ROUNDS))
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache

@@ -79,7 +79,7 @@ class StateDir:
             except BlockingIOError:
                 posix.close(fd)
                 return False
-            if self._is_current(fd):
+            if is_at(fd, self.path):
                 self._lock = fd
                 return True
             unlock(fd)
@@ -109,14 +109,6 @@ class StateDir:
             if error.errno == ENOENT:
                 raise NotFoundError(f"container {self.id!r} does not exist") from error
             raise
-
-    def _is_current(self, fd: int) -> bool:
-        """Whether the locked directory is still the one of that name: it may have been removed while we waited."""
-        try:
-            now, locked = posix.stat(self.path), posix.fstat(fd)
-        except OSError:
-            return False
-        return (now.st_dev, now.st_ino) == (locked.st_dev, locked.st_ino)
 
     def remove(self) -> None:
         """Remove the directory and all in it, whatever somebody has put there; idempotent."""
@@ -247,6 +239,15 @@ def unlock(fd: int) -> None:
     """
     fcntl.flock(fd, fcntl.LOCK_UN)
     posix.close(fd)
+
+
+def is_at(fd: int, path: str) -> bool:
+    """Whether what was opened and locked is still what has that name: it may have been removed while we waited."""
+    try:
+        now, locked = posix.stat(path), posix.fstat(fd)
+    except OSError:
+        return False
+    return (now.st_dev, now.st_ino) == (locked.st_dev, locked.st_ino)
 
 
 def container_ids(root: str) -> "list[str]":

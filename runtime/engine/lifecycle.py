@@ -27,7 +27,9 @@ from .policy import RestartPolicy
 from .records import (
     Record,
     abandoned,
+    begun,
     containers_root,
+    is_abandoned,
     make_record,
     mark_brief,
     record_ids,
@@ -484,7 +486,7 @@ def sweep() -> None:
     known = set(record_ids()) if left else set()
     for container_id in left:
         record = Record(container_id)
-        if container_id in known and not record.monitor():
+        if container_id in known:
             _sweep_one(record)
     for container_id in abandoned(Record("", {}).root):
         _sweep_abandoned(Record(container_id))
@@ -501,7 +503,7 @@ def withdraw() -> None:
     process: the interruption may have come just as a lock was taken, by a frame that will not give it back.
     """
     posix.closerange(3, 1 << 16)
-    for container_id in abandoned("", by_us=True):
+    for container_id in begun():
         record = Record(container_id)
         try:
             remove(record, force=True, volumes=True)
@@ -510,12 +512,15 @@ def withdraw() -> None:
 
 
 def _sweep_one(record: Record) -> None:
+    """It had no monitor; whether it has one is certain with its lock held only."""
     try:
         if not record.lock(wait=False):
             return
     except NotFoundError:
         return
     try:
+        if record.monitor():
+            return
         end_orphan(record)
         if record.config().auto_remove:
             discard(record, volumes=True)
@@ -526,7 +531,7 @@ def _sweep_one(record: Record) -> None:
 def _sweep_abandoned(record: Record) -> None:
     """Its command was killed before it was started, or before all of it was removed."""
     try:
-        if record.lock(wait=False):
+        if record.lock(wait=False) and is_abandoned(record.root, record.id):
             settle(record)
             discard(record, volumes=True)
     except NotFoundError:
