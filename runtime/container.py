@@ -263,6 +263,8 @@ class Container:
         if now != options.enforced:
             options.enforced.update(now)
             self._dir.write_record(self._head(spec, cgroup, options), raw)
+        if options.approve:
+            options.approve(options.enforced)
 
     def _descriptors(self, console: int, detached: bool) -> "dict[int, int]":
         from .steps import CONSOLE_SLOT, FIFO_SLOT, REPORT_SLOT
@@ -378,6 +380,7 @@ class Container:
             supervise=options.supervise,
             idle=options.idle,
             command=options.command >= 0,
+            enter=options.enter,
             size=options.size,
             seccomp=filter,
             keyring=self._keyring(options),
@@ -693,10 +696,12 @@ class Container:
     def _poststop(self, bundle: str, config: "Json") -> None:
         """Poststop hooks run after the container is gone; failures are logged (runtime.md, Lifecycle, step 13)."""
         declared: dict[str, list[Json]] = config.get("hooks") or {}  # type: ignore[assignment]
-        state = dump_json(self._state("stopped", 0, bundle, config))
-        for hook in declared.get("poststop") or []:
-            from . import hooks
+        if not declared.get("poststop"):
+            return
+        from . import hooks
 
+        state = dump_json(self._state("stopped", 0, bundle, config))
+        for hook in declared["poststop"]:
             try:
                 hooks.run_hooks([hook], state)
             except HookError as error:

@@ -45,7 +45,7 @@ class Wiring:
     """What a plan must know of how its launch is wired, beyond the spec."""
 
     __slots__ = (
-        "command", "detached", "idle", "init", "keyring", "monitor", "no_pivot", "pdeathsig", "preserve_fds", "resctrl",
+        "command", "detached", "enter", "idle", "init", "keyring", "monitor", "no_pivot", "pdeathsig", "preserve_fds", "resctrl",
         "seccomp", "size", "supervise",
     )  # fmt: skip
 
@@ -65,6 +65,7 @@ class Wiring:
         supervise: "tuple[bytes, int, int] | None" = None,
         idle: bool = False,
         command: bool = False,
+        enter: str = "",
     ) -> None:
         self.detached = detached  # create: wait for start between set-up and the user's program
         self.no_pivot = no_pivot
@@ -78,6 +79,7 @@ class Wiring:
         self.supervise = supervise  # arguments of that step, for a hypervisor
         self.idle = idle  # nothing is run
         self.command = command  # what is run comes later
+        self.enter = enter  # a directory that the user enters, where it may
         self.keyring = keyring  # name of the container's session keyring; "" leaves it the caller's
 
 
@@ -287,6 +289,8 @@ def _become_user(plan: LaunchPlan, spec: "Spec", host: "Host", process: "Json", 
         plan.add("capabilities", sets["effective"], sets["permitted"], sets["inheritable"], ambient)
     if process.get("noNewPrivileges"):
         plan.add("no_new_privs")
+    if wiring.enter:
+        plan.add("chdir", wiring.enter, MUST_EXIST)
     args: list[str] = process["args"]  # type: ignore[assignment]
     if args and not wiring.idle and not wiring.command:
         plan.add("find", args[0], _search_path(process))
