@@ -236,6 +236,11 @@ VOCABULARY = {
 }
 
 
+_encoded: "dict[tuple[str, tuple[object, ...]], bytes]" = {}
+"""Most steps are the same in every plan, and the library launches again and again."""
+_MOST_ENCODED, _MOST_OF_ONE = 512, 1024
+
+
 class Step:
     """One thing for `init` to do; `str()` of it is the line that `--plan` prints."""
 
@@ -258,6 +263,20 @@ class Step:
 
     def encode(self) -> bytes:
         """Encode for `init`; raises PlanError for what the wire cannot carry (a NUL, a number over 63 bits)."""
+        key = self.op, tuple([tuple(value) if type(value) is list else value for value in self.args])
+        try:
+            return _encoded[key]
+        except KeyError:
+            data = self._encode()
+        except TypeError:
+            return self._encode()
+        if len(_encoded) >= _MOST_ENCODED:
+            _encoded.clear()
+        if len(data) <= _MOST_OF_ONE:
+            _encoded[key] = data
+        return data
+
+    def _encode(self) -> bytes:
         word = VOCABULARY[self.op]
         parts = []
         for letter, value in zip(word.signature, self.args, strict=True):

@@ -20,6 +20,7 @@ from ..plan import DEFAULT_PATH
 from ..quantities import size
 from ..steps import FAIL, MAX_MESSAGE, MESSAGE, MUST_EXIST, LaunchPlan
 from .library import Run, captured, fed
+from .names import new_id
 from .pipes import Streams, Text
 from .settings import configuration
 
@@ -116,7 +117,9 @@ class Sandbox:
         self._pull = pull
         self.timeout = timeout
         self.output_limit = output_limit
-        configuration(image, (), self._options)  # What is wrong with the words is told now.
+        # What is wrong with the words is told now.
+        self._idle = configuration(image, (), self._options)
+        self._ready = configuration(image, ("true",), {**self._options, "entrypoint": ""})
         self._pool = _Pool(self._prepare, pool) if pool else None
         if self._pool:
             self._pool.fill()
@@ -164,11 +167,13 @@ class Sandbox:
 
     def container(self, argv: "Sequence[str]" = (), env: "Mapping[str, str] | None" = None) -> Run:
         """A container that is about to be launched, with a command or without one."""
-        options = self._options
         if argv:
-            # The command is the whole one, and its variables are laid on the sandbox's own.
-            options = {**options, "entrypoint": "", "env": {**options["env"], **(env or {})}}
-        run = Run(configuration(self._image, argv, options), Options(approve=_check))
+            # Of a variable that is there twice the last one counts.
+            variables = [*self._ready.env, *(f"{name}={value}" for name, value in (env or {}).items())]
+            config = self._ready.copy(id=new_id(), argv=list(argv), env=variables)
+        else:
+            config = self._idle.copy(id=new_id())
+        run = Run(config, Options(approve=_check))
         run.pull = self._pull
         return run
 
