@@ -108,11 +108,12 @@ def create_plan(spec: "Spec", host: "Host", cgroup: "Cgroup", wiring: Wiring) ->
         plan.add("device_program", cgroup_slot, program)
     if host.privileged:
         root = _clone_sources(plan, spec, host, mounts, nodes)
-    userns = user.create(plan, spec, host)
+    network_slot = network.order(plan, spec, host)
+    userns = user.create(plan, spec, host, network_slot)
     if host.privileged:
         _set_attributes(plan, spec, root, mounts, userns)
     namespaces.enter(plan, spec, userns, host.privileged)
-    plan.add("clone", namespaces.new_flags(spec), cgroup_slot)
+    plan.add("clone", namespaces.new_flags(spec, network_slot), cgroup_slot)
 
     # Inside: the container is built by its own root.
     if wiring.pdeathsig:
@@ -151,6 +152,7 @@ def create_plan(spec: "Spec", host: "Host", cgroup: "Cgroup", wiring: Wiring) ->
         plan.add("wait_start", FIFO_SLOT, REPORT_SLOT)
     _hooks(plan, spec, "startContainer")
     _execute(plan, process, wiring)
+    network.take(plan, network_slot)
     return plan
 
 
