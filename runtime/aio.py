@@ -406,11 +406,10 @@ class AsyncSandbox:
         """Sandbox.run(); when it is cancelled the container is killed and removed."""
         values = _bound(sandboxes.Sandbox.run, (self.sync, *args), options)
         call = sandboxes.Call(self.sync, values)
-        take = self.sync.take
         try:
-            await _in_thread(lambda: call.begin(take() if self.sync.pooled else _launch(take)))
+            await _in_thread(call.begin if self.sync.pooled else lambda: _launch(call.begin))
             limit = self.sync.output_limit
-            result = await _attend(call.prepared.run, call.streams, call.data, call.timeout, call.words, limit)
+            result = await _attend(call.run, call.streams, call.data, call.timeout, call.words, limit)
         finally:
             await _finally(call.close)
         if values["check"]:

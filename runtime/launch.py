@@ -65,6 +65,8 @@ class Options:
     init            a reaper as process 1
     idle            process 1 is a reaper that runs nothing
     command         a socket over which the container gets its command later; it stays the caller's; -1 none
+    enter           a directory that the program's own user enters at last, where it may; "" none
+    approve         called with `enforced` before anything of the user's is executed; what it raises calls off the launch
     size            rows and columns of the terminal
     enforced        notes on what could not be enforced; kept in the container's state
     best_effort     limits that this host cannot hold are such notes, not errors
@@ -76,9 +78,9 @@ class Options:
     """
 
     __slots__ = (
-        "best_effort", "cgroup_manager", "cgroups", "command", "connect", "console_fd", "console_socket", "enforced",
-        "ephemeral", "idle", "ignore_paused", "init", "monitor", "no_new_keyring", "no_pivot", "pdeathsig", "pid_file",
-        "pidfd_socket", "pipes", "preserve_fds", "size", "stdio", "supervise",
+        "approve", "best_effort", "cgroup_manager", "cgroups", "command", "connect", "console_fd", "console_socket",
+        "enforced", "enter", "ephemeral", "idle", "ignore_paused", "init", "monitor", "no_new_keyring", "no_pivot",
+        "pdeathsig", "pid_file", "pidfd_socket", "pipes", "preserve_fds", "size", "stdio", "supervise",
     )  # fmt: skip
 
     def __init__(
@@ -99,6 +101,8 @@ class Options:
         init: bool = False,
         idle: bool = False,
         command: int = -1,
+        enter: str = "",
+        approve: "Callable[[dict[str, str]], None] | None" = None,
         size: "tuple[int, int]" = (0, 0),
         enforced: "dict[str, str] | None" = None,
         best_effort: bool = False,
@@ -123,6 +127,8 @@ class Options:
         self.init = init
         self.idle = idle
         self.command = command
+        self.enter = enter
+        self.approve = approve
         self.size = size
         self.enforced = enforced or {}
         self.best_effort = best_effort

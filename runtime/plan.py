@@ -46,8 +46,8 @@ class Wiring:
     """What a plan must know of how its launch is wired, beyond the spec."""
 
     __slots__ = (
-        "command", "detached", "idle", "init", "keyring", "monitor", "no_pivot", "pdeathsig", "preserve_fds", "resctrl",
-        "seccomp", "size", "streams", "supervise",
+        "command", "detached", "enter", "idle", "init", "keyring", "monitor", "no_pivot", "pdeathsig", "preserve_fds",
+        "resctrl", "seccomp", "size", "streams", "supervise",
     )  # fmt: skip
 
     def __init__(
@@ -67,6 +67,7 @@ class Wiring:
         supervise: "tuple[bytes, int, int] | None" = None,
         idle: bool = False,
         command: bool = False,
+        enter: str = "",
     ) -> None:
         self.detached = detached  # create: wait for start between set-up and the user's program
         self.no_pivot = no_pivot
@@ -81,6 +82,7 @@ class Wiring:
         self.supervise = supervise  # arguments of that step, for a hypervisor
         self.idle = idle  # nothing is run
         self.command = command  # what is run comes later
+        self.enter = enter  # a directory that the user enters, where it may
         self.keyring = keyring  # name of the container's session keyring; "" leaves it the caller's
 
 
@@ -109,11 +111,12 @@ def create_plan(spec: "Spec", host: "Host", cgroup: "Cgroup", wiring: Wiring) ->
         plan.add("device_program", cgroup_slot, program)
     if host.privileged:
         root = _clone_sources(plan, spec, host, mounts, nodes)
-    userns = user.create(plan, spec, host)
+    network_slot = network.order(plan, spec, host)
+    userns = user.create(plan, spec, host, network_slot)
     if host.privileged:
         _set_attributes(plan, spec, root, mounts, userns)
     namespaces.enter(plan, spec, userns, host.privileged)
-    plan.add("clone", namespaces.new_flags(spec), cgroup_slot)
+    plan.add("clone", namespaces.new_flags(spec, network_slot), cgroup_slot)
 
     # Inside: the container is built by its own root.
     if wiring.pdeathsig:
@@ -152,6 +155,7 @@ def create_plan(spec: "Spec", host: "Host", cgroup: "Cgroup", wiring: Wiring) ->
         plan.add("wait_start", FIFO_SLOT, REPORT_SLOT)
     _hooks(plan, spec, "startContainer")
     _execute(plan, host, process, wiring)
+    network.take(plan, network_slot)
     return plan
 
 
@@ -290,6 +294,8 @@ def _become_user(plan: LaunchPlan, spec: "Spec", host: "Host", process: "Json", 
         plan.add("capabilities", sets["effective"], sets["permitted"], sets["inheritable"], ambient)
     if process.get("noNewPrivileges"):
         plan.add("no_new_privs")
+    if wiring.enter:
+        plan.add("chdir", wiring.enter, MUST_EXIST)
     args: list[str] = process["args"]  # type: ignore[assignment]
     if args and not wiring.idle and not wiring.command:
         plan.add("find", args[0], _search_path(process))

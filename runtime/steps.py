@@ -116,9 +116,9 @@ VOCABULARY = {
     ),
     "userns": Op(
         6,
-        "fssii",
-        "slot uid_map gid_map deny_setgroups mapper",
-        "create user namespace #{slot} uid {uid_map:map} gid {gid_map:map}{mapper:mapper}",
+        "fssiif",
+        "slot uid_map gid_map deny_setgroups mapper network",
+        "create user namespace #{slot} uid {uid_map:map} gid {gid_map:map}{mapper:mapper}{network:network}",
     ),
     "open_ns": Op(7, "fsi", "slot path type", "open {type:ns} namespace {path} as #{slot}"),
     "setns": Op(8, "fi", "slot types", "join {types:ns} of #{slot}"),
@@ -228,6 +228,7 @@ VOCABULARY = {
     "wait_command": Op(66, "f", "socket", "go on with what comes over #{socket}"),
     "idle": Op(67, "f", "init", "execute init (#{init}) to reap as process 1, and run nothing"),
     "guard": Op(68, "ff", "process farewell", "wait for the end of process #{process}, or a farewell over #{farewell}"),
+    "take_network": Op(69, "f", "line", "enter the new network namespace that comes over #{line}"),
     # In a virtual machine, whose process 1 `init` is.
     "module": Op(80, "s", "path", "load module {path}"),
     "channel": Op(81, "l", "devices", "go on with what the supervisor sends over {devices:command}"),
@@ -238,6 +239,11 @@ VOCABULARY = {
     # Beside a virtual machine: process 1 of the container in which its hypervisor runs.
     "supervise": Op(84, "bii", "plan milliseconds terminal", "fork, send the guest its plan, wait for its program"),
 }
+
+
+_encoded: "dict[tuple[str, tuple[object, ...]], bytes]" = {}
+"""Most steps are the same in every plan, and the library launches again and again."""
+_MOST_ENCODED, _MOST_OF_ONE = 512, 1024
 
 
 class Step:
@@ -262,6 +268,20 @@ class Step:
 
     def encode(self) -> bytes:
         """Encode for `init`; raises PlanError for what the wire cannot carry (a NUL, a number over 63 bits)."""
+        key = self.op, tuple([tuple(value) if type(value) is list else value for value in self.args])
+        try:
+            return _encoded[key]
+        except KeyError:
+            data = self._encode()
+        except TypeError:
+            return self._encode()
+        if len(_encoded) >= _MOST_ENCODED:
+            _encoded.clear()
+        if len(data) <= _MOST_OF_ONE:
+            _encoded[key] = data
+        return data
+
+    def _encode(self) -> bytes:
         word = VOCABULARY[self.op]
         parts = []
         for letter, value in zip(word.signature, self.args, strict=True):
@@ -289,6 +309,9 @@ class LaunchPlan:
 
     def add(self, op: str, *args: "Argument") -> None:
         self.steps.append(Step(op, *args))
+
+    def insert(self, index: int, op: str, *args: "Argument") -> None:
+        self.steps.insert(index, Step(op, *args))
 
     def lead(self, steps: "Sequence[Step]") -> None:
         """Begin with these, which may use MONITOR_SLOTS."""
@@ -436,6 +459,7 @@ _STYLES: "dict[str, Callable[[Any], str]]" = {
     "idmap": lambda v: f" idmapped by #{v}" if v >= 0 else "",
     "map": _map,
     "mapper": lambda v: " with newuidmap and newgidmap" if v else "",
+    "network": lambda v: f", then a network namespace of its own for #{v}" if v >= 0 else "",
     "ns": lambda v: ",".join([name for bit, name in _NS.items() if v & bit]) or "nothing",
     "cgroup": lambda v: f" in cgroup #{v}" if v >= 0 else "",
     "options": lambda v: " " + ",".join(v) if v else "",

@@ -18,7 +18,7 @@
     X(3, open_path, "fsi")           \
     X(4, open_tree, "fsi")           \
     X(5, mount_setattr, "fiiiif")    \
-    X(6, userns, "fssii")            \
+    X(6, userns, "fssiif")           \
     X(7, open_ns, "fsi")             \
     X(8, setns, "fi")                \
     X(9, undumpable, "")             \
@@ -81,6 +81,7 @@
     X(66, wait_command, "f")         \
     X(67, idle, "f")                 \
     X(68, guard, "ff")               \
+    X(69, take_network, "f")         \
     X(84, supervise, "bii")          \
     GUEST_WORDS(X)
 
@@ -160,6 +161,11 @@ void report_failure(struct run *run);
 /* Sends a message; waits for the OK and returns its text.  Neither returns when nobody is there any more: without a
  * runtime a container is not to be. */
 void tell(struct run *run, uint32_t kind, int64_t value, const char *text);
+
+/* Sends an errno, or 0 and a descriptor, over a socket to another process of ours; the other end, which takes the
+ * descriptor, or fails with that errno (EPIPE: the sender has ended). */
+void pass_fd(int line, int error, int fd);
+int receive_fd(struct run *run, int line, const char *what);
 char *wait_for_ok(struct run *run);
 /* Sends a SYNC with a duplicate of a descriptor. */
 void sync_with_fd(struct run *run, const char *name, int fd);

@@ -135,6 +135,8 @@ int do_wait_command(struct run *run, const struct arg *arg)
     if (line < 0)
         return fail(run, "socket");
     die_of_signals();
+    write_stamps(run);
+    run->stamps = NULL; /* Of the first plan; where they go is not kept. */
     tell(run, MESSAGE_READY, 0, "");
     run->sync = line;
     keep_only(run, line, -1, run->told);

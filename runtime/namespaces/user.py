@@ -22,8 +22,11 @@ RANGE = 65536
 """Ids of a container."""
 
 
-def create(plan: LaunchPlan, spec: "Spec", host: "Host") -> int:
-    """Add the step that makes a new user namespace; returns its slot, -1 when the container has none of its own."""
+def create(plan: LaunchPlan, spec: "Spec", host: "Host", network: int = -1) -> int:
+    """Add the step that makes a new user namespace; returns its slot, -1 when the container has none of its own.
+
+    In the slot `network` a new network namespace is to come from it (network.order).
+    """
     if spec.namespaces().get("user", "-") != "":
         return -1
     linux = spec.config["linux"]
@@ -37,7 +40,7 @@ def create(plan: LaunchPlan, spec: "Spec", host: "Host") -> int:
         )
     slot = plan.slot()
     deny_setgroups = not host.privileged and own
-    plan.add("userns", slot, map_text(uids), map_text(gids), int(deny_setgroups), int(mapper))
+    plan.add("userns", slot, map_text(uids), map_text(gids), int(deny_setgroups), int(mapper), network)
     return slot
 
 

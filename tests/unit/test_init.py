@@ -83,7 +83,7 @@ GUARD = [("open_path", FIRST_SLOT, "/nonexistent/guard/x", 0)] * 2
 EVERY_KIND = plan_of(
     *GUARD,
     ("setsid",),
-    ("userns", 6, "0 0 1\n", "0 0 1\n", 1, 0),
+    ("userns", 6, "0 0 1\n", "0 0 1\n", 1, 0, -1),
     ("overlay", 7, -1, ["6", "7"], []),
     ("mount", "tmpfs", "/x", ["mode=755", "size=1m"], 0, 1),
     ("exec", ["/bin/true", "", "x" * 20], ["A=B"], 0),
