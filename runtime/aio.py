@@ -19,7 +19,7 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
-from .engine import handle, library
+from .engine import handle, library, settings
 from .engine import sandbox as sandboxes
 from .engine import wait as waiting
 from .engine.files import Files
@@ -422,11 +422,10 @@ class AsyncSandbox:
         if self._get_image:
             await self._get_image()
         call = sandboxes.Call(self.sync, values)
-        take = self.sync.take
         try:
-            await _in_thread(lambda: call.begin(take() if self.sync.pooled else _launch(take)))
+            await _in_thread(call.begin if self.sync.pooled else lambda: _launch(call.begin))
             limit = self.sync.output_limit
-            result = await _attend(call.prepared.run, call.streams, call.data, call.timeout, call.words, limit)
+            result = await _attend(call.run, call.streams, call.data, call.timeout, call.words, limit)
         finally:
             await _finally(call.close)
         if values["check"]:
@@ -440,7 +439,7 @@ def sandbox(*args: Any, **options: Any) -> "_Scope[AsyncSandbox]":
     values = _bound(sandboxes.sandbox, args, options)
     get_image = None
     if not values["pool"]:
-        get_image = _Pull(library.image_of(values["image"]), values["pull"])
+        get_image = _Pull(settings.image_of(values["image"]), values["pull"])
         values["pull"] = "missing" if values["pull"] == "always" else values["pull"]
 
     async def make() -> AsyncSandbox:

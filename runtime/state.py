@@ -274,6 +274,18 @@ def start_time(pid: int, *, ended: bool = False) -> str:
     return "" if fields[0] in (b"Z", b"X") and not ended else fields[19].decode()
 
 
+_own = (0, "")
+
+
+def own_start_time() -> str:
+    """Of this process, read once."""
+    global _own
+    pid = posix.getpid()
+    if _own[0] != pid:
+        _own = pid, start_time(pid)
+    return _own[1]
+
+
 def identify(pid: int) -> str:
     """What no other process will ever be called: pid, start time and boot."""
     return f"{pid} {start_time(pid, ended=True)} {boot_id()}"

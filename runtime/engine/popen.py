@@ -45,7 +45,7 @@ class Process:
         try:
             processes.check_reachable(record)
             process = processes.process_object(record, record.running_pid(), request)
-            self.pid = processes.launch_process(record, process, Options(stdio=streams.child))
+            self.pid = processes.launch_process(record, process, Options(stdio=streams.child, pipes=streams.pipes))
             self._pidfd = posix.pidfd_open(self.pid)
             streams.launched()
         except BaseException:

@@ -44,6 +44,26 @@ def test_exec_has_its_own_environment_directory_and_user(box: runtime.RunningCon
     assert shell(box, "echo $A; pwd; id -u", env={"A": "b"}, cwd="/usr", user=1000).split() == ["b", "/usr", "1000"]
 
 
+@pytest.mark.parametrize("user", [None, 1000])
+def test_streams_can_be_opened_again(box: runtime.RunningContainer, user: int | None) -> None:
+    argv = ["sh", "-c", "echo o >/dev/stdout; echo e >/dev/stderr; read in </dev/stdin; echo $in >/proc/self/fd/2"]
+    done = box.exec(argv, input="i\n", text=True, capture_output=True, user=user)
+    assert (done.stdout, done.stderr) == ("o\n", "e\ni\n")
+    streams = {"stdin": runtime.PIPE, "stdout": runtime.PIPE, "stderr": runtime.PIPE}
+    with box.popen(argv, text=True, user=user, **streams) as process:  # type: ignore[arg-type]
+        assert process.communicate("i\n") == ("o\n", "e\ni\n")
+
+
+def test_pipes_of_the_caller_stay_his(box: runtime.RunningContainer) -> None:
+    reader, writer = os.pipe()
+    try:
+        box.exec(["echo", "x"], stdout=writer, stderr=runtime.PIPE)
+        assert os.fstat(writer).st_uid == os.geteuid()
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
 def test_exec_of_what_there_is_not(box: runtime.RunningContainer) -> None:
     for argv, error in ((["no-such"], runtime.CommandNotFoundError), ([], runtime.UsageError)):
         with pytest.raises(error):

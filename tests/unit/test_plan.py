@@ -19,7 +19,7 @@ from runtime.errors import LaunchError, PlanError, SpecError, UnsupportedError
 from runtime.host import Host
 from runtime.plan import Wiring, create_plan, exec_plan
 from runtime.spec import Layers, Spec, default_spec, validate
-from runtime.steps import MAX_PLAN, MAX_SLOTS, MAX_STEPS, VOCABULARY, LaunchPlan, Step
+from runtime.steps import INIT_SLOT, MAX_PLAN, MAX_SLOTS, MAX_STEPS, VOCABULARY, LaunchPlan, Step
 
 GOLDEN = Path(__file__).with_name("golden")
 UNIFIED = "26 20 0:24 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"
@@ -219,6 +219,24 @@ def test_no_limit_is_none(limit: dict[str, Any]) -> None:
 def test_an_ordinary_user_needs_a_user_namespace() -> None:
     with pytest.raises(UnsupportedError, match="user namespace"):
         create_plan(spec(), host(uid=1000), CONTAINER, Wiring())
+
+
+def test_only_pipes_that_were_made_for_it_are_its_users() -> None:
+    made = create_plan(spec(with_user_namespace), host(), CONTAINER, Wiring(streams=0b110))
+    first = made.steps[0]
+    owner = spec(with_user_namespace).config["linux"]["uidMappings"][0]["hostID"]
+    assert (first.op, first.args) == ("own_stdio", (owner, 0, 0b110))
+    assert str(first) == f"give the standard streams 1,2 to {owner}:0"
+    plain = create_plan(spec(with_user_namespace), host(), CONTAINER, Wiring())
+    assert "own_stdio" not in [step.op for step in plain.steps[:5]]
+
+
+def test_an_ordinary_users_reaper_is_executed() -> None:
+    """Else he could not enter the container: its process 1 would have the memory of a process of the host's."""
+    made = create_plan(rootless(), host(uid=1000), Cgroup("", {}), Wiring(init=True))
+    assert [step.args for step in made.steps if step.op == "reap"] == [(INIT_SLOT,)]
+    made = create_plan(spec(), host(), CONTAINER, Wiring(init=True))
+    assert [step.args for step in made.steps if step.op == "reap"] == [(-1,)]
 
 
 def test_a_plan_is_bounded() -> None:
