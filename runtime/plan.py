@@ -45,8 +45,8 @@ class Wiring:
     """What a plan must know of how its launch is wired, beyond the spec."""
 
     __slots__ = (
-        "command", "detached", "enter", "idle", "init", "keyring", "monitor", "no_pivot", "pdeathsig", "preserve_fds", "resctrl",
-        "seccomp", "size", "supervise",
+        "command", "detached", "enter", "idle", "init", "keyring", "monitor", "no_pivot", "pdeathsig", "preserve_fds",
+        "resctrl", "seccomp", "size", "supervise",
     )  # fmt: skip
 
     def __init__(
