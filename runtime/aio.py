@@ -27,10 +27,10 @@ from .engine.library import Asked, Run
 from .engine.pipes import Output, Streams, Text, feed
 from .engine.popen import Process
 from .engine.results import Result
-from .errors import StateError, TimeoutExpiredError
+from .errors import StateError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
     from types import TracebackType
     from typing import Unpack
 
@@ -284,8 +284,17 @@ class AsyncContainer:
         return self.sync.name
 
     @property
+    def pid(self) -> int:
+        """RunningContainer.pid."""
+        return self.sync.pid
+
+    @property
     def status(self) -> str:
         return self.sync.status
+
+    @property
+    def enforced(self) -> "dict[str, str]":
+        return self.sync.enforced
 
     @_like_method(handle.RunningContainer.exec)
     async def exec(self, *args: Any, **options: Any) -> Result:
@@ -322,7 +331,7 @@ class AsyncContainer:
         finally:
             posix.close(ended)
         if limited.cancelled_caught:
-            raise TimeoutExpiredError(f"container {self.name!r} has not ended after {timeout:g} s")
+            raise self.sync.not_ended(timeout)
         return await _in_thread(self.sync.wait)
 
     async def wait_for(self, condition: "waiting.Condition", timeout: float = 60.0) -> "AsyncContainer":
@@ -333,6 +342,16 @@ class AsyncContainer:
                 raise waiting.too_late(self.sync, condition, timeout)
             await anyio.sleep(pause())
         return self
+
+    async def follow_logs(self) -> "AsyncIterator[bytes]":
+        """RunningContainer.follow_logs(); a thread waits for each line, and when we are cancelled no longer for us."""
+        lines = self.sync.follow_logs()
+        while (line := await anyio.to_thread.run_sync(next, lines, None, abandon_on_cancel=True)) is not None:
+            yield line
+
+    async def close(self) -> None:
+        """RunningContainer.close(); not to be cancelled."""
+        await _finally(self.sync.close)
 
     addr = _threaded(handle.RunningContainer.addr)
     commit = _threaded(handle.RunningContainer.commit)

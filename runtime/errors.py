@@ -25,6 +25,8 @@ from errno import errorcode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from .steps import Step
 
 
@@ -52,6 +54,16 @@ class WarrenError(Exception):
             )
         text = "".join([c if c.isprintable() else repr(c)[1:-1] for c in text])
         return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 :]}"
+
+    def __reduce__(self) -> "tuple[Any, ...]":
+        """For multiprocessing: classes are made from other things than their message."""
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(kind: "type[WarrenError]", args: "tuple[Any, ...]", fields: "dict[str, Any]") -> WarrenError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(fields)
+    return error
 
 
 class UsageError(WarrenError):
@@ -146,19 +158,41 @@ class ExistsError(StateError):
     pass
 
 
-class TimeoutExpiredError(WarrenError):
-    """`result` of one that the library raises is what there was until then."""
+class _ResultError(WarrenError):
+    """`result` is what run() would have returned, None where there is none; its fields by subprocess's names."""
+
+    def __init__(self, message: str, result: "Any" = None) -> None:
+        super().__init__(message)
+        self.result = result
+
+    @property
+    def cmd(self) -> "list[str]":
+        return self.result.args if self.result else []
+
+    @property
+    def returncode(self) -> int:
+        return self.result.returncode if self.result else 0
+
+    @property
+    def stdout(self) -> "Any":
+        return self.result.stdout if self.result else None
+
+    @property
+    def stderr(self) -> "Any":
+        return self.result.stderr if self.result else None
+
+    output = stdout
+
+
+class TimeoutExpiredError(_ResultError):
+    """Something took longer than it might; `timeout` is in seconds.  A `result` is what there was until then."""
 
     exit_code = 124
 
-    def __init__(self, message: str, result: object = None) -> None:
-        super().__init__(message)
-        self.result = result
+    def __init__(self, message: str, result: "Any" = None, *, timeout: "float | None" = None) -> None:
+        super().__init__(message, result)
+        self.timeout = timeout
 
 
-class ProcessError(WarrenError):
-    """`runtime.run(check=True)` found a non-zero exit code; `result` is what run() would have returned."""
-
-    def __init__(self, message: str, result: object = None) -> None:
-        super().__init__(message)
-        self.result = result
+class ProcessError(_ResultError):
+    """`runtime.run(check=True)` found a non-zero exit code."""

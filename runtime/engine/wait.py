@@ -145,7 +145,8 @@ def pauses() -> "Callable[[], float]":
 
 
 def too_late(container: "RunningContainer", condition: Condition, timeout: float) -> TimeoutExpiredError:
-    return TimeoutExpiredError(f"container {container.name!r}: no {condition.text} within {timeout:g} s")
+    what = f"container {container.name!r}: no {condition.text} within {timeout:g} s"
+    return TimeoutExpiredError(what, timeout=timeout)
 
 
 def wait_for(container: "RunningContainer", condition: Condition, timeout: float) -> None:
