@@ -232,10 +232,12 @@ class AsyncProcess:
 
     @property
     def pid(self) -> int:
+        """The host's."""
         return self.sync.pid
 
     @property
     def returncode(self) -> "int | None":
+        """None until its end is known, then its exit code, 128+n when signal n ended it."""
         return self.sync.returncode
 
     async def wait(self) -> int:
@@ -247,12 +249,15 @@ class AsyncProcess:
     communicate = _threaded(Process.communicate)
 
     def send_signal(self, number: int) -> None:
+        """Nothing happens to one that has ended."""
         self.sync.send_signal(number)
 
     def terminate(self) -> None:
+        """Send SIGTERM."""
         self.sync.terminate()
 
     def kill(self) -> None:
+        """Send SIGKILL; what it has started itself goes on."""
         self.sync.kill()
 
     async def __aenter__(self) -> "AsyncProcess":
@@ -277,10 +282,12 @@ class AsyncContainer:
 
     @property
     def id(self) -> str:
+        """64 hexadecimal digits."""
         return self.sync.id
 
     @property
     def name(self) -> str:
+        """As asked for, else one that is made up."""
         return self.sync.name
 
     @property
@@ -290,10 +297,12 @@ class AsyncContainer:
 
     @property
     def status(self) -> str:
+        """running, paused or exited."""
         return self.sync.status
 
     @property
     def enforced(self) -> "dict[str, str]":
+        """RunningContainer.enforced."""
         return self.sync.enforced
 
     @_like_method(handle.RunningContainer.exec)

@@ -35,6 +35,8 @@ _LONGEST = 800
 
 
 class WarrenError(Exception):
+    """The base of all: `message` says what failed, on what, `hint` what to do, `exit_code` how a command ends then."""
+
     exit_code = 125
     about_command = False
     """Whether it tells of the container's own command.  podman takes "no such file or directory", from whatever cause,
@@ -67,23 +69,25 @@ def _restored(kind: "type[WarrenError]", args: "tuple[Any, ...]", fields: "dict[
 
 
 class UsageError(WarrenError):
-    pass
+    """The caller's words are off; nothing has been done."""
 
 
 class NoTerminalError(UsageError):
+    """Standard input is to be a terminal and is none."""
+
     exit_code = 1
 
 
 class SpecError(WarrenError):
-    pass
+    """A config.json or process.json is malformed, or contradicts itself."""
 
 
 class UnsupportedError(WarrenError):
-    pass
+    """It is well-formed, but this host or this version cannot do it, a limit that cannot be held among it."""
 
 
 class PlanError(WarrenError):
-    pass
+    """The plan of a launch cannot be expressed: it is too long."""
 
 
 class LaunchError(WarrenError):
@@ -107,6 +111,8 @@ class LaunchError(WarrenError):
 
 
 class CommandNotFoundError(LaunchError):
+    """The command is not in the container; the exit code is 127, as a shell has it."""
+
     exit_code = 127
     about_command = True
 
@@ -143,19 +149,19 @@ class ImageError(WarrenError):
 
 
 class HookError(WarrenError):
-    pass
+    """A hook of the bundle has failed, or taken longer than its timeout."""
 
 
 class StateError(WarrenError):
-    pass
+    """The container is not in a state that allows it: it has ended, or it runs."""
 
 
 class NotFoundError(StateError):
-    pass
+    """There is no such container, image, network, volume or file."""
 
 
 class ExistsError(StateError):
-    pass
+    """A name, id, port or address is taken."""
 
 
 class _ResultError(WarrenError):

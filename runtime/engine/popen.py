@@ -159,6 +159,7 @@ class Process:
         return result
 
     def finish(self, outputs: "dict[int, Output]", *, killed: bool) -> Result:
+        """Wait, collect what is in the pipes and close; `killed` kills it first."""
         if killed:
             self.kill()
         code = self._reap()
@@ -168,6 +169,7 @@ class Process:
         return Result(self.args, code, out, err, {}, usage=self.usage, truncated=truncated)
 
     def timed_out(self, timeout: float, result: Result) -> TimeoutExpiredError:
+        """For one that was killed after `timeout` seconds."""
         what = f"command {self.args[0]!r} took longer than {timeout:g} s and was killed"
         return TimeoutExpiredError(what, result, timeout=timeout)
 
@@ -191,9 +193,11 @@ class Process:
             pass
 
     def terminate(self) -> None:
+        """Send SIGTERM."""
         self.send_signal(_SIGTERM)
 
     def kill(self) -> None:
+        """Send SIGKILL; what it has started itself goes on."""
         self.send_signal(_SIGKILL)
 
     def close(self) -> None:
