@@ -789,6 +789,7 @@ class Container:
     # ---- exec
 
     def exec_plan(self, process: "Json", options: "Options") -> "LaunchPlan":
+        """What exec() would execute; launches nothing.  Raises what it raises."""
         record = self._record()
         filter = _filter(record["config"], cached=False)  # type: ignore[arg-type]
         return self._exec_plan(record, process, options, self._running(record), filter)

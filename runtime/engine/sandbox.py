@@ -159,6 +159,7 @@ class Sandbox:
 
     @property
     def pooled(self) -> bool:
+        """Whether containers wait for their commands."""
         return self._pool is not None
 
     def take(self) -> "Prepared":
