@@ -777,17 +777,19 @@ class Container:
         except NotFoundError:
             return False
         try:
+            if _lives(self._dir.read_head()):
+                return False  # The usual case: a program runs many, and each launch asks this of all of them.
             record = self._dir.read_record()
             if record is None:
                 return not self._dir.process()
-            owner, _, started = str(record.get("lives_with") or "").partition(" ")
-            return bool(owner) and start_time(int(owner)) != started
+            return bool(record.get("lives_with")) and not _lives(record)
         finally:
             self._dir.unlock()
 
     # ---- exec
 
     def exec_plan(self, process: "Json", options: "Options") -> "LaunchPlan":
+        """What exec() would execute; launches nothing.  Raises what it raises."""
         record = self._record()
         filter = _filter(record["config"], cached=False)  # type: ignore[arg-type]
         return self._exec_plan(record, process, options, self._running(record), filter)
@@ -929,6 +931,12 @@ def _filter(config: "Json", *, cached: bool = True) -> "Program | None":
 def _cgroup_of(record: "Json") -> Cgroup:
     saved: Json = record.get("cgroup") or {}  # type: ignore[assignment]
     return Cgroup(**{name: saved[name] for name in _CGROUP if name in saved})  # type: ignore[arg-type]
+
+
+def _lives(record: "Json") -> bool:
+    """Whether the process that an ephemeral container is to live with is there."""
+    owner, _, started = str(record.get("lives_with") or "").partition(" ")
+    return owner.isdecimal() and start_time(int(owner)) == started
 
 
 def _memory_error(error: LaunchError, config: "Json", cgroup: Cgroup) -> LaunchError:

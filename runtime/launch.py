@@ -66,7 +66,7 @@ class Options:
     idle            process 1 is a reaper that runs nothing
     command         a socket over which the container gets its command later; it stays the caller's; -1 none
     enter           a directory that the program's own user enters at last, where it may; "" none
-    approve         called with `enforced` before anything of the user's is executed; what it raises calls off the launch
+    approve         called with `enforced` before anything of the user's is executed; what it raises ends the launch
     size            rows and columns of the terminal
     enforced        notes on what could not be enforced; kept in the container's state
     best_effort     limits that this host cannot hold are such notes, not errors

@@ -226,7 +226,7 @@ class Run:
         result = Result(argv, code, out, err, enforced, usage=self.usage, truncated=truncated)
         if timed_out is not None:
             what = f"command {self.config.argv[0]!r} took longer than {timed_out:g} s and was killed"
-            raise TimeoutExpiredError(what, result)
+            raise TimeoutExpiredError(what, result, timeout=timed_out)
         return result
 
     def wait(self) -> int:

@@ -1,9 +1,9 @@
 """runtime.sandbox(): a strict preset for code that nobody trusts, and a pool of containers that wait for theirs.
 
 A container of a pool is complete but for the command: `init` waits in it, all power given up (the step wait_command),
-until the rest of the plan comes, with the standard streams.  Without a pool it is launched with its command.  Either way
-what is not held as it was asked for is known before, so that nothing is executed in a container that is weaker: the
-sandbox fails closed.
+until the rest of the plan comes, with the standard streams.  Without a pool it is launched with its command.  Either
+way what is not held as it was asked for is known before, so that nothing is executed in a container that is weaker:
+the sandbox fails closed.
 """
 
 import _socket
@@ -159,6 +159,7 @@ class Sandbox:
 
     @property
     def pooled(self) -> bool:
+        """Whether containers wait for their commands."""
         return self._pool is not None
 
     def take(self) -> "Prepared":

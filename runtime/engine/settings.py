@@ -19,7 +19,12 @@ else:
 
 
 class ContainerOptions(TypedDict, total=False):
-    """docker's options in Python's words; ARCHITECTURE.md and `warren run --help` say what each does."""
+    """What container() takes by keyword: docker's options in Python's words; `warren run --help` says what each does.
+
+    Sizes are bytes or texts like "64m", `cpus` is processors (1.5), times are texts like "30s", `stop_timeout` is
+    seconds.  `mounts` are SRC:DST[:OPTIONS], `tmpfs` DST[:OPTIONS], `publish` [[ADDRESS:]PORT:]PORT[/PROTOCOL],
+    `devices` HOST[:INSIDE[:rwm]], `ulimits` NAME=SOFT[:HARD].
+    """
 
     name: str
     env: "Mapping[str, str]"

@@ -97,6 +97,7 @@ static int open_namespace(int process, const char *name)
 
 static void make_network(int line)
 {
+    prctl(PR_SET_DUMPABLE, 0); /* Somebody else is about to be in our user namespace. */
     autoclose int process = unshare(CLONE_NEWNET) < 0 ? -1 : open_process(sys_getpid());
     autoclose int network = process < 0 ? -1 : open_namespace(process, "net");
     pass_fd(line, network < 0 ? errno : 0, network);

@@ -92,7 +92,7 @@ class Room:
             yield from self._told(item, request)
         except UnsupportedError as error:
             yield _cannot(item, error)
-        except WarrenError as error:
+        except (WarrenError, pytest.fail.Exception) as error:  # The latter of other plugins, such as a time limit's.
             self.close()
             yield _made_up(item, "failed", f"the container of this test failed: {error}")
         if is_last:

@@ -92,6 +92,16 @@ def test_check_and_timeout() -> None:
     assert time.monotonic() - began < 10
 
 
+def test_errors_have_subprocesss_fields() -> None:
+    with pytest.raises(runtime.ProcessError) as failed:
+        runtime.run("host", ["sh", "-c", "echo o; echo e >&2; exit 3"], capture_output=True, text=True, check=True)
+    error = failed.value
+    assert (error.returncode, error.stdout, error.output, error.stderr, error.cmd[0]) == (3, "o\n", "o\n", "e\n", "sh")
+    with pytest.raises(runtime.TimeoutExpiredError) as late:
+        runtime.run("host", ["sh", "-c", "echo o; sleep 60"], stdout=runtime.PIPE, timeout=0.3)
+    assert (late.value.timeout, late.value.stdout, late.value.stderr, late.value.cmd[0]) == (0.3, b"o\n", None, "sh")
+
+
 def test_errors_say_what_failed(directory: Path) -> None:
     with pytest.raises(runtime.CommandNotFoundError):
         runtime.run("host", ["no-such-command"])

@@ -117,6 +117,22 @@ def test_popen_communicates_signals_and_waits(box: runtime.RunningContainer) -> 
     assert Path(f"/proc/{process.pid}").exists() is False
 
 
+def test_communicate_loses_nothing_to_a_time_limit(box: runtime.RunningContainer) -> None:
+    """As subprocess has it; nor does input that nobody reads hold it up."""
+    script = "echo begun; echo e >&2; sleep 600 & wait"
+    with box.popen(["sh", "-c", script], stdin=-1, stdout=-1, stderr=-1, text=True) as process:
+        with pytest.raises(runtime.TimeoutExpiredError) as late:
+            process.communicate("x" * (1 << 20), timeout=0.3)
+        assert late.value.timeout == 0.3
+        box.exec(["pkill", "-f", "sleep 600"])
+        assert process.communicate(timeout=60) == ("begun\n", "e\n")
+
+
+def test_communicate_tells_of_what_is_no_text(box: runtime.RunningContainer) -> None:
+    with box.popen(["printf", "\\377"], stdout=-1, text=True) as process, pytest.raises(UnicodeDecodeError):
+        process.communicate()
+
+
 def test_popen_has_real_descriptors(box: runtime.RunningContainer, directory: Path) -> None:
     with open(directory / "out", "wb") as file, box.popen(["ls", "-l", "/proc/self/fd"], stdout=file) as process:
         pass

@@ -167,16 +167,10 @@ def test_what_is_weaker_executes_nothing(
     note: dict[str, str], directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The notes are a launch's own; one is added to what this host says of itself."""
-    from runtime.engine.launching import Launch
+    from runtime.cgroups import Cgroup
 
-    real = Launch.run
-
-    def run(self: Launch) -> int:
-        pid = real(self)
-        self.options.enforced.update(note)
-        return pid
-
-    monkeypatch.setattr(Launch, "run", run)
+    real = Cgroup.enforced
+    monkeypatch.setattr(Cgroup, "enforced", lambda self, *rest: {**real(self, *rest), **note})
     os.chmod(directory, 0o777)
     for pool in (0, 1):
         with runtime.sandbox("host", mounts=[f"{directory}:/mnt:rw"], pool=pool) as box:

@@ -534,6 +534,33 @@ def test_nobody_is_signalled_by_a_reaper_of_nobody(init_binary: Path, words: lis
     assert subprocess.run([init_binary, *words], capture_output=True).returncode == 125
 
 
+# ---- take_network --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sent", "passed", "error"),
+    [
+        (b"", False, errno.EPIPE),
+        (struct.pack("=IIq", 0, 0, errno.ENOSPC), False, errno.ENOSPC),
+        (struct.pack("=IIq", 0, 0, 0), False, errno.EBADMSG),
+        (b"short", False, errno.EPIPE),
+        (struct.pack("=IIq", 0, 0, 0), True, errno.EINVAL),
+    ],
+    ids=["helper dead", "helper failed", "no descriptor", "no message", "no namespace"],
+)
+def test_a_network_that_does_not_come_fails_the_launch(start: Start, sent: bytes, passed: bool, error: int) -> None:
+    line, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with line, far, open(os.devnull) as null:
+        if sent:
+            socket.send_fds(line, [sent], [null.fileno()] if passed else [])
+        line.close()
+        launched = start(plan_of(("take_network", FIRST_SLOT)), {FIRST_SLOT: far.fileno()})
+        far.close()
+        message = launched.receive()
+    assert message
+    assert message[:3] == (steps.FAIL, 1, error)
+
+
 # ---- wait_command --------------------------------------------------------------------------------------------------
 
 

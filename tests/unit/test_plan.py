@@ -18,7 +18,7 @@ from runtime.cgroups import Cgroup
 from runtime.errors import LaunchError, PlanError, SpecError, UnsupportedError
 from runtime.host import Host
 from runtime.plan import Wiring, create_plan, exec_plan
-from runtime.spec import Layers, Spec, default_spec, validate
+from runtime.spec import Layers, Link, Spec, default_spec, validate
 from runtime.steps import INIT_SLOT, MAX_PLAN, MAX_SLOTS, MAX_STEPS, VOCABULARY, LaunchPlan, Step
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -138,6 +138,41 @@ def before(ops: list[str], first: str, second: str) -> bool:
     firsts = [index for index, op in enumerate(ops) if op == first]
     seconds = [index for index, op in enumerate(ops) if op == second]
     return not firsts or not seconds or max(firsts) < min(seconds)
+
+
+_NEWNET = 0x40000000
+
+
+def network_steps(plan: LaunchPlan) -> tuple[bool, list[str]]:
+    """Whether clone makes the network namespace, and what comes right after it is entered otherwise."""
+    clone = next(step for step in plan.steps if step.op == "clone")
+    steps = [step.op if step.op != "mount" else f"mount {step.args[0]}" for step in plan.steps]
+    after = [steps[index + 1] for index, op in enumerate(steps) if op == "take_network"]
+    return bool(int(clone.args[0]) & _NEWNET), after  # type: ignore[call-overload]
+
+
+def test_a_network_is_made_beside_the_mounts_and_entered_as_late_as_can_be() -> None:
+    def without_sysfs(config: dict[str, Any]) -> None:
+        with_user_namespace(config)
+        config["mounts"] = [mount for mount in config["mounts"] if mount["type"] != "sysfs"]
+
+    def with_hooks(config: dict[str, Any]) -> None:
+        without_sysfs(config)
+        config["hooks"] = {"createRuntime": [{"path": "/bin/true"}]}
+
+    for change, first in ((with_user_namespace, "mount sysfs"), (without_sysfs, "pivot_root"), (with_hooks, "sync")):
+        plan = create_plan(spec(change), host(), CONTAINER, Wiring())
+        assert network_steps(plan) == (False, [first])
+        userns = next(step for step in plan.steps if step.op == "userns")
+        assert userns.fields()["network"] in [step.args[0] for step in plan.steps if step.op == "take_network"]
+
+
+def test_clone_makes_the_network_where_nobody_else_can_or_somebody_waits_for_it() -> None:
+    linked = spec(with_user_namespace)
+    linked.links = (Link("eth0"),)
+    assert network_steps(create_plan(linked, host(), CONTAINER, Wiring())) == (True, [])
+    assert network_steps(plans()["default"]) == (True, [])
+    assert network_steps(plans()["joined"]) == (False, [])
 
 
 @pytest.mark.parametrize("name", list(plans()))
