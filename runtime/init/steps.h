@@ -166,6 +166,11 @@ void tell(struct run *run, uint32_t kind, int64_t value, const char *text);
  * descriptor, or fails with that errno (EPIPE: the sender has ended). */
 void pass_fd(int line, int error, int fd);
 int receive_fd(struct run *run, int line, const char *what);
+
+/* A message, and with it exactly `count` descriptors: fds[0] is -1 if there is anything else.  The size of the message,
+ * 0 at the end. */
+#define MAX_PASSED 4
+ssize_t receive_fds(int line, void *data, size_t size, int *fds, size_t count);
 char *wait_for_ok(struct run *run);
 /* Sends a SYNC with a duplicate of a descriptor. */
 void sync_with_fd(struct run *run, const char *name, int fd);
