@@ -11,6 +11,7 @@ from .steps import (
     COMMAND_SLOT,
     CONSOLE_SLOT,
     FIFO_SLOT,
+    GUEST_SLOT,
     INIT_SLOT,
     MAKE_DIR,
     MUST_EXIST,
@@ -45,8 +46,8 @@ class Wiring:
     """What a plan must know of how its launch is wired, beyond the spec."""
 
     __slots__ = (
-        "command", "detached", "idle", "init", "keyring", "monitor", "no_pivot", "pdeathsig", "preserve_fds", "resctrl",
-        "seccomp", "size", "supervise",
+        "command", "detached", "idle", "init", "keyring", "monitor", "no_pivot", "pdeathsig", "preserve_fds", "reach",
+        "resctrl", "seccomp", "size", "supervise",
     )  # fmt: skip
 
     def __init__(
@@ -63,6 +64,7 @@ class Wiring:
         resctrl: "list[str] | None" = None,
         monitor: "Sequence[Step]" = (),
         supervise: "tuple[bytes, int, int] | None" = None,
+        reach: "tuple[bytes, int, int] | None" = None,
         idle: bool = False,
         command: bool = False,
     ) -> None:
@@ -76,6 +78,7 @@ class Wiring:
         self.resctrl = resctrl or []  # tasks files of the container's class of Intel RDT
         self.monitor = monitor  # the steps that leave one behind
         self.supervise = supervise  # arguments of that step, for a hypervisor
+        self.reach = reach  # and of that one, for a program in its guest
         self.idle = idle  # nothing is run
         self.command = command  # what is run comes later
         self.keyring = keyring  # name of the container's session keyring; "" leaves it the caller's
@@ -288,7 +291,7 @@ def _become_user(plan: LaunchPlan, spec: "Spec", host: "Host", process: "Json", 
     if process.get("noNewPrivileges"):
         plan.add("no_new_privs")
     args: list[str] = process["args"]  # type: ignore[assignment]
-    if args and not wiring.idle and not wiring.command:
+    if args and not wiring.idle and not wiring.command and not wiring.reach:
         plan.add("find", args[0], _search_path(process))
     if filter and filter.notify and process.get("noNewPrivileges"):
         # The agent must get the listener while somebody is here to pass it on: before the wait for start.
@@ -309,20 +312,28 @@ def _execute(plan: LaunchPlan, process: "Json", wiring: Wiring) -> None:
     filter = wiring.seccomp
     if filter and not filter.notify and process.get("noNewPrivileges"):
         # As late as can be; but the reaper, whom the container's processes may attack, is bound by it, too.
-        plan.add("seccomp", filter.program, filter.flags, int(not wiring.init and not wiring.supervise))
+        plan.add("seccomp", filter.program, filter.flags, int(_executes(wiring)))
     if wiring.command:
         plan.add("wait_command", COMMAND_SLOT)
         return
     if wiring.idle:
         plan.add("idle", INIT_SLOT)
         return
+    if wiring.reach:
+        plan.add("reach", GUEST_SLOT, *wiring.reach)
+        return
     if wiring.supervise:
-        plan.add("supervise", *wiring.supervise)
+        plan.add("supervise", *wiring.supervise, GUEST_SLOT)
     elif wiring.init:
         plan.add("reap")
     args: list[str] = process["args"]  # type: ignore[assignment]
     env: list[str] = process.get("env") or []  # type: ignore[assignment]
     plan.add("exec", args, env, wiring.preserve_fds)
+
+
+def _executes(wiring: Wiring) -> bool:
+    """Whether the process that does the plan becomes the program."""
+    return not wiring.init and not wiring.supervise and not wiring.reach
 
 
 def _create_hooks(plan: LaunchPlan, spec: "Spec") -> None:

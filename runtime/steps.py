@@ -69,6 +69,8 @@ MAX_MESSAGE = 65536
 SYNC_SLOT, CONSOLE_SLOT, FIFO_SLOT, REPORT_SLOT, PIDFD_SLOT, FIRST_SLOT = 0, 1, 2, 3, 4, 5
 COMMAND_SLOT = INIT_SLOT = FIFO_SLOT
 """Of a container that waits for a command, or is to have none, which is not one that waits for `start`."""
+GUEST_SLOT = REPORT_SLOT
+"""The socket of a virtual machine: where its supervisor listens, or what one more program there is reached by."""
 # The first of them, in a plan that begins with the step `monitor` (LaunchPlan.lead).
 HOLD_SLOT, LISTENER_SLOT, OWNER_SLOT, LOG_SLOT, EXIT_SLOT = MONITOR_SLOTS = range(FIRST_SLOT, FIRST_SLOT + 5)
 
@@ -82,8 +84,10 @@ MUST_EXIST, MAKE_DIR, MAKE_FILE, NO_SYMLINKS, ON_KERNEL_FS, COPY_UP = 0, 1, 2, 4
 or sysfs (CVE-2019-16884: nothing else ever may)."""
 
 
-GUEST = frozenset(["module", "channel", "interface", "guest", "wait_path", "file"])
-"""Words that only process 1 of a virtual machine knows (init-guest)."""
+GUEST = frozenset([
+    "module", "channel", "interface", "guest", "wait_path", "file", "supervise", "reach", "program", "linger",
+])  # fmt: skip
+"""Words that only `init-guest` knows: process 1 of a virtual machine, and what is beside its hypervisor."""
 
 
 class Op:
@@ -231,8 +235,13 @@ VOCABULARY = {
     "guest": Op(83, "iii", "terminal rows columns", "fork, pass on streams and signals as process 1 of the machine"),
     "file": Op(86, "sb", "path content", "write {path}"),
     "wait_path": Op(85, "s", "path", "wait for {path}"),
-    # Beside a virtual machine: process 1 of the container in which its hypervisor runs.
-    "supervise": Op(84, "bii", "plan milliseconds terminal", "fork, send the guest its plan, wait for its program"),
+    "program": Op(88, "b", "content", "take a program that is in no file"),
+    "linger": Op(89, "", "", "run nothing until a signal comes"),
+    # Beside a virtual machine: process 1 of the container in which its hypervisor runs, and further processes there.
+    "supervise": Op(
+        84, "biif", "plan milliseconds terminal listener", "fork, send the guest its plan, wait for its program"
+    ),
+    "reach": Op(87, "fbii", "socket plan milliseconds terminal", "send the guest a plan, be its program"),
 }
 
 

@@ -179,7 +179,10 @@ class Launch:
         config, machine = self.config, self.machine
         assert machine is not None
         network = config.network not in ("", "none")
-        return vm.prepare(spec, self.options, machine, config.id, network=network, ports=_ports(config))
+        self.options.idle = False  # Its guest may be; the hypervisor's container is not.
+        return vm.prepare(
+            spec, self.options, machine, config.id, network=network, ports=_ports(config), idle=config.idle
+        )
 
     def _join_containers(self) -> None:
         """Turn container:NAME into the namespace of that container's process.

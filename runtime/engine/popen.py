@@ -43,9 +43,10 @@ class Process:
         self._began = time.monotonic()
         self._waiting = threading.Lock()
         try:
-            processes.check_reachable(record)
             process = processes.process_object(record, record.running_pid(), request)
-            self.pid = processes.launch_process(record, process, Options(stdio=streams.child))
+            self.pid = processes.launch_process(
+                record, process, Options(stdio=streams.child), request.content
+            )
             self._pidfd = posix.pidfd_open(self.pid)
             streams.launched()
         except BaseException:

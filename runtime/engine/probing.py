@@ -9,9 +9,9 @@ import subprocess
 from select import select
 
 from ..errors import WarrenError
-from .pipes import PIPE, Streams, Text
+from .pipes import DEVNULL, PIPE, Streams, Text
 from .popen import Process
-from .processes import Request
+from .processes import Request, is_machine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,7 +53,10 @@ class Prober:
             if user == "0" and record.config().user in (None, "", "0", "root"):
                 user = None  # It is so anyway, and its accounts need not be looked up.
             request = Request(["/proc/self/fd/2"], workdir="/", user=user)
-            streams = Streams(PIPE, PIPE, _probe_fd())
+            given = _probe_fd()
+            if is_machine(record):  # Which has descriptors of its own.
+                request.content, given = posix.pread(given, 1 << 24, 0), DEVNULL
+            streams = Streams(PIPE, PIPE, given)
             self._process = Process(record, request, streams, Text(False, None, None)).open_files()
         assert self._process.stdin and self._process.stdout
         self._to: IO[bytes] = self._process.stdin

@@ -7,6 +7,7 @@ namespaces are the hypervisor's.  What has no meaning for a machine is refused.
 import os
 
 from ..errors import UnsupportedError
+from ..jsontext import dump_json
 from ..namespaces import mount as mounts_of
 from ..seccomp import default_profile
 from ..spec import Layers, Spec
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
     Json = dict[str, Any]
 
+ISOLATION, PROCESS = "org.warren.isolation", "org.warren.guest.process"
+"""Annotations of the hypervisor's container: "vm:uml", and the process object that holds inside, on which `exec` lays
+its own."""
 _CAPABILITIES = ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_MKNOD",
                  "CAP_SETFCAP", "CAP_SETGID", "CAP_SETUID"]  # fmt: skip
 """What serving files to a guest takes: its root may do to them what root may."""
@@ -43,9 +47,13 @@ def convert(
     *,
     network: bool,
     ports: "Sequence[tuple[str, int]]" = (),
+    idle: bool = False,
 ) -> "tuple[Spec, LaunchPlan]":
-    """The spec of the container of the hypervisor, and the plan of its guest; raises UnsupportedError."""
-    return _Conversion(spec, machine, id, enforced, network, ports).convert()
+    """The spec of the container of the hypervisor, and the plan of its guest; raises UnsupportedError.
+
+    An `idle` machine runs nothing until it is told to.
+    """
+    return _Conversion(spec, machine, id, enforced, network, ports).convert(idle=idle)
 
 
 class _Conversion:
@@ -72,7 +80,7 @@ class _Conversion:
         if ports and not machine.forwards:
             enforced["ports"] = f"not passed on: {machine.title} has no way in"
 
-    def convert(self) -> "tuple[Spec, LaunchPlan]":
+    def convert(self, *, idle: bool) -> "tuple[Spec, LaunchPlan]":
         self._refuse()
         self._jail()
         image = self._root()
@@ -91,7 +99,7 @@ class _Conversion:
             memory, cpus, self.shares, disk=image, network=self.network, ports=self.ports, seed=self.id
         )
         outer = self._outer(command)
-        plan = self.guest.finish(self.config, network=self.network, shares=self.shares)
+        plan = self.guest.finish(self.config, network=self.network, idle=idle)
         return outer, plan
 
     def _refuse(self) -> None:
@@ -151,7 +159,11 @@ class _Conversion:
         linux["maskedPaths"], linux["readonlyPaths"] = ["/sys/firmware"], []
         if config["linux"].get("seccomp"):
             linux["seccomp"] = default_profile(set(capabilities), os.uname().machine)
-        annotations = {**(config.get("annotations") or {}), "org.warren.isolation": f"vm:{self.machine.kind}"}
+        annotations = {
+            **(config.get("annotations") or {}),
+            ISOLATION: f"vm:{self.machine.kind}",
+            PROCESS: dump_json(config["process"]),
+        }
         outer = {
             "ociVersion": config["ociVersion"],
             "process": process,

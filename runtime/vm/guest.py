@@ -6,7 +6,7 @@ are no namespaces, no ids to map, no seccomp filter and no masked paths.
 
 from .. import capabilities
 from ..namespaces.mount import normal
-from ..steps import MAKE_DIR, MAKE_FILE, ON_KERNEL_FS, LaunchPlan
+from ..steps import MAKE_DIR, MAKE_FILE, MUST_EXIST, ON_KERNEL_FS, LaunchPlan
 from .machine import Machine, Share
 
 TYPE_CHECKING = False
@@ -84,7 +84,7 @@ class Guest:
 
     # ---- the whole
 
-    def finish(self, config: "Json", *, network: bool, shares: "list[Share]") -> LaunchPlan:
+    def finish(self, config: "Json", *, network: bool, idle: bool = False) -> LaunchPlan:
         plan, process = self.plan, config["process"]
         plan.add("root", self._root, "")
         self._kernel_mounts(config)
@@ -100,7 +100,12 @@ class Guest:
             plan.add("sysctl", key.replace(".", "/"), value)
         if config["root"].get("readonly"):
             plan.add("mount_setattr", self._root, 0, _READONLY, 0, 0, -1)
-        self._process(process)
+        plan.add("guest", int(bool(process.get("terminal"))), 0, 0)
+        if idle:
+            plan.add("linger")
+        else:
+            _become(plan, process, MAKE_DIR)
+            _execute(plan, process)
         return plan
 
     def _kernel_mounts(self, config: "Json") -> None:
@@ -121,36 +126,51 @@ class Guest:
         for path, target in _LINKS.items():
             plan.add("symlink", target, path)
 
-    def _process(self, process: "Json") -> None:
-        """The order of create_plan(): what gives up power comes last."""
-        plan, account = self.plan, process.get("user") or {}
-        uid, gid = int(account.get("uid") or 0), int(account.get("gid") or 0)
-        plan.add("guest", int(bool(process.get("terminal"))), 0, 0)
-        for limit in process.get("rlimits") or []:
-            number = _RLIMITS.index(limit["type"].removeprefix("RLIMIT_"))
-            plan.add("rlimit", number, _signed(limit["soft"]), _signed(limit["hard"]))
-        if uid:
-            plan.add("own_stdio", uid, gid)
-        plan.add("chdir", process["cwd"], MAKE_DIR)
-        sets = process.get("capabilities")
-        masks = {name: capabilities.mask((sets or {}).get(name) or [])[0] for name in capabilities.SETS}
-        if sets is not None:
-            plan.add("bounding", masks["bounding"])
-        plan.add("user", uid, gid, 1, [str(group) for group in account.get("additionalGids") or []])
-        if account.get("umask") is not None:
-            plan.add("umask", account["umask"])
-        if sets is not None:
-            plan.add("capabilities", masks["effective"], masks["permitted"], masks["inheritable"], masks["ambient"])
-        if process.get("noNewPrivileges"):
-            plan.add("no_new_privs")
-        env = process.get("env") or []
-        path = next((entry[5:] for entry in reversed(env) if entry.startswith("PATH=")), DEFAULT_PATH)
-        plan.add("find", process["args"][0], path)
-        plan.add("exec", process["args"], env, 0)
+
+def program_plan(process: "Json", content: bytes = b"") -> LaunchPlan:
+    """Of a further program, whose streams are there: `content` is a static program that is in no file of the guest."""
+    plan = LaunchPlan()
+    _become(plan, process, MUST_EXIST)
+    if content:
+        plan.add("program", content)
+        plan.add("exec", process["args"], process.get("env") or [], 0)
+    else:
+        _execute(plan, process)
+    return plan
+
+
+def _become(plan: LaunchPlan, process: "Json", cwd: int) -> None:
+    """The order of create_plan(): what gives up power comes last."""
+    account = process.get("user") or {}
+    uid, gid = int(account.get("uid") or 0), int(account.get("gid") or 0)
+    for limit in process.get("rlimits") or []:
+        number = _RLIMITS.index(limit["type"].removeprefix("RLIMIT_"))
+        plan.add("rlimit", number, _signed(limit["soft"]), _signed(limit["hard"]))
+    if uid:
+        plan.add("own_stdio", uid, gid)
+    plan.add("chdir", process["cwd"], cwd)
+    sets = process.get("capabilities")
+    masks = {name: capabilities.mask((sets or {}).get(name) or [])[0] for name in capabilities.SETS}
+    if sets is not None:
+        plan.add("bounding", masks["bounding"])
+    plan.add("user", uid, gid, 1, [str(group) for group in account.get("additionalGids") or []])
+    if account.get("umask") is not None:
+        plan.add("umask", account["umask"])
+    if sets is not None:
+        plan.add("capabilities", masks["effective"], masks["permitted"], masks["inheritable"], masks["ambient"])
+    if process.get("noNewPrivileges"):
+        plan.add("no_new_privs")
+
+
+def _execute(plan: LaunchPlan, process: "Json") -> None:
+    env = process.get("env") or []
+    path = next((entry[5:] for entry in reversed(env) if entry.startswith("PATH=")), DEFAULT_PATH)
+    plan.add("find", process["args"][0], path)
+    plan.add("exec", process["args"], env, 0)
 
 
 def _signed(value: int) -> int:
     return value - (1 << 64) if value >= 1 << 63 else value
 
 
-__all__ = ["ADDRESS", "GATEWAY", "Guest", "normal"]
+__all__ = ["ADDRESS", "GATEWAY", "Guest", "normal", "program_plan"]

@@ -160,7 +160,7 @@ def test_the_hypervisor_sees_little_of_the_host(file: Path) -> None:
     assert all({"ro", "rro"} & set(options) for path, options in binds.items())
     assert outer.config["process"]["noNewPrivileges"]
     assert "CAP_SYS_ADMIN" not in outer.config["process"]["capabilities"]["bounding"]
-    assert outer.config["annotations"][vm.ANNOTATION] == "vm:microvm"
+    assert outer.config["annotations"][vm.ISOLATION] == "vm:microvm"
 
 
 @pytest.mark.parametrize(("limit", "words"), [(0, "128M"), (200 << 20, "200M"), ((200 << 20) + 1, "201M")])
