@@ -7,6 +7,7 @@ namespaces are the hypervisor's.  What has no meaning for a machine is refused.
 import os
 
 from ..errors import UnsupportedError
+from ..host import Host
 from ..jsontext import dump_json
 from ..namespaces import mount as mounts_of
 from ..seccomp import default_profile
@@ -269,15 +270,21 @@ class _Conversion:
         if self.spec.layers is None or self.spec.layers.lower != ["/"]:
             return
         for entry in self.config["mounts"]:
-            if _is_bind(entry) and entry["source"] == entry["destination"] and entry["destination"] not in _KERNELS:
+            if self._is_further(entry):
                 self.mounts.append({**entry, "destination": f"{PLACE}/root{entry['destination']}"})
+
+    def _is_further(self, entry: "Json") -> bool:
+        """Whether it completes the host's root, and nobody has asked for it."""
+        on_host = self.spec.layers is not None and self.spec.layers.lower == ["/"]
+        where = entry["destination"]
+        own = on_host and where not in _KERNELS and "bind" in (entry.get("options") or [])
+        return own and entry["source"] == where and any(where == mount.point for mount in Host.probe().mounts)
 
     def _user_mounts(self) -> None:
         """Directories become shares, single files one share together; a tmpfs is the guest's own."""
-        on_host = self.spec.layers is not None and self.spec.layers.lower == ["/"]
         for entry, mount in zip(self.config["mounts"], mounts_of.load(self.spec), strict=True):
             where = mount.destination
-            if where in _KERNELS or (on_host and _is_bind(entry) and entry["source"] == where):
+            if where in _KERNELS or self._is_further(entry):
                 continue
             if mount.is_bind:
                 self._volume(entry, mount)
@@ -308,10 +315,6 @@ class _Conversion:
         name = str(sum(entry["destination"].startswith(f"{PLACE}/files/") for entry in self.mounts))
         self._bind(mount.source, f"files/{name}", options)
         self.guest.file(name, mount.destination, readonly)
-
-
-def _is_bind(entry: "Json") -> bool:
-    return bool({"bind", "rbind"} & set(entry.get("options") or []))
 
 
 def _entry(destination: str, kind: str, source: str, options: list[str]) -> "Json":
