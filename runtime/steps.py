@@ -232,7 +232,12 @@ VOCABULARY = {
     "module": Op(80, "s", "path", "load module {path}"),
     "channel": Op(81, "l", "devices", "go on with what the supervisor sends over {devices:command}"),
     "interface": Op(82, "ssss", "name address mask gateway", "give {name} the address {address}"),
-    "guest": Op(83, "iii", "terminal rows columns", "fork, pass on streams and signals as process 1 of the machine"),
+    "guest": Op(
+        83,
+        "iiif",
+        "terminal rows columns cgroup",
+        "fork{cgroup:cgroup}, pass on streams and signals as process 1 of the machine",
+    ),
     "file": Op(86, "sb", "path content", "write {path}"),
     "wait_path": Op(85, "s", "path", "wait for {path}"),
     "program": Op(88, "b", "content", "take a program that is in no file"),

@@ -181,8 +181,9 @@ class Launch:
         network = config.network not in ("", "none")
         self.options.idle = False  # Its guest may be; the hypervisor's container is not.
         return vm.prepare(
-            spec, self.options, machine, config.id, network=network, ports=_ports(config), idle=config.idle
-        )
+            spec, self.options, machine, config.id, network=network, ports=_ports(config), idle=config.idle,
+            privileged=config.privileged,
+        )  # fmt: skip
 
     def _join_containers(self) -> None:
         """Turn container:NAME into the namespace of that container's process.

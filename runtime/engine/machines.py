@@ -23,11 +23,16 @@ _MILLISECONDS = 60000
 
 def guest_defaults(record: "Record") -> "Json":
     """The process object of a machine's own program, on which exec's flags are laid."""
-    annotations: Json = record.container.config().get("annotations") or {}  # type: ignore[assignment]
-    if vm.PROCESS not in annotations:
-        raise StateError(f"container {record.name!r} was started by another version", hint="start it anew")
-    process: Json = parse_json(annotations[vm.PROCESS].encode(), "process")
+    process: Json = _inside(record)["process"]
     return process
+
+
+def _inside(record: "Record") -> "Json":
+    annotations: Json = record.container.config().get("annotations") or {}  # type: ignore[assignment]
+    if vm.INSIDE not in annotations:
+        raise StateError(f"container {record.name!r} was started by another version", hint="start it anew")
+    inside: Json = parse_json(annotations[vm.INSIDE].encode(), "what holds in the guest")
+    return inside
 
 
 def image_root(pid: int) -> str:
@@ -37,7 +42,7 @@ def image_root(pid: int) -> str:
 
 def launch_in_guest(record: "Record", process: "Json", options: "Options", content: bytes = b"") -> int:
     """Start a program in the guest; the pid of what stands for it here.  Raises what Container.exec() raises."""
-    guest = vm.program_plan(process, content)
+    guest = vm.program_plan(process, vm.inside_filter(_inside(record)), content)
     outer = record.container.exec_defaults()
     outer["terminal"] = terminal = bool(process.get("terminal"))
     outer.pop("consoleSize", None)

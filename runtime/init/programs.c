@@ -40,6 +40,7 @@ struct program {
 };
 
 static struct program programs[CHANNELS];
+static int cgroup = -1; /* of all programs; -1 for none of its own */
 
 static int channel_of(const struct program *program)
 {
@@ -268,10 +269,15 @@ static int take_streams(struct run *run, const int streams[3], bool terminal)
  * it is gone a moment later. */
 static pid_t fork_patiently(void)
 {
-    pid_t pid = sys_fork(0, SIGCHLD);
+    struct clone_args args = {.exit_signal = SIGCHLD};
+    if (cgroup >= 0) {
+        args.flags = CLONE_INTO_CGROUP;
+        args.cgroup = cgroup;
+    }
+    pid_t pid = sys_clone3(&args);
     for (int tries = 0; pid < 0 && errno == EAGAIN && tries < 100; tries++) {
         nap();
-        pid = sys_fork(0, SIGCHLD);
+        pid = sys_clone3(&args);
     }
     return pid;
 }
@@ -534,6 +540,7 @@ int do_guest(struct run *run, const struct arg *arg)
     prepare(program);
     program->terminal = arg[0].i;
     program->size = (struct winsize){.ws_row = arg[1].i, .ws_col = arg[2].i};
+    cgroup = arg[3].i < 0 ? -1 : slot_fd(run, arg[3].i);
     if (run->channel < 0)
         return fail_as(run, EINVAL, "no channel");
     int signals = watch_children();

@@ -90,7 +90,7 @@
     X(80, module, "s")               \
     X(81, channel, "l")              \
     X(82, interface, "ssss")         \
-    X(83, guest, "iii")              \
+    X(83, guest, "iiif")             \
     X(84, supervise, "biif")         \
     X(85, wait_path, "s")            \
     X(86, file, "sb")                \

@@ -9,7 +9,7 @@ the hypervisor stands for a program in the guest (init/reach.c).
 
 from ..errors import LaunchError, UsageError
 from ..launch import failure
-from .convert import ISOLATION, PROCESS, convert
+from .convert import INSIDE, ISOLATION, convert, inside_filter
 from .guest import program_plan
 from .machine import KINDS, Machine
 from .select import choose
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from ..steps import LaunchPlan
 
 __all__ = [
-    "ISOLATION", "KINDS", "PROCESS", "Machine", "choose", "convert", "guest_failure", "parse_isolation", "prepare",
-    "program_plan",
+    "INSIDE", "ISOLATION", "KINDS", "Machine", "choose", "convert", "guest_failure", "inside_filter", "parse_isolation",
+    "prepare", "program_plan",
 ]  # fmt: skip
 
 
@@ -47,13 +47,14 @@ def prepare(
     network: bool,
     ports: "Sequence[tuple[str, int]]" = (),
     idle: bool = False,
+    privileged: bool = False,
 ) -> "tuple[Spec, LaunchPlan]":
     """The Spec of the container that runs the machine, and the plan of its guest; `options` are made to supervise it.
 
     `id` names files that live as long as the machine; `ports` (protocol, number) are passed on to the guest.  Raises
     UnsupportedError for what a machine cannot do.
     """
-    outer, guest = convert(spec, machine, id, options.enforced, network=network, ports=ports, idle=idle)
+    outer, guest = convert(spec, machine, id, options.enforced, network=network, ports=ports, idle=idle, privileged=privileged)
     terminal = bool(outer.config["process"]["terminal"])
     options.supervise = (guest.encode({}), int(machine.boot_seconds * 1000), int(terminal))
     return outer, guest

@@ -6,11 +6,12 @@ namespaces are the hypervisor's.  What has no meaning for a machine is refused.
 
 import os
 
+from .. import seccomp
+from ..container import default_root
 from ..errors import UnsupportedError
 from ..host import Host
 from ..jsontext import dump_json
 from ..namespaces import mount as mounts_of
-from ..seccomp import default_profile
 from ..spec import Layers, Spec
 from . import disk, guest, initramfs
 from .machine import PLACE, Machine, Share
@@ -21,13 +22,16 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..namespaces.mount import Mount
+    from ..seccomp import Program
     from ..steps import LaunchPlan
 
     Json = dict[str, Any]
 
-ISOLATION, PROCESS = "org.warren.isolation", "org.warren.guest.process"
-"""Annotations of the hypervisor's container: "vm:uml", and the process object that holds inside, on which `exec` lays
-its own."""
+ISOLATION, INSIDE = "org.warren.isolation", "org.warren.inside"
+"""Annotations of the hypervisor's container: "vm:uml", and what holds inside: the process object, on which `exec` lays
+its own, and the seccomp profile."""
+_MORE_PIDS = 256
+"""That the hypervisor has, beside those that its guest's programs may have: user-mode Linux has one for each."""
 _CAPABILITIES = ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_MKNOD",
                  "CAP_SETFCAP", "CAP_SETGID", "CAP_SETUID"]  # fmt: skip
 """What serving files to a guest takes: its root may do to them what root may."""
@@ -49,12 +53,13 @@ def convert(
     network: bool,
     ports: "Sequence[tuple[str, int]]" = (),
     idle: bool = False,
+    privileged: bool = False,
 ) -> "tuple[Spec, LaunchPlan]":
     """The spec of the container of the hypervisor, and the plan of its guest; raises UnsupportedError.
 
-    An `idle` machine runs nothing until it is told to.
+    An `idle` machine runs nothing until it is told to; `privileged` programs have all of their kernel.
     """
-    return _Conversion(spec, machine, id, enforced, network, ports).convert(idle=idle)
+    return _Conversion(spec, machine, id, enforced, network, ports).convert(idle=idle, privileged=privileged)
 
 
 class _Conversion:
@@ -78,11 +83,16 @@ class _Conversion:
         self.mounts: list[Json] = []
         self.shares: list[Share] = []
         self.guest = guest.Guest(machine)
+        self.inside: Json = {"process": self.config["process"]}
+        """What holds in the guest, and for further programs there."""
         if ports and not machine.forwards:
             enforced["ports"] = f"not passed on: {machine.title} has no way in"
 
-    def convert(self, *, idle: bool) -> "tuple[Spec, LaunchPlan]":
+    def convert(self, *, idle: bool, privileged: bool) -> "tuple[Spec, LaunchPlan]":
         self._refuse()
+        if not privileged:
+            self.inside["seccomp"] = self.config["linux"].get("seccomp")
+        self.guest.filter = inside_filter(self.inside)
         self._jail()
         image = self._root()
         self._user_mounts()
@@ -100,7 +110,7 @@ class _Conversion:
             memory, cpus, self.shares, disk=image, network=self.network, ports=self.ports, seed=self.id
         )
         outer = self._outer(command)
-        plan = self.guest.finish(self.config, network=self.network, idle=idle)
+        plan = self.guest.finish(self.config, network=self.network, idle=idle, privileged=privileged)
         return outer, plan
 
     def _refuse(self) -> None:
@@ -159,11 +169,11 @@ class _Conversion:
         linux["resources"] = self._resources()
         linux["maskedPaths"], linux["readonlyPaths"] = ["/sys/firmware"], []
         if config["linux"].get("seccomp"):
-            linux["seccomp"] = default_profile(set(capabilities), os.uname().machine)
+            linux["seccomp"] = seccomp.default_profile(set(capabilities), os.uname().machine)
         annotations = {
             **(config.get("annotations") or {}),
             ISOLATION: f"vm:{self.machine.kind}",
-            PROCESS: dump_json(config["process"]),
+            INSIDE: dump_json(self.inside),
         }
         outer = {
             "ociVersion": config["ociVersion"],
@@ -186,8 +196,9 @@ class _Conversion:
         found: Json = {**(self.config["linux"].get("resources") or {})}
         if found.pop("memory", None):
             self.enforced["memory"] = "held: it is the size of the virtual machine"
-        if "pids" in found:
-            self.enforced["pids"] = "of the hypervisor's container"
+        limit = (found.get("pids") or {}).get("limit") or 0
+        if limit > 0:
+            found["pids"] = {"limit": limit + _MORE_PIDS}
         if self.machine.accel == "kvm" and found.get("devices"):
             rule = {"allow": True, "type": "c", "major": 10, "minor": 232, "access": "rw"}
             found["devices"] = [*found["devices"], rule]
@@ -315,6 +326,16 @@ class _Conversion:
         name = str(sum(entry["destination"].startswith(f"{PLACE}/files/") for entry in self.mounts))
         self._bind(mount.source, f"files/{name}", options)
         self.guest.file(name, mount.destination, readonly)
+
+
+def inside_filter(inside: "Json") -> "Program | None":
+    """The seccomp filter of the guest's programs, which its own kernel holds; None without one."""
+    if not inside.get("seccomp"):
+        return None
+    filter = seccomp.load(inside["seccomp"], os.uname().machine, f"{default_root()}-seccomp")
+    if filter.notify:
+        raise UnsupportedError("a seccomp profile that asks an agent: a virtual machine has none")
+    return filter
 
 
 def _entry(destination: str, kind: str, source: str, options: list[str]) -> "Json":
