@@ -27,6 +27,12 @@ def guest_defaults(record: "Record") -> "Json":
     return process
 
 
+def kind_of(record: "Record") -> str:
+    """Which machine it is: "vm:uml"."""
+    annotations: Json = record.container.config().get("annotations") or {}  # type: ignore[assignment]
+    return str(annotations.get(vm.ISOLATION) or "vm")
+
+
 def _inside(record: "Record") -> "Json":
     annotations: Json = record.container.config().get("annotations") or {}  # type: ignore[assignment]
     if vm.INSIDE not in annotations:

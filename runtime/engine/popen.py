@@ -44,9 +44,7 @@ class Process:
         self._waiting = threading.Lock()
         try:
             process = processes.process_object(record, record.running_pid(), request)
-            self.pid = processes.launch_process(
-                record, process, Options(stdio=streams.child), request.content
-            )
+            self.pid = processes.launch_process(record, process, Options(stdio=streams.child), request)
             self._pidfd = posix.pidfd_open(self.pid)
             streams.launched()
         except BaseException:

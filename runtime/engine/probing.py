@@ -42,9 +42,12 @@ class Answer:
 
 
 class Prober:
-    """A process with the probe in it; `record` None is our own surroundings.  To be closed."""
+    """A process with the probe in it; `record` None is our own surroundings.  To be closed.
 
-    def __init__(self, record: "Record | None", *, user: "str | None" = None) -> None:
+    With `beside` it is not in the guest of a virtual machine, but in the container of its hypervisor.
+    """
+
+    def __init__(self, record: "Record | None", *, user: "str | None" = None, beside: bool = False) -> None:
         self._buffer = b""
         self._process: Process | subprocess.Popen[bytes]
         if record is None:
@@ -52,9 +55,9 @@ class Prober:
         else:
             if user == "0" and record.config().user in (None, "", "0", "root"):
                 user = None  # It is so anyway, and its accounts need not be looked up.
-            request = Request(["/proc/self/fd/2"], workdir="/", user=user)
+            request = Request(["/proc/self/fd/2"], workdir="/", user=user, beside=beside)
             given = _probe_fd()
-            if is_machine(record):  # Which has descriptors of its own.
+            if is_machine(record) and not beside:  # Which has descriptors of its own.
                 request.content, given = posix.pread(given, 1 << 24, 0), DEVNULL
             streams = Streams(PIPE, PIPE, given)
             self._process = Process(record, request, streams, Text(False, None, None)).open_files()

@@ -42,11 +42,13 @@ _KILLED = 137
 class Request:
     """A process that is wanted: `env` and `workdir` are on top of the container's own, `user` None is its user.
 
-    `content` is a static program, of a virtual machine only, that is in no file there.
+    Of a virtual machine only: `content` is a static program that is in no file there, and with `beside` it is a process
+    in the container of its hypervisor.
     """
 
     __slots__ = (
-        "argv", "content", "detach", "detach_keys", "env", "interactive", "privileged", "tty", "user", "workdir",
+        "argv", "beside", "content", "detach", "detach_keys", "env", "interactive", "privileged", "tty", "user",
+        "workdir",
     )  # fmt: skip
 
     def __init__(
@@ -62,8 +64,10 @@ class Request:
         privileged: bool = False,
         detach_keys: str = "",
         content: bytes = b"",
+        beside: bool = False,
     ) -> None:
         self.argv = list(argv)
+        self.beside = beside
         self.content = content
         self.env = env
         self.workdir = workdir
@@ -94,7 +98,7 @@ def exec_process(name: str, request: Request) -> int:
     )
     options = Options(monitor=monitor, size=terminal_size() if request.tty else (0, 0))
     if client is None:
-        launch_process(record, process, options, request.content)
+        launch_process(record, process, options, request)
         return 0
     pidfd = -1
     try:
@@ -106,7 +110,7 @@ def exec_process(name: str, request: Request) -> int:
             detach_keys=keys,
             owner=True,
         ) as attached:
-            pidfd = _pidfd(launch_process(record, process, options, request.content))
+            pidfd = _pidfd(launch_process(record, process, options, request))
             code = attached.follow()
             return 0 if attached.detached else _KILLED if code is None else code
     finally:
@@ -126,15 +130,19 @@ def refuse_machine(record: "Record", what: str, why: str) -> None:
         raise UnsupportedError(f"{what}: container {record.name!r} is a virtual machine, {why}")
 
 
-def launch_process(record: "Record", process: "Json", options: Options, content: bytes = b"") -> int:
+def start_process(record: "Record", process: "Json", options: Options, request: Request) -> int:
     """Start it; its pid, or in a virtual machine that of the process beside the hypervisor that stands for it."""
-    try:
-        if is_machine(record):
-            from .machines import launch_in_guest
+    if is_machine(record) and not request.beside:
+        from .machines import launch_in_guest
 
-            pid = launch_in_guest(record, process, options, content)
-        else:
-            pid = record.container.exec(process, options)
+        return launch_in_guest(record, process, options, request.content)
+    return record.container.exec(process, options)
+
+
+def launch_process(record: "Record", process: "Json", options: Options, request: Request) -> int:
+    """The same with errors that people understand, and a note in the journal."""
+    try:
+        pid = start_process(record, process, options, request)
     except WorkingDirectoryError as error:
         error.exit_code = CommandNotFoundError.exit_code  # docker's.
         raise
@@ -170,7 +178,7 @@ def _send(pidfd: int, number: int) -> None:
 def process_object(record: "Record", pid: int, request: Request) -> "Json":
     """The container's own process object with the request laid on it."""
     process, root = record.container.exec_defaults(), f"/proc/{pid}/root"
-    if is_machine(record):
+    if is_machine(record) and not request.beside:
         from .machines import guest_defaults, image_root
 
         process, root = guest_defaults(record), image_root(pid)

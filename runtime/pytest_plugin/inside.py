@@ -34,6 +34,8 @@ _BOOT = (
 )
 _SITE = os.path.abspath(__file__).rpartition("/runtime/")[0]
 _SECONDS = 300.0
+_MACHINE_MEMORY = "512m"
+"""Of a virtual machine, whose default is enough for a kernel and little more; it takes what it uses."""
 _TAIL = 4000
 
 
@@ -106,6 +108,8 @@ def _run(item: pytest.Item) -> "tuple[bytes, bytes]":
     for mark in reversed(list(item.iter_markers("inside"))):
         options.update(zip(("image",), mark.args, strict=False))
         options.update(mark.kwargs)
+    if str(options.get("isolation", "")).startswith("vm"):
+        options.setdefault("memory", _MACHINE_MEMORY)
     image = options.pop("image", _HOST)
     more = options.pop("args", ())
     timeout = options.pop("timeout", _SECONDS)

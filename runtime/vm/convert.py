@@ -12,7 +12,7 @@ from ..errors import UnsupportedError
 from ..host import Host
 from ..jsontext import dump_json
 from ..namespaces import mount as mounts_of
-from ..spec import Layers, Spec
+from ..spec import MASKED_PATHS, READONLY_PATHS, Layers, Spec
 from . import disk, guest, initramfs
 from .machine import PLACE, Machine, Share
 
@@ -32,9 +32,10 @@ ISOLATION, INSIDE = "org.warren.isolation", "org.warren.inside"
 its own, and the seccomp profile."""
 _MORE_PIDS = 256
 """That the hypervisor has, beside those that its guest's programs may have: user-mode Linux has one for each."""
-_CAPABILITIES = ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_MKNOD",
-                 "CAP_SETFCAP", "CAP_SETGID", "CAP_SETUID"]  # fmt: skip
-"""What serving files to a guest takes: its root may do to them what root may."""
+_CAPABILITIES = [
+    "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_SETFCAP", "CAP_SETGID", "CAP_SETUID",
+]  # fmt: skip
+"""What serving files to a guest takes: its root may do to them what root of a container may, and make no devices."""
 _KERNELS = ("/proc", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue", "/sys", "/sys/fs/cgroup")
 _CONFIGURED = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
 """What a launch writes for a container; a machine gets copies."""
@@ -167,7 +168,7 @@ class _Conversion:
         linux = {key: value for key, value in config["linux"].items()
                  if key in ("namespaces", "uidMappings", "gidMappings", "cgroupsPath")}  # fmt: skip
         linux["resources"] = self._resources()
-        linux["maskedPaths"], linux["readonlyPaths"] = ["/sys/firmware"], []
+        linux["maskedPaths"], linux["readonlyPaths"] = list(MASKED_PATHS), list(READONLY_PATHS)
         if config["linux"].get("seccomp"):
             linux["seccomp"] = seccomp.default_profile(set(capabilities), os.uname().machine)
         annotations = {
