@@ -86,6 +86,7 @@ or sysfs (CVE-2019-16884: nothing else ever may)."""
 
 GUEST = frozenset([
     "module", "channel", "interface", "guest", "wait_path", "file", "supervise", "reach", "program", "linger",
+    "send_file", "receive_file",
 ])  # fmt: skip
 """Words that only `init-guest` knows: process 1 of a virtual machine, and what is beside its hypervisor."""
 
@@ -242,6 +243,8 @@ VOCABULARY = {
     "wait_path": Op(85, "s", "path", "wait for {path}"),
     "program": Op(88, "b", "content", "take a program that is in no file"),
     "linger": Op(89, "", "", "run nothing until a signal comes"),
+    "send_file": Op(90, "s", "path", "write what is in {path}"),
+    "receive_file": Op(91, "si", "path mode", "read into {path} {mode:octal}"),
     # Beside a virtual machine: process 1 of the container in which its hypervisor runs, and further processes there.
     "supervise": Op(
         84, "biif", "plan milliseconds terminal listener", "fork, send the guest its plan, wait for its program"

@@ -1,18 +1,21 @@
-"""Further programs in virtual machines that run: the process beside the hypervisor that stands for each of them."""
+"""Further programs, and files, in virtual machines that run: the process beside the hypervisor that stands for each."""
 
 import posix
+from errno import EINVAL, EISDIR, ENOENT, ENOTDIR, ENXIO, EROFS
 
 from .. import vm
-from ..errors import LaunchError, StateError
+from ..errors import LaunchError, NotFoundError, StateError, UsageError, WarrenError
 from ..jsontext import parse_json
-from ..launch import GUEST, connect_in
+from ..launch import GUEST, Options, connect_in
+from ..syscalls import wait
 from ..vm.machine import PLACE
+from .pipes import DEVNULL, PIPE, Streams, pump
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from ..launch import Options
+    from ..steps import LaunchPlan
     from .records import Record
 
     Json = dict[str, Any]
@@ -46,11 +49,15 @@ def image_root(pid: int) -> str:
     return f"/proc/{pid}/root{PLACE}/root"
 
 
-def launch_in_guest(record: "Record", process: "Json", options: "Options", content: bytes = b"") -> int:
+def launch_in_guest(record: "Record", process: "Json", options: Options, content: bytes = b"") -> int:
     """Start a program in the guest; the pid of what stands for it here.  Raises what Container.exec() raises."""
-    guest = vm.program_plan(process, vm.inside_filter(_inside(record)), content)
+    plan = vm.program_plan(process, vm.inside_filter(_inside(record)), content)
+    return _launch(record, plan, options, terminal=bool(process.get("terminal")))
+
+
+def _launch(record: "Record", plan: "LaunchPlan", options: Options, *, terminal: bool = False) -> int:
     outer = record.container.exec_defaults()
-    outer["terminal"] = terminal = bool(process.get("terminal"))
+    outer["terminal"] = terminal
     outer.pop("consoleSize", None)
     try:
         sock = connect_in(record.state_dir.path, GUEST)
@@ -59,9 +66,58 @@ def launch_in_guest(record: "Record", process: "Json", options: "Options", conte
         reason = posix.strerror(error.errno or 0).lower()
         raise StateError(f"container {record.name!r}: its supervisor does not answer: {reason}") from error
     try:
-        options.reach = (sock.fileno(), guest.encode({}), _MILLISECONDS, int(terminal))
+        options.reach = (sock.fileno(), plan.encode({}), _MILLISECONDS, int(terminal))
         return record.container.exec(outer, options)
     except LaunchError as error:
-        raise vm.guest_failure(error, guest) from None
+        raise vm.guest_failure(error, plan) from None
     finally:
         sock.close()
+
+
+# ---- files
+
+
+def read_file(record: "Record", path: str, limit: "int | None") -> bytes:
+    """What is in a regular file of the guest, at most `limit` bytes; links are followed there.
+
+    NotFoundError, UsageError for what is no regular file, WarrenError when reading fails.
+    """
+    return _move(record, path, vm.file_plan(path), b"", limit)
+
+
+def write_file(record: "Record", path: str, data: bytes, mode: int) -> None:
+    """Make or replace a file of the guest's root; the same errors, StateError for a read-only one."""
+    _move(record, path, vm.file_plan(path, mode), data, 0)
+
+
+def _move(record: "Record", path: str, plan: "LaunchPlan", data: bytes, limit: "int | None") -> bytes:
+    record.running_pid()
+    streams = Streams(PIPE, PIPE, DEVNULL)
+    try:
+        pid = _launch(record, plan, Options(stdio=streams.child))
+        streams.launched()
+        ended = posix.pidfd_open(pid)
+        outputs = streams.outputs(limit)
+        try:
+            pump(streams, outputs, data, ended, None)
+        finally:
+            posix.close(ended)
+            code = wait(pid)
+        found = outputs[streams.out]
+        found.drain(streams.out)
+    except LaunchError as error:
+        raise _file_error(path, error.errno, error) from None
+    finally:
+        streams.close()
+    if code:
+        raise WarrenError(f"{path}: {posix.strerror(code).lower()}")
+    return found.value()
+
+
+def _file_error(path: str, errno: int, error: LaunchError) -> WarrenError:
+    reason = f"{path}: {posix.strerror(errno).lower()}"
+    if errno in (ENOENT, ENOTDIR):
+        return NotFoundError(reason)
+    if errno in (EINVAL, EISDIR, ENXIO):
+        return UsageError(f"{path}: not a regular file")
+    return StateError(reason) if errno == EROFS else error

@@ -124,10 +124,10 @@ def is_machine(record: "Record") -> bool:
     return record.config().isolation not in ("", "container")
 
 
-def refuse_machine(record: "Record", what: str, why: str) -> None:
+def refuse_machine(record: "Record", what: str, why: str, hint: str = "") -> None:
     """UnsupportedError for what cannot be had of a virtual machine."""
     if is_machine(record):
-        raise UnsupportedError(f"{what}: container {record.name!r} is a virtual machine, {why}")
+        raise UnsupportedError(f"{what}: container {record.name!r} is a virtual machine, {why}", hint=hint)
 
 
 def start_process(record: "Record", process: "Json", options: Options, request: Request) -> int:

@@ -96,7 +96,9 @@
     X(86, file, "sb")                \
     X(87, reach, "fbii")             \
     X(88, program, "b")              \
-    X(89, linger, "")
+    X(89, linger, "")                \
+    X(90, send_file, "s")            \
+    X(91, receive_file, "si")
 #else
 #define GUEST_WORDS(X)
 #endif

@@ -97,6 +97,16 @@ int visitors_move(struct visitors *visitors, const struct pollfd *ready)
     return 0;
 }
 
+/* Closing with something unread would reset the connection, and what he has not read were lost to him. */
+static void say_goodbye(struct visitor *visitor)
+{
+    char unread;
+    shutdown(visitor->fd, SHUT_RD);
+    while (recv(visitor->fd, &unread, 1, MSG_DONTWAIT) > 0)
+        ;
+    close(visitor->fd);
+}
+
 void visitors_take(struct visitors *visitors, const struct frame *frame)
 {
     struct visitor *visitor = &visitors->of[frame->channel];
@@ -110,7 +120,7 @@ void visitors_take(struct visitors *visitors, const struct frame *frame)
         see_off(visitors, frame->channel);
     if (last) {
         if (visitor->here)
-            close(visitor->fd);
+            say_goodbye(visitor);
         visitor->here = visitor->leaving = false;
     }
 }

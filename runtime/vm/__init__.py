@@ -10,7 +10,7 @@ the hypervisor stands for a program in the guest (init/reach.c).
 from ..errors import LaunchError, UsageError
 from ..launch import failure
 from .convert import INSIDE, ISOLATION, convert, inside_filter
-from .guest import program_plan
+from .guest import file_plan, program_plan
 from .machine import KINDS, Machine
 from .select import choose
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from ..steps import LaunchPlan
 
 __all__ = [
-    "INSIDE", "ISOLATION", "KINDS", "Machine", "choose", "convert", "guest_failure", "inside_filter", "parse_isolation",
-    "prepare", "program_plan",
+    "INSIDE", "ISOLATION", "KINDS", "Machine", "choose", "convert", "file_plan", "guest_failure", "inside_filter",
+    "parse_isolation", "prepare", "program_plan",
 ]  # fmt: skip
 
 

@@ -188,6 +188,16 @@ def program_plan(process: "Json", filter: "Program | None", content: bytes = b""
     return plan
 
 
+def file_plan(path: str, mode: int = -1) -> LaunchPlan:
+    """Of a program that writes what is in a file; with a `mode` of one that makes a file of what it reads."""
+    plan = LaunchPlan()
+    if mode < 0:
+        plan.add("send_file", path)
+    else:
+        plan.add("receive_file", path, mode)
+    return plan
+
+
 def _become(plan: LaunchPlan, process: "Json", cwd: int, filter: "Program | None") -> None:
     """The order of create_plan(): what gives up power comes last."""
     account = process.get("user") or {}
@@ -229,4 +239,4 @@ def _signed(value: int) -> int:
     return value - (1 << 64) if value >= 1 << 63 else value
 
 
-__all__ = ["ADDRESS", "GATEWAY", "Guest", "normal", "program_plan"]
+__all__ = ["ADDRESS", "GATEWAY", "Guest", "file_plan", "normal", "program_plan"]
