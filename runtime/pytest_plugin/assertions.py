@@ -6,6 +6,7 @@ They ask inside a container (`container=`), or, in a test that is marked `inside
 import os
 
 from runtime.engine.probing import Answer, Prober
+from runtime.engine.processes import is_machine
 from runtime.engine.records import Record, find
 from runtime.errors import UsageError, WarrenError
 from runtime.quantities import size
@@ -132,6 +133,8 @@ def _why(container: "Where") -> str:
             return str(error)
         if relaxed := relaxations(record.config()):
             told.append(f"relaxed by {', '.join(relaxed)}")
+        if is_machine(record):
+            return "; ".join([*told, "it is a virtual machine, and this its own kernel does not deny"])
         notes = (record.life().get("enforced") or {}).items()
         told += [f"{name}: {text}" for name, text in notes if text.startswith(("off", "not", "none", "without"))]
     with open(f"/proc/{pid}/status") as file:
