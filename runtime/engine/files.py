@@ -16,8 +16,6 @@ from .streams import STAND_IN, Source
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import ModuleType
-
     from .records import Record
 
 
@@ -36,7 +34,9 @@ class Files:
         NotFoundError where there is none, UsageError for what is no regular file.
         """
         if is_machine(self._record):
-            return _machines().read_file(self._record, Source(path).path, limit)
+            from .machines import read_file
+
+            return read_file(self._record, Source(path).path, limit)
         asked = Source(path)
         request = {"task": "pack", "path": asked.path, "name": STAND_IN, "follow": True}
         with copying.at_rest(self._record), on_container(self._record, request, writes=True) as helper:
@@ -62,8 +62,10 @@ class Files:
         NotFoundError, UsageError; StateError for a read-only root.
         """
         if is_machine(self._record):
+            from .machines import write_file
+
             content = data.encode() if isinstance(data, str) else data
-            _machines().write_file(self._record, Source(path).path, content, mode)
+            write_file(self._record, Source(path).path, content, mode)
             return
         with tempfile.TemporaryDirectory(prefix="warren-") as directory:
             source = f"{directory}/{os.path.basename(path)}"
@@ -100,10 +102,3 @@ def _one_file(source: "str | os.PathLike[str]") -> "str | os.PathLike[str]":
         hint = "mount it: mounts=[...]"
         raise UnsupportedError(f"{os.fspath(source)}: a directory cannot be copied to a virtual machine", hint=hint)
     return source
-
-
-def _machines() -> "ModuleType":
-    """Files of virtual machines, which only their guests know."""
-    from . import machines
-
-    return machines

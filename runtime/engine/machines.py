@@ -40,12 +40,12 @@ def _inside(record: "Record") -> "Json":
     annotations: Json = record.container.config().get("annotations") or {}  # type: ignore[assignment]
     if vm.INSIDE not in annotations:
         raise StateError(f"container {record.name!r} was started by another version", hint="start it anew")
-    inside: Json = parse_json(annotations[vm.INSIDE].encode(), "what holds in the guest")
-    return inside
+    inside: Any = parse_json(annotations[vm.INSIDE].encode(), "what holds in the guest")
+    return dict(inside)
 
 
 def image_root(pid: int) -> str:
-    """Where the accounts of its image are, as the hypervisor has it: what the guest has changed of them only it knows."""
+    """Where the accounts of its image are, as the hypervisor has it; what the guest has changed only it knows."""
     return f"/proc/{pid}/root{PLACE}/root"
 
 

@@ -71,8 +71,8 @@ _KNOWN = frozenset(
     (
         "name env cwd user entrypoint hostname labels network egress publish dns add_host mounts tmpfs hide read_only "
         "write shm_size devices cap_add cap_drop security_opt ulimits sysctl userns pid ipc init privileged isolation "
-        "kernel accel boot_timeout memory memory_swap cpus pids health_cmd health_interval health_retries health_start_period health_timeout "
-        "log_driver log_opts stop_signal stop_timeout strict"
+        "kernel accel boot_timeout memory memory_swap cpus pids health_cmd health_interval health_retries "
+        "health_start_period health_timeout log_driver log_opts stop_signal stop_timeout strict"
     ).split()
 )
 

@@ -54,7 +54,9 @@ def prepare(
     `id` names files that live as long as the machine; `ports` (protocol, number) are passed on to the guest.  Raises
     UnsupportedError for what a machine cannot do.
     """
-    outer, guest = convert(spec, machine, id, options.enforced, network=network, ports=ports, idle=idle, privileged=privileged)
+    outer, guest = convert(
+        spec, machine, id, options.enforced, network=network, ports=ports, idle=idle, privileged=privileged
+    )
     terminal = bool(outer.config["process"]["terminal"])
     options.supervise = (guest.encode({}), int(machine.boot_seconds * 1000), int(terminal))
     return outer, guest

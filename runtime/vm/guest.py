@@ -98,7 +98,7 @@ class Guest:
     # ---- the whole
 
     def finish(self, config: "Json", *, network: bool, idle: bool = False, privileged: bool = False) -> LaunchPlan:
-        """`privileged` programs may do anything to their own kernel; an `idle` machine runs none until it is told to."""
+        """`privileged` programs may do all to their own kernel; an `idle` machine runs none until it is told to."""
         plan, process = self.plan, config["process"]
         plan.add("root", self._root, "")
         self._kernel_mounts(config, privileged=privileged)

@@ -3,7 +3,6 @@
 Whatever a guest says that breaks the rules ends what it is about, in one line; sanitizers see what no line tells.
 """
 
-import os
 import socket
 import struct
 import subprocess
