@@ -5,6 +5,7 @@ In user-mode Linux, which boots in a second or two; what is of the line alone is
 
 import json
 import os
+import re
 import shutil
 import signal
 import struct
@@ -374,6 +375,19 @@ def test_the_plugin_runs_the_same_tests_in_machines(rootfs: Path, tmp_path: Path
     for line in ("test_both[container] PASSED", "test_both[vm:uml] PASSED", "test_inside PASSED",
                  "test_inside_fails FAILED", "assert [1, 2] == [1, 3]", "1 failed, 3 passed"):  # fmt: skip
         assert line in done.stdout, done.stdout + done.stderr
+
+
+def test_the_example_of_the_documentation(tmp_path: Path) -> None:
+    for feature in ("root", "user-mode-linux"):
+        require(feature)
+    text = (Path(__file__).parents[2] / "docs/pytest.md").read_text()
+    (example,) = re.findall(r"```py\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "test_it.py").write_text(example)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "--color=no", "-p", "no:cacheprovider", "--container-strict", "test_it.py"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=3 * SECONDS,
+    )  # fmt: skip
+    assert "3 passed" in done.stdout, done.stdout + done.stderr
 
 
 # ---- audit
