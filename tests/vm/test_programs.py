@@ -384,7 +384,7 @@ def test_the_example_of_the_documentation(tmp_path: Path) -> None:
     (example,) = re.findall(r"```py\n(.*?)```", text, re.DOTALL)
     (tmp_path / "test_it.py").write_text(example)
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "--color=no", "-p", "no:cacheprovider", "--container-strict", "test_it.py"],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--container-strict", "test_it.py"],
         cwd=tmp_path, capture_output=True, text=True, timeout=3 * SECONDS,
     )  # fmt: skip
     assert "3 passed" in done.stdout, done.stdout + done.stderr
