@@ -31,7 +31,7 @@ from runtime.errors import (
 )
 from runtime.launch import GUEST, connect_in
 from runtime.pytest_plugin import cannot_see, denied, limited
-from tests.helpers.host import require
+from tests.helpers.host import GUEST_KERNEL, require
 from tests.helpers.warren import Warren
 
 SECONDS = 120
@@ -432,3 +432,24 @@ def test_a_socket_goes_with_the_machine(rootfs: Path) -> None:
         assert mode & 0o077 == 0, "only its owner gets to the socket"
         connect_in(directory, GUEST).close()
     assert not os.path.exists(directory)
+
+
+# ---- the other kinds
+
+
+@pytest.mark.parametrize("kind", ["microvm", "pc"])
+def test_the_line_of_emulated_machines(rootfs: Path, kind: str) -> None:
+    """One boot each, since it takes its time: a virtio port, and a serial one that loses what is not read."""
+    for feature in ("root", "qemu", "guest-kernel"):
+        require(feature)
+    kernel = str(next(GUEST_KERNEL.glob("boot/vmlinuz-*")))
+    with runtime.container(
+        rootfs, isolation=f"vm:{kind}", kernel=kernel, accel="tcg", boot_timeout=110, memory="192m", pids=40
+    ) as made:
+        data = os.urandom(60_000)
+        assert made.exec(["cat"], input=data, capture_output=True).stdout == data
+        assert said(made, "id -u; exit 0", user="joe") == "1000\n"
+        for action in ("mount", "bpf", "mknod"):
+            denied(action, container=made)
+        limited(pids=40, container=made)
+        assert runtime.audit(made.id).failed == []
