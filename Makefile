@@ -14,7 +14,7 @@ IMAGE_PACKAGES := docker-registry skopeo umoci apache2-utils openssl debootstrap
 # What networks of the tests ask and answer with, and what carries those of ordinary users.
 NETWORK_PACKAGES := nftables iproute2 iptables iperf3 bind9-dnsutils passt slirp4netns netavark aardvark-dns
 TEST_PACKAGES := $(NETWORK_PACKAGES) busybox-static runc libarchive-tools pigz zstd util-linux uidmap iproute2 procps \
-	passwd libseccomp2 groff-base tmux \
+	passwd libseccomp2 groff-base tmux zsh fish \
 	$(IMAGE_PACKAGES) golang-github-opencontainers-specs-dev $(ENGINE_PACKAGES)
 # What the OCI validation suite is built with.
 VALIDATION_PACKAGES := golang-go golang-github-opencontainers-runtime-tools-dev golang-github-mrunalp-fileutils-dev \
@@ -29,7 +29,7 @@ BENCH_PACKAGES := hyperfine crun runc bubblewrap busybox-static musl-tools gcc l
 TIERS = $(foreach tier,unit rootless privileged conformance vm,$(if $(wildcard tests/$(tier)/test_*.py),tests/$(tier)))
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-.PHONY: run build test test-long lint bench bench-engines bench-profile bench-cgroups bench-images bench-containers bench-network validation validation-suite \
+.PHONY: run build test test-long lint bench bench-engines bench-profile bench-cgroups bench-images bench-containers bench-docker-py bench-network validation validation-suite \
 	deps test-deps vm-deps bench-deps vm guest-kernel clean
 .NOTPARALLEL:
 
@@ -164,6 +164,10 @@ bench-network: test-deps bench-deps build
 # Commands for people beside podman's and docker's; into docs/benchmarks.md too.
 bench-containers: test-deps bench-deps build
 	$(BIN)/python3 -m tests.bench.containers $(if $(ROUNDS),--rounds $(ROUNDS))
+
+# The library beside docker-py, which asks a dockerd on runc and on Warren; into docs/benchmarks.md too.
+bench-docker-py: test-deps bench-deps build $(VENV)/.test
+	$(BIN)/python3 -m tests.bench.docker_py $(if $(ROUNDS),--rounds $(ROUNDS))
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache

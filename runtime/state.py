@@ -79,7 +79,7 @@ class StateDir:
             except BlockingIOError:
                 posix.close(fd)
                 return False
-            if self._is_current(fd):
+            if is_at(fd, self.path):
                 self._lock = fd
                 return True
             unlock(fd)
@@ -110,14 +110,6 @@ class StateDir:
                 raise NotFoundError(f"container {self.id!r} does not exist") from error
             raise
 
-    def _is_current(self, fd: int) -> bool:
-        """Whether the locked directory is still the one of that name: it may have been removed while we waited."""
-        try:
-            now, locked = posix.stat(self.path), posix.fstat(fd)
-        except OSError:
-            return False
-        return (now.st_dev, now.st_ino) == (locked.st_dev, locked.st_ino)
-
     def remove(self) -> None:
         """Remove the directory and all in it, whatever somebody has put there; idempotent."""
         _remove_tree(self.path)
@@ -146,6 +138,16 @@ class StateDir:
         except (OSError, SpecError):
             return None
         return record if isinstance(record, dict) and isinstance(record.get("config"), dict) else None
+
+    def read_head(self) -> "Json":
+        """The record without `config`, which is most of it; {} when there is none that can be read."""
+        try:
+            # Quotes within strings are escaped: the first of these is the key, after all others.
+            head, config, _ = read_file(self.path + "/state.json").partition(b',"config":')
+            record = parse_json(head + b"}", "state.json") if config else None
+        except (OSError, SpecError):
+            return {}
+        return record if isinstance(record, dict) else {}
 
     # ---- the process
 
@@ -249,6 +251,15 @@ def unlock(fd: int) -> None:
     posix.close(fd)
 
 
+def is_at(fd: int, path: str) -> bool:
+    """Whether what was opened and locked is still what has that name: it may have been removed while we waited."""
+    try:
+        now, locked = posix.stat(path), posix.fstat(fd)
+    except OSError:
+        return False
+    return (now.st_dev, now.st_ino) == (locked.st_dev, locked.st_ino)
+
+
 def container_ids(root: str) -> "list[str]":
     try:
         with posix.scandir(root) as entries:
@@ -271,6 +282,18 @@ def start_time(pid: int, *, ended: bool = False) -> str:
         return ""
     fields = text[text.rindex(b")") + 2 :].split()
     return "" if fields[0] in (b"Z", b"X") and not ended else fields[19].decode()
+
+
+_own = (0, "")
+
+
+def own_start_time() -> str:
+    """Of this process, read once."""
+    global _own
+    pid = posix.getpid()
+    if _own[0] != pid:
+        _own = pid, start_time(pid)
+    return _own[1]
 
 
 def identify(pid: int) -> str:

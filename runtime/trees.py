@@ -19,8 +19,9 @@ def remove_tree(path: str) -> None:
         try:
             _remove_once(path)
             return
-        except FileNotFoundError:
-            continue  # Somebody else was faster.
+        except OSError as error:
+            if error.errno not in (ENOENT, ENOTEMPTY, EEXIST):
+                raise  # Else somebody was faster, or was just about to write there.
     _remove_once(path)
 
 

@@ -117,7 +117,7 @@ def _run(record: Record, check: HealthCheck) -> "tuple[int | None, str]":
         request = Request(check.argv)
         try:
             process = process_object(record, record.running_pid(), request)
-            pid = start_process(record, process, Options(stdio=(null, writer, writer)), request)
+            pid = start_process(record, process, Options(stdio=(null, writer, writer), pipes=0b110), request)
         except StateError:
             return None, ""
         except WarrenError as error:

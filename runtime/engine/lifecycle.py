@@ -27,7 +27,9 @@ from .policy import RestartPolicy
 from .records import (
     Record,
     abandoned,
+    begun,
     containers_root,
+    is_abandoned,
     make_record,
     mark_brief,
     record_ids,
@@ -484,7 +486,7 @@ def sweep() -> None:
     known = set(record_ids()) if left else set()
     for container_id in left:
         record = Record(container_id)
-        if container_id in known and not record.monitor():
+        if container_id in known:
             _sweep_one(record)
     for container_id in abandoned(Record("", {}).root):
         _sweep_abandoned(Record(container_id))
@@ -495,18 +497,30 @@ def sweep() -> None:
 
 
 def withdraw() -> None:
-    """Remove at once what this process has begun to make and was interrupted at; else the next sweep() would."""
-    for container_id in abandoned(Record("", {}).root, by_us=True):
-        _sweep_abandoned(Record(container_id))
+    """For a command that was interrupted, and ends: remove at once what it has begun to make.
+
+    Afterwards the next sweep() would, but for what runs already.  All its descriptors are closed, as by the end of the
+    process: the interruption may have come just as a lock was taken, by a frame that will not give it back.
+    """
+    posix.closerange(3, 1 << 16)
+    for container_id in begun():
+        record = Record(container_id)
+        try:
+            remove(record, force=True, volumes=True)
+        except NotFoundError:
+            _take_back(container_id)
 
 
 def _sweep_one(record: Record) -> None:
+    """It had no monitor; whether it has one is certain with its lock held only."""
     try:
         if not record.lock(wait=False):
             return
     except NotFoundError:
         return
     try:
+        if record.monitor():
+            return
         end_orphan(record)
         if record.config().auto_remove:
             discard(record, volumes=True)
@@ -517,7 +531,7 @@ def _sweep_one(record: Record) -> None:
 def _sweep_abandoned(record: Record) -> None:
     """Its command was killed before it was started, or before all of it was removed."""
     try:
-        if record.lock(wait=False):
+        if record.lock(wait=False) and is_abandoned(record.root, record.id):
             settle(record)
             discard(record, volumes=True)
     except NotFoundError:

@@ -24,7 +24,7 @@ from ..errors import ExistsError, NotFoundError, SpecError, StateError, UsageErr
 from ..host import Host
 from ..jsontext import dump_json, parse_json
 from ..monitor import Exit, read_exit
-from ..state import StateDir, living, make_root, read_file, start_time, unlock, write_file
+from ..state import StateDir, is_at, living, make_root, read_file, start_time, unlock, write_file
 from .names import check_name, new_name
 
 TYPE_CHECKING = False
@@ -183,15 +183,19 @@ class Record:
 
     def lock(self, *, wait: bool = True) -> bool:
         """Serialise commands on it; False when it is held and `wait` is not wanted; NotFoundError when it is gone."""
-        try:
-            fd = posix.open(self.path, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
-        except FileNotFoundError as error:
-            raise NotFoundError(f"no such container: {self.id[:12]!r}") from error
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            posix.close(fd)
-            return False
+        while True:
+            try:
+                fd = posix.open(self.path, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
+            except FileNotFoundError as error:
+                raise NotFoundError(f"no such container: {self.id[:12]!r}") from error
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                posix.close(fd)
+                return False
+            if is_at(fd, self.path):
+                break
+            unlock(fd)
         self._lock = fd
         self._data = self._data if posix.access(self.path + "/config.json", posix.F_OK) else None
         return True
@@ -310,7 +314,7 @@ def mark_brief(container_id: str) -> None:
     try:
         posix.symlink(target, _brief(container_id))
     except FileExistsError:
-        if not _holder(container_id):
+        if _holder(container_id) <= 0:
             _unlink(_brief(container_id))
             posix.symlink(target, _brief(container_id))
 
@@ -319,23 +323,39 @@ def unmark_brief(container_id: str) -> None:
     _unlink(_brief(container_id))
 
 
-def abandoned(root: str, *, by_us: bool = False) -> "list[str]":
-    """Ids of those that were to go and have no state below `root`, and whose process has ended; or is ours, `by_us`."""
-    try:
-        names = posix.listdir(containers_root() + "/.brief")
-    except FileNotFoundError:
-        return []
-    left = [name for name in names if not posix.access(f"{root}/{name}", posix.F_OK)]
-    return [name for name in left if (_holder(name) == posix.getpid() if by_us else not _holder(name))]
+def begun() -> "list[str]":
+    """Ids of those that are to go with this process."""
+    return [name for name in _brief_ids() if _holder(name) == posix.getpid()]
+
+
+def abandoned(root: str) -> "list[str]":
+    """Ids of those that were to go, whose process has ended and that have no state below `root`."""
+    return [name for name in _brief_ids() if is_abandoned(root, name)]
+
+
+def is_abandoned(root: str, container_id: str) -> bool:
+    """The same of one.  It is certain only with its lock held: it may have been started, or be there to stay, since."""
+    return not posix.access(f"{root}/{container_id}", posix.F_OK) and not _holder(container_id)
 
 
 def _holder(container_id: str) -> int:
-    """The pid of the living process that it is to go with; 0 if there is none."""
+    """The pid of the living process that it is to go with; 0 if that has ended, -1 if it is to go with none."""
     try:
-        pid, _, started = posix.readlink(_brief(container_id)).partition(" ")
+        words = posix.readlink(_brief(container_id))
+    except OSError:
+        return -1
+    try:
+        pid, _, started = words.partition(" ")
         return int(pid) if started and start_time(int(pid)) == started else 0
-    except (OSError, ValueError):
+    except ValueError:
         return 0
+
+
+def _brief_ids() -> "list[str]":
+    try:
+        return posix.listdir(containers_root() + "/.brief")
+    except FileNotFoundError:
+        return []
 
 
 def _brief(container_id: str) -> str:

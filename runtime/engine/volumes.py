@@ -21,7 +21,7 @@ from ..config.mounts import VOLUME, Wish
 from ..container import default_data
 from ..errors import NotFoundError, SpecError, StateError, UnsupportedError, UsageError
 from ..jsontext import dump_json, parse_json
-from ..state import make_root, read_file, start_time
+from ..state import is_at, make_root, read_file, start_time
 from .records import exists, find
 from .trees import remove_tree
 
@@ -133,17 +133,10 @@ class Volume:
             except FileNotFoundError as error:
                 raise NotFoundError(f"no such volume: {self.name!r}", hint="warren volume ls") from error
             fcntl.flock(fd, fcntl.LOCK_EX)
-            if self._is_current(fd):
+            if is_at(fd, self.path):
                 self._lock = fd
                 return self
             posix.close(fd)
-
-    def _is_current(self, fd: int) -> bool:
-        try:
-            now, locked = posix.stat(self.path), posix.fstat(fd)
-        except OSError:
-            return False
-        return (now.st_dev, now.st_ino) == (locked.st_dev, locked.st_ino)
 
     def __exit__(self, *_: object) -> None:
         posix.close(self._lock)

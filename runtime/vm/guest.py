@@ -9,7 +9,7 @@ import os
 
 from .. import capabilities
 from ..namespaces.mount import normal
-from ..steps import MAKE_DIR, MAKE_FILE, MUST_EXIST, ON_KERNEL_FS, LaunchPlan
+from ..steps import ALL_STREAMS, MAKE_DIR, MAKE_FILE, MUST_EXIST, ON_KERNEL_FS, LaunchPlan
 from .machine import Machine, Share
 
 TYPE_CHECKING = False
@@ -206,7 +206,7 @@ def _become(plan: LaunchPlan, process: "Json", cwd: int, filter: "Program | None
         number = _RLIMITS.index(limit["type"].removeprefix("RLIMIT_"))
         plan.add("rlimit", number, _signed(limit["soft"]), _signed(limit["hard"]))
     if uid:
-        plan.add("own_stdio", uid, gid)
+        plan.add("own_stdio", uid, gid, ALL_STREAMS)
     plan.add("chdir", process["cwd"], cwd)
     sets = process.get("capabilities")
     masks = {name: capabilities.mask((sets or {}).get(name) or [])[0] for name in capabilities.SETS}

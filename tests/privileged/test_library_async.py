@@ -1,6 +1,9 @@
 """runtime.aio, on asyncio and on trio: the same as the library, and what is cancelled is killed and gone."""
 
 import os
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -11,6 +14,9 @@ import pytest
 
 import runtime
 from runtime import aio, wait
+from tests.helpers.daemons import make_image
+from tests.helpers.registry import Answer, Proxy, Registry, skopeo
+from tests.helpers.rooms import own_store
 
 Run = Callable[[Callable[[], Awaitable[Any]]], Any]
 
@@ -128,6 +134,27 @@ def test_container(loop: Run, directory: Path) -> None:
     assert not loop(main).exists()
 
 
+def test_everything_of_a_container_can_be_awaited() -> None:
+    of_threads = {name for name in dir(runtime.RunningContainer) if name[0] != "_"}
+    assert of_threads - set(dir(runtime.aio.AsyncContainer)) == {"discard", "let_go", "not_ended"}
+
+
+def test_logs_are_followed(loop: Run) -> None:
+    async def main() -> None:
+        script = "for n in 1 2 3; do echo $n; sleep 0.1; done"
+        async with runtime.aio.container("host", ["sh", "-c", script]) as box:
+            assert [line async for line in box.follow_logs()] == [b"1\n", b"2\n", b"3\n"]
+            assert "pids.limit" in box.enforced
+            await box.close()
+        async with runtime.aio.container("host", ["sleep", "600"]) as box:
+            assert box.pid > 0
+            with anyio.move_on_after(0.2) as limited:
+                _ = [line async for line in box.follow_logs()]
+            assert limited.cancelled_caught
+
+    loop(main)
+
+
 def test_a_cancelled_scope_removes_its_container(loop: Run) -> None:
     async def main() -> None:
         for moment in (0.0, 0.01, 0.05, 0.2):
@@ -164,3 +191,55 @@ def test_sandbox(loop: Run, pool: int) -> None:
                 await box.run(["no-such"])
 
     loop(main)
+
+
+# It is done with the image while the test lets its layers come, after a launch of each other kind.
+WITH_AN_IMAGE = """
+import sys, anyio
+from runtime import aio
+
+async def main():
+    async with aio.sandbox(sys.argv[2], pull=sys.argv[3]) as box, aio.sandbox("host") as other:
+        async def first():
+            print("first", (await box.run(["echo", "up"], text=True)).stdout.strip(), flush=True)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(first)
+            await anyio.to_thread.run_sync(sys.stdin.readline)
+            assert (await other.run(["true"])).returncode == 0
+            assert (await aio.run("host", ["true"])).returncode == 0
+            print("others", flush=True)
+        print("again", (await box.run(["echo", "up"], text=True)).stdout.strip(), flush=True)
+
+anyio.run(main, backend=sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("policy", ["missing", "always"])
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_others_are_launched_while_a_sandboxs_image_is_pulled(directory: Path, backend: str, policy: str) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hold_back(answer: Answer) -> None:
+        if answer.is_blob and not go_on.is_set():
+            begun.set()
+            go_on.wait(20)
+
+    with Registry(directory / "registry") as registry, Proxy(registry.host) as proxy, own_store() as (_, prefix):
+        archive = make_image(directory / "burrow.tar")
+        skopeo("copy", "--dest-tls-verify=false", f"docker-archive:{archive}", f"docker://{registry.host}/den/burrow:1")
+        proxy.change = hold_back
+        command = [*prefix, sys.executable, "-c", WITH_AN_IMAGE, backend, f"{proxy.host}/den/burrow:1", policy]
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        with subprocess.Popen(command, env=environment, **pipes) as program:  # type: ignore[call-overload]
+            assert begun.wait(20)
+            program.stdin.write("\n")
+            program.stdin.flush()
+            said = [program.stdout.readline()]
+            go_on.set()
+            said += program.stdout
+        assert said == ["others\n", "first up\n", "again up\n"]
+        assert program.returncode == 0
+        manifests = [path for path in proxy.asked if "/manifests/1" in path]
+        assert (len(manifests) > 1) == (policy == "always")

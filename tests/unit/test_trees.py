@@ -1,6 +1,8 @@
 """Removing trees: whatever a container has made is gone, and nothing else is."""
 
 import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -72,3 +74,31 @@ def test_several_may_remove_the_same(tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(remove_tree, [str(tmp_path / "tree")] * 4))
     assert not (tmp_path / "tree").exists()
+
+
+# By descriptors, so that it goes on when the directory has another name, as removing gives it.
+WRITER = """
+import os, sys, time
+for name in sys.stdin:
+    directory = os.open(name.rstrip(), os.O_RDONLY)
+    try:
+        for number in range(1000):
+            os.close(os.open(str(number), os.O_CREAT, dir_fd=directory))
+            if not number:
+                print(flush=True)
+            time.sleep(1e-6)
+    except FileNotFoundError:
+        os.close(directory)
+"""
+
+
+def test_who_is_just_about_to_write_there_does_not_stop_it(tmp_path: Path) -> None:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", WRITER], **pipes) as writer:  # type: ignore[call-overload]
+        for number in range(500):
+            tree = tmp_path / str(number)
+            tree.mkdir()
+            print(tree, file=writer.stdin, flush=True)
+            writer.stdout.readline()
+            remove_tree(str(tree))
+            assert not tree.exists()

@@ -5,6 +5,7 @@ import lzma
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of this host's own store is touched."""
     for module in (initramfs, kvm, kernel):
         monkeypatch.setattr(module, "data_directory", lambda: str(tmp_path / "data"))
-    monkeypatch.setattr("runtime.vm.convert.default_root", lambda: str(tmp_path / "state"))
+    monkeypatch.setattr(sys.modules["runtime.vm.convert"], "default_root", lambda: str(tmp_path / "state"))
 
 
 @pytest.fixture
