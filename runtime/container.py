@@ -811,6 +811,7 @@ class Container:
 
         record = self._record()
         pid = self._running(record, options.ignore_paused)
+        pid = options.beside or pid
         filter = _filter(record["config"])  # type: ignore[arg-type]
         plan = self._exec_plan(record, process, options, pid, filter)
         self.warnings += plan.notes

@@ -79,13 +79,15 @@ class Options:
     supervise       the program is a hypervisor: its guest's plan, milliseconds to come up, whether it has a terminal
     reach           of `exec`, the program is to run in a guest: the socket of its supervisor, the program's plan,
                     milliseconds to begin, whether it has a terminal; the socket stays the caller's
+    beside          of `exec`, whose namespaces are joined; 0 the container's process
     ephemeral       the container lives with this process: if it is killed, the next sweep() removes the container
     """
 
     __slots__ = (
-        "approve", "best_effort", "cgroup_manager", "cgroups", "command", "connect", "console_fd", "console_socket",
-        "enforced", "enter", "ephemeral", "idle", "ignore_paused", "init", "monitor", "no_new_keyring", "no_pivot",
-        "pdeathsig", "pid_file", "pidfd_socket", "pipes", "preserve_fds", "reach", "size", "stdio", "supervise",
+        "approve", "beside", "best_effort", "cgroup_manager", "cgroups", "command", "connect", "console_fd",
+        "console_socket", "enforced", "enter", "ephemeral", "idle", "ignore_paused", "init", "monitor",
+        "no_new_keyring", "no_pivot", "pdeathsig", "pid_file", "pidfd_socket", "pipes", "preserve_fds", "reach",
+        "size", "stdio", "supervise",
     )  # fmt: skip
 
     def __init__(
@@ -117,6 +119,7 @@ class Options:
         monitor: "Monitor | None" = None,
         supervise: "tuple[bytes, int, int] | None" = None,
         reach: "tuple[int, bytes, int, int] | None" = None,
+        beside: int = 0,
     ) -> None:
         self.console_socket = console_socket
         self.console_fd = console_fd
@@ -144,6 +147,7 @@ class Options:
         self.monitor = monitor
         self.supervise = supervise
         self.reach = reach
+        self.beside = beside
 
 
 class Monitor:

@@ -115,7 +115,7 @@ def audit_container(record: Record, subject: str = "") -> Report:
     pid = record.running_pid()
     walls = Walls(record)
     try:
-        findings = [*_tried(walls, record), *_configured(pid, record)]
+        findings = [*_tried(walls, record), *_configured(walls.seen_from_outside(pid), record)]
     finally:
         walls.close()
     return Report(subject or record.name, findings, relaxations(record.config()), walls.isolation)
@@ -138,6 +138,14 @@ class Walls:
 
             self.isolation = kind_of(record)
             self._own_kernel = f"boot_id {boot_id()}" not in self._inner.ask("info")
+
+    def seen_from_outside(self, pid: int) -> int:
+        """Which process is looked at, of a container's first process `pid`."""
+        if self.isolation == "container":
+            return pid
+        from .machines import hypervisor
+
+        return hypervisor(pid)
 
     def sees(self, question: str) -> bool:
         return self._inner.attempt(question).allowed

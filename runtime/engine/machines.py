@@ -5,8 +5,10 @@ from errno import EINVAL, EISDIR, ENOENT, ENOTDIR, ENXIO, EROFS
 
 from .. import vm
 from ..errors import LaunchError, NotFoundError, StateError, UsageError, WarrenError
+from ..host import Host
 from ..jsontext import parse_json
 from ..launch import GUEST, Options, connect_in
+from ..state import read_file as read_file_of_host
 from ..syscalls import wait
 from ..vm.machine import PLACE
 from .pipes import DEVNULL, PIPE, Streams, pump
@@ -44,9 +46,22 @@ def _inside(record: "Record") -> "Json":
     return dict(inside)
 
 
+def hypervisor(pid: int) -> int:
+    """Of an ordinary user's machine the process whose namespaces he may join; the supervisor `pid` for root.
+
+    The supervisor was executed in his own user namespace, to which its memory belongs (ptrace(2), PTRACE_MODE_READ).
+    """
+    if Host.probe().privileged:
+        return pid
+    children = read_file_of_host(f"/proc/{pid}/task/{pid}/children").split()
+    if not children:
+        raise StateError("the virtual machine has just ended", hint="try again")
+    return int(children[0])
+
+
 def image_root(pid: int) -> str:
     """Where the accounts of its image are, as the hypervisor has it; what the guest has changed only it knows."""
-    return f"/proc/{pid}/root{PLACE}/root"
+    return f"/proc/{hypervisor(pid)}/root{PLACE}/root"
 
 
 def launch_in_guest(record: "Record", process: "Json", options: Options, content: bytes = b"") -> int:
@@ -67,6 +82,7 @@ def _launch(record: "Record", plan: "LaunchPlan", options: Options, *, terminal:
         raise StateError(f"container {record.name!r}: its supervisor does not answer: {reason}") from error
     try:
         options.reach = (sock.fileno(), plan.encode({}), _MILLISECONDS, int(terminal))
+        options.beside = hypervisor(record.running_pid())
         return record.container.exec(outer, options)
     except LaunchError as error:
         raise vm.guest_failure(error, plan) from None

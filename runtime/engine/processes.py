@@ -136,6 +136,10 @@ def start_process(record: "Record", process: "Json", options: Options, request: 
         from .machines import launch_in_guest
 
         return launch_in_guest(record, process, options, request.content)
+    if request.beside:
+        from .machines import hypervisor
+
+        options.beside = hypervisor(record.running_pid())
     return record.container.exec(process, options)
 
 
