@@ -82,19 +82,24 @@
     X(67, idle, "f")                 \
     X(68, guard, "ff")               \
     X(69, take_network, "f")         \
-    X(84, supervise, "bii")          \
     GUEST_WORDS(X)
 
-/* Those of process 1 of a virtual machine, a program of its own: what it needs, and nobody else, would be in the memory
- * of every monitor. */
+/* Those of virtual machines, in a program of its own: what process 1 of one and the processes beside its hypervisor
+ * need, and nobody else, would be in the memory of every monitor. */
 #ifdef WARREN_GUEST
 #define GUEST_WORDS(X)               \
     X(80, module, "s")               \
     X(81, channel, "l")              \
     X(82, interface, "ssss")         \
-    X(83, guest, "iii")              \
+    X(83, guest, "iiif")             \
+    X(84, supervise, "biif")         \
     X(85, wait_path, "s")            \
-    X(86, file, "sb")
+    X(86, file, "sb")                \
+    X(87, reach, "fbii")             \
+    X(88, program, "b")              \
+    X(89, linger, "")                \
+    X(90, send_file, "s")            \
+    X(91, receive_file, "si")
 #else
 #define GUEST_WORDS(X)
 #endif

@@ -9,8 +9,9 @@ import warnings
 import pytest
 
 from runtime.engine.probing import Answer, Prober
+from runtime.engine.processes import is_machine
 from runtime.engine.records import Record, find
-from runtime.errors import UsageError, WarrenError
+from runtime.errors import NotFoundError, UsageError, WarrenError
 from runtime.quantities import size
 from runtime.state import start_time
 
@@ -34,8 +35,8 @@ _PERIOD_MS = 100
 _ATTEMPTS = 4
 _LEAST = 0.6
 """Share of the processors that are told which is not yet much less."""
-_CPU_STAT = tuple(f"/sys/fs/cgroup/{place}cpu.stat" for place in ("", "cpu/", "cpu,cpuacct/"))
-"""Of our own cgroup, if that is the root of what is mounted: of v2, or of v1."""
+_CPU_STAT = tuple(f"/sys/fs/cgroup/{place}cpu.stat" for place in ("programs/", "", "cpu/", "cpu,cpuacct/"))
+"""Of our own cgroup: of programs in a virtual machine; of v2, or of v1, if that is the root of what is mounted."""
 
 
 def denied(action: str, *words: "Any", mode: str = "r", user: str = "0", container: "Where" = None) -> None:
@@ -126,14 +127,30 @@ def _is_held(cpus: float, user: str, container: "Where") -> bool:
 def _periods(container: "Where") -> "tuple[int, int] | None":
     """Periods of the limit so far, and those in which it was reached; None where no file tells of it."""
     if record := _record(container):
+        if is_machine(record) and (told := _told_by_guest(record)):
+            return told
         cpu = record.container.stats().cpu
         return (cpu.periods, cpu.throttled_periods) if cpu else (0, 0)
     for path in _CPU_STAT:
         if os.path.exists(path):
             with open(path) as file:
-                found = dict(line.split() for line in file)
-            return int(found.get("nr_periods", 0)), int(found.get("nr_throttled", 0))
+                return _numbers(file.read())
     return None
+
+
+def _told_by_guest(record: Record) -> "tuple[int, int] | None":
+    """Of the cgroup of a guest's programs, which has the limit as the hypervisor's own has; None where it has none."""
+    from runtime.engine.machines import read_file
+
+    try:
+        return _numbers(read_file(record, _CPU_STAT[0], None).decode())
+    except NotFoundError:
+        return None
+
+
+def _numbers(text: str) -> "tuple[int, int]":
+    found = dict(line.split() for line in text.splitlines())
+    return int(found.get("nr_periods", 0)), int(found.get("nr_throttled", 0))
 
 
 def _expect(fine: bool, text: str, container: "Where") -> None:
@@ -174,6 +191,8 @@ def _why(container: "Where") -> str:
             return str(error)
         if relaxed := relaxations(record.config()):
             told.append(f"relaxed by {', '.join(relaxed)}")
+        if is_machine(record):
+            return "; ".join([*told, "it is a virtual machine, and this its own kernel does not deny"])
         notes = (record.life().get("enforced") or {}).items()
         told += [f"{name}: {text}" for name, text in notes if text.startswith(("off", "not", "none", "without"))]
     with open(f"/proc/{pid}/status") as file:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 _HOST = "host"
 _SECONDS = 300.0
+_MACHINE_MEMORY = "512m"
+"""Of a virtual machine, whose default is enough for a kernel and little more; it takes what it uses."""
 _GRACE = 10.0
 """Seconds to end in, once there is nothing more to do."""
 _TAIL = 4000
@@ -157,6 +159,8 @@ class _Inner:
         config, options = items[0].config, wanted(items[0])
         image, more = options.pop("image", _HOST), options.pop("args", ())
         options.pop("timeout", None)
+        if str(options.get("isolation", "")).startswith("vm"):
+            options.setdefault("memory", _MACHINE_MEMORY)
         end_with_session(config)
         place = Place(str(config.rootpath), {str(item.path.parent) for item in items}, image)
         mounts = [*place.mounts, *options.pop("mounts", ())]
