@@ -259,6 +259,20 @@ def test_a_paused_machine_is_told_apart(machine: RunningContainer) -> None:
     assert machine.exec(["true"]).returncode == 0
 
 
+@pytest.mark.parametrize(("command", "status"), [("test -e /etc/text", "healthy"), ("test -e /etc/no", "unhealthy")])
+def test_health_is_asked_in_the_guest(rootfs: Path, command: str, status: str) -> None:
+    require("user-mode-linux")
+    with runtime.container(
+        rootfs, isolation="vm:uml", health_cmd=f"/bin/busybox {command}", health_interval="200ms", health_retries=1
+    ) as made:
+        if status == "healthy":
+            made.wait_for(runtime.wait.healthy(), SECONDS)
+        deadline = time.monotonic() + SECONDS
+        while made.inspect()["State"]["Health"]["Status"] == "starting" and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert made.inspect()["State"]["Health"]["Status"] == status
+
+
 # ---- files
 
 
