@@ -271,7 +271,10 @@ int load_filter(struct run *run);
 
 /* Process 1 of a container without a program. */
 _Noreturn void be_idle(void);
+/* Process 1 beside the user's program, its child. */
 _Noreturn void be_reaper(pid_t child);
+/* Blocks all signals but those of faults: what both of them wait for, and what must not get lost before. */
+void hold_signals(void);
 
 #ifdef WARREN_GUEST
 /* ---- guest.c: process 1 of a virtual machine ---- */

@@ -195,6 +195,13 @@ static void all_but_faults(sigset_t *set)
         sigdelset(set, faults[i]);
 }
 
+void hold_signals(void)
+{
+    sigset_t signals;
+    all_but_faults(&signals);
+    sigprocmask(SIG_SETMASK, &signals, NULL);
+}
+
 /* Takes every child that has ended; leaves when the main one has, with its status. */
 static void reap_children(pid_t main_child)
 {
