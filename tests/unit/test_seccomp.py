@@ -281,7 +281,6 @@ def test_specs_share_a_profile_and_its_program_and_callers_get_one_of_their_own(
     assert json.loads(seccomp.text_of(own)) == own
 
 
-
 @pytest.mark.skipif(MACHINE not in profile.ARCHITECTURES, reason="no profile for this machine")
 def test_kernel_enforces_the_default_profile() -> None:
     number = tables.numbers(MACHINE)
