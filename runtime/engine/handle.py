@@ -17,8 +17,7 @@ from . import lifecycle, log_reader, networking, view
 from . import wait as waiting
 from .files import Files
 from .guardian import guard
-from .library import captured, fed
-from .pipes import Streams, Text
+from .pipes import Streams, Text, asked_streams
 from .popen import Process
 from .processes import Request
 from .settings import configuration
@@ -339,14 +338,8 @@ class RunningContainer:
 def begin_exec(container: RunningContainer, options: "Mapping[str, Any]") -> Process:
     """Start what exec() was asked for, by the names of its parameters; finish() is to be called."""
     get = options.__getitem__
-    stdin, stdout, stderr = get("stdin"), get("stdout"), get("stderr")
-    if get("capture_output"):
-        stdout, stderr = captured(stdout, stderr)
-    if get("input") is not None:
-        stdin = fed(stdin)
-    words = Text(get("text"), get("encoding"), get("errors"))
     request = _request(get("argv"), get("env"), get("cwd"), get("user"), privileged=get("privileged"))
-    return Process(container.record, request, Streams(stdin, stdout, stderr), words)
+    return Process(container.record, request, *asked_streams(options))
 
 
 _living: "WeakSet[RunningContainer]" = WeakSet()
