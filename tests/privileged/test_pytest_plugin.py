@@ -377,6 +377,30 @@ class TestIt:
     result.stdout.fnmatch_lines(["*ended without a report*", "*was killed at its memory limit*"])
 
 
+def test_a_time_limit_of_another_plugin_ends_the_test_and_not_the_session(run: Run, pytester: pytest.Pytester) -> None:
+    """pytest-timeout fails from the handler of a signal, whatever is running here."""
+    pytester.makeconftest("""
+import pytest, signal
+
+def late(number, frame):
+    pytest.fail("too late")
+
+def pytest_runtest_logstart(nodeid):
+    signal.signal(signal.SIGALRM, late)
+    signal.alarm(3 if "slow" in nodeid else 0)
+""")
+    result = run("""
+@pytest.mark.inside()
+def test_slow():
+    time.sleep(100)
+
+@pytest.mark.inside()
+def test_after(): ...
+""")
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["the container of this test failed: too late"])
+
+
 def test_one_that_waits_for_tests_ends_with_a_session_that_stops(run: Run, directory: Path) -> None:
     """And its fixtures do; the leak check looks for the container."""
     directory.chmod(0o777)
@@ -449,11 +473,11 @@ def test_limits(container):
     with pytest.raises(AssertionError, match="processes could be started"):
         limited(pids=4, container=container)
 
-@pytest.mark.container(cpus=0.5)
+@pytest.mark.container(cpus=0.1)
 def test_processors(container):
-    limited(cpus=0.5, container=container)
+    limited(cpus=0.1, container=container)
     with pytest.raises(AssertionError, match=r"^0\\.\\d+ processors could be used in container"):
-        limited(cpus=0.1, container=container)
+        limited(cpus=0.02, container=container)
     with pytest.raises(AssertionError, match=r"no more than 0\\.\\d+ of 1.5 processors could be used"):
         limited(cpus=1.5, container=container)
 
@@ -461,9 +485,9 @@ def test_no_limit_of_processors(container):
     with pytest.raises(AssertionError, match="no limit of processors holds"):
         limited(cpus=1.9, container=container)
 
-@pytest.mark.inside(cpus=0.5)
+@pytest.mark.inside(cpus=0.2)
 def test_processors_inside():
-    limited(cpus=0.5)
+    limited(cpus=0.2)
     with pytest.raises(AssertionError, match="no more than .* of 1.5 processors"):
         limited(cpus=1.5)
 
