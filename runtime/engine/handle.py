@@ -69,13 +69,10 @@ def container(
 
 
 class RunningContainer:
-    """A container of this process; any thread may use it, and it is closed once.
+    """A container of this process; any thread may use it, and it is closed once."""
 
-    One without `leash` stays when it is closed, and after this process.
-    """
-
-    def __init__(self, config: ContainerConfig, pull: str = "missing", *, leash: bool = True) -> None:
-        config.auto_remove = leash
+    def __init__(self, config: ContainerConfig, pull: str = "missing") -> None:
+        config.auto_remove = True
         guard()
         lifecycle.sweep()
         record = lifecycle.make(config, lifecycle.choose(config, pull, None, ""))
@@ -85,11 +82,9 @@ class RunningContainer:
         self._client: Client | None = None
         self._monitor = 0
         try:
-            monitor, self._client = lifecycle.monitor_of(record, record.config(), leash=leash)
+            monitor, self._client = lifecycle.monitor_of(record, record.config(), leash=True)
             lifecycle.start(record, monitor)
             self._monitor = monitor.pid
-            if not leash:
-                lifecycle.keep(record)
         except BaseException:
             lifecycle.remove(record, force=True, volumes=True)
             if self._client:
@@ -306,17 +301,15 @@ class RunningContainer:
             client.close()
             _reap(self._monitor)
 
-    def discard(self) -> None:
-        """As close(), of one without a leash too."""
-        leashed = self._client is not None
-        self.close()
-        if leashed or posix.getpid() != self._process:
-            return
-        try:
-            lifecycle.remove(self.record, force=True, volumes=True)
-        except NotFoundError:
-            return
-        _reap(self._monitor)
+    def keep(self) -> None:
+        """Let it outlive its scope and this process, as one of `warren run -d`; `warren rm` removes it."""
+        with self._closing:
+            client, self._client = self._client, None
+            if client is None or posix.getpid() != self._process:
+                return
+            lifecycle.outlive(self.record)
+            client.keep()
+            client.close()
 
     def let_go(self) -> None:
         """In a child of fork(2): the container is the parent's."""

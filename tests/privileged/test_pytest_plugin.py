@@ -505,7 +505,7 @@ def test_inside():
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-@pytest.mark.parametrize("how", ["fixture", "inside", "worker"])
+@pytest.mark.parametrize("how", ["fixture", "keep", "inside", "worker"])
 def test_nothing_is_left_of_a_session_that_is_ended(
     pytester: pytest.Pytester, warren: Warren, token: str, monkeypatch: pytest.MonkeyPatch, number: int, how: str
 ) -> None:
@@ -514,20 +514,20 @@ def test_nothing_is_left_of_a_session_that_is_ended(
     name = f"wait-{token}-{os.urandom(3).hex()}"
     fixture = f'@pytest.mark.container(name="{name}")\ndef test_it(container, network):'
     inside = f'@pytest.mark.inside(hostname="{name}")\ndef test_it():'
-    text = f"import pytest, time\n{fixture if how == 'fixture' else inside}\n    time.sleep(100)\n"
+    text = f"import pytest, time\n{fixture if how in ('fixture', 'keep') else inside}\n    time.sleep(100)\n"
     path = pytester.makepyfile(test_wait=text)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(path)]
-    command += ["-n1"] if how == "worker" else []
+    command += {"worker": ["-n1"], "keep": ["--container-keep"]}.get(how, [])
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _until(lambda: _runs(name, warren, how))
     process.send_signal(number)
     process.wait(20)
     # A worker by itself would go on for five seconds after its controller has been killed.
-    _until(lambda: not _runs(name, warren, how), 4 if number == signal.SIGKILL else 30)
+    _until(lambda: not _runs(name, warren, how), 4 if how == "worker" and number == signal.SIGKILL else 30)
 
 
 def _runs(name: str, warren: Warren, how: str) -> bool:
-    if how == "fixture":
+    if how in ("fixture", "keep"):
         return bool(warren("ps", "-aq", "--filter", f"name={name}").ok().out)
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
