@@ -171,7 +171,7 @@ def _open_directory(path: str, what: str) -> int:
 
 
 class Client:
-    """A connection to a monitor; only done() and wait() block."""
+    """A connection to a monitor; only done(), keep() and wait() block."""
 
     __slots__ = ("_sock",)
 
@@ -213,9 +213,16 @@ class Client:
 
     def done(self) -> None:
         """The owner has cleaned up after the container: no event program is run.  Waits until that is told."""
+        self._tell(b"d")
+
+    def keep(self) -> None:
+        """The owner takes the container off its leash.  Waits until that is told."""
+        self._tell(b"k")
+
+    def _tell(self, message: bytes) -> None:
         poll = select.poll()
         poll.register(self, select.POLLOUT)
-        while not self._send(b"d"):
+        while not self._send(message):
             poll.poll()
 
     def _send(self, message: bytes) -> bool:

@@ -3,6 +3,7 @@
 They ask inside a container (`container=`), or, in a test that is marked `inside`, right where it runs.
 """
 
+import math
 import os
 import warnings
 
@@ -32,9 +33,12 @@ _WITH = {"connect": 2, "open": 1, "read": 1, "ptrace": 1, "signal": 1, "join": 2
 _MEBIBYTE = 1 << 20
 _CPU_MS = 400
 _PERIOD_MS = 100
+_SLACK = (1 + _PERIOD_MS / _CPU_MS) * 1.1
+"""The last period may have begun just before the end."""
 _ATTEMPTS = 4
 _LEAST = 0.6
 """Share of the processors that are told which is not yet much less."""
+_DEFAULT = "nothing of the defaults is relaxed, so it is not among what they deny"
 _CPU_STAT = tuple(f"/sys/fs/cgroup/{place}cpu.stat" for place in ("programs/", "", "cpu/", "cpu,cpuacct/"))
 """Of our own cgroup: of programs in a virtual machine; of v2, or of v1, if that is the root of what is mounted."""
 
@@ -111,17 +115,17 @@ def _is_held(cpus: float, user: str, container: "Where") -> bool:
     before = _periods(container)
     used = _ask(container, user, f"eat cpu {_CPU_MS}").amount / 1000 / _CPU_MS
     after = _periods(container)
-    # The last period may have begun just before the end.
-    _expect(used <= cpus * (1 + _PERIOD_MS / _CPU_MS) * 1.1, f"{used:.2f} processors could be used", container)
+    _expect(used <= cpus * _SLACK, f"{used:.2f} processors could be used", container)
     if before is None or after is None:
         return used >= _LEAST * cpus
     periods, throttled = (now - then for now, then in zip(after, before, strict=True))
     _expect(periods > 0, f"no limit of processors holds; {used:.2f} could be used", container)
-    if throttled < 0.75 * periods:
-        return cpus >= 0.9 * (os.cpu_count() or 1)  # More cannot be had anyway.
-    # In all of that time it has used what it may.
-    _expect(used >= _LEAST * cpus, f"no more than {used:.2f} of {cpus:g} processors could be used", container)
-    return True
+    if cpus >= 0.9 * (os.cpu_count() or 1):
+        return True  # More cannot be had anyway.
+    # In each of these periods it has used what it may: the limit is this at most, and closer the less busy the host is.
+    limit = used * _CPU_MS / (throttled * _PERIOD_MS) if throttled else math.inf
+    _expect(limit >= _LEAST * cpus, f"no more than {limit:.2f} of {cpus:g} processors could be used", container)
+    return limit <= cpus * _SLACK
 
 
 def _periods(container: "Where") -> "tuple[int, int] | None":
@@ -156,7 +160,8 @@ def _numbers(text: str) -> "tuple[int, int]":
 def _expect(fine: bool, text: str, container: "Where") -> None:
     __tracebackhide__ = True
     if not fine:
-        raise AssertionError(f"{text} {_where(container)}: {_why(container)}")
+        why = _why(container)
+        raise AssertionError(f"{text} {_where(container)}" + (f": {why}" if why != _DEFAULT else ""))
 
 
 def _record(container: "Where") -> "Record | None":
@@ -202,4 +207,4 @@ def _why(container: "Where") -> str:
         told.append(f"it has {len(more)} capabilities beyond the default, {more[0]} among them")
     if status.get("Seccomp") == "0":
         told.append("no system call is filtered")
-    return "; ".join(told) or "nothing of the defaults is relaxed, so it is not among what they deny"
+    return "; ".join(told) or _DEFAULT
