@@ -272,7 +272,7 @@ def _arguments(config: pytest.Config) -> "list[str]":
         found.append(f"-c{config.inipath}")
     for plugin in option.plugins or ():
         found += ["-p", plugin]
-    found += ["-p", "no:cacheprovider", "-p", "no:terminalreporter", "-oaddopts="]
+    found += ["-p", "no:cacheprovider", "-oaddopts="]
     found += [f"-o{one}" for one in option.override_ini or ()]
     found += [f"--import-mode={option.importmode}", f"--assert={option.assertmode}", f"--tb={option.tbstyle}"]
     found += ["-l"] if option.showlocals else []

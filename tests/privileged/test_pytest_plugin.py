@@ -175,6 +175,12 @@ def test_workers_of_xdist_have_containers_of_their_own(run: Run) -> None:
 def test_fixture(container, n):
     container.exec(["true"], check=True)
 
+def test_which_ends_with_the_controller(container):
+    import ctypes, signal
+    number = ctypes.c_int()
+    assert ctypes.CDLL(None).prctl(2, ctypes.byref(number), 0, 0, 0) == 0  # PR_GET_PDEATHSIG
+    assert number.value == signal.SIGINT
+
 @pytest.mark.inside()
 def test_inside():
     assert os.getpid() < 20
@@ -187,7 +193,7 @@ def test_failure_inside():
         "-n2",
         "--container-reuse",
     )
-    result.assert_outcomes(passed=5, failed=1)
+    result.assert_outcomes(passed=6, failed=1)
     result.stdout.fnmatch_lines(["E*assert {'a': 1} == {'a': 2}"])
 
 
@@ -522,8 +528,7 @@ def test_nothing_is_left_of_a_session_that_is_ended(
     _until(lambda: _runs(name, warren, how))
     process.send_signal(number)
     process.wait(20)
-    # A worker by itself would go on for five seconds after its controller has been killed.
-    _until(lambda: not _runs(name, warren, how), 4 if how == "worker" and number == signal.SIGKILL else 30)
+    _until(lambda: not _runs(name, warren, how))
 
 
 def _runs(name: str, warren: Warren, how: str) -> bool:
@@ -539,8 +544,8 @@ def _runs(name: str, warren: Warren, how: str) -> bool:
     return False
 
 
-def _until(condition: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
+def _until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
