@@ -14,7 +14,7 @@ from ..jsontext import dump_json
 from ..namespaces import mount as mounts_of
 from ..spec import MASKED_PATHS, READONLY_PATHS, Layers, Spec
 from . import disk, guest, initramfs
-from .machine import PLACE, Machine, Share
+from .machine import PLACE, Equipment, Machine, Share
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -107,10 +107,10 @@ class _Conversion:
         ):
             self._bind(path, name)
             self.machine.files[path] = os.stat(path).st_size if os.path.exists(path) else 0
-        command = self.machine.command(
-            memory, cpus, self.shares, disk=image, network=self.network, ports=self.ports, seed=self.id
+        equipment = Equipment(
+            memory, cpus, shares=self.shares, disk=image, network=self.network, ports=self.ports, seed=self.id
         )
-        outer = self._outer(command)
+        outer = self._outer(self.machine.command(equipment))
         plan = self.guest.finish(self.config, network=self.network, idle=idle, privileged=privileged)
         return outer, plan
 

@@ -36,6 +36,33 @@ class Share:
         self.readonly = readonly
 
 
+class Equipment:
+    """What one guest gets: bytes of memory, processors, what it sees of files, a raw disk ("" for none), a network."""
+
+    __slots__ = ("cpus", "disk", "memory", "network", "ports", "seed", "shares")
+
+    def __init__(
+        self,
+        memory: int,
+        cpus: int,
+        *,
+        shares: "Sequence[Share]" = (),
+        disk: str = "",
+        network: bool = False,
+        ports: "Sequence[tuple[str, int]]" = (),
+        seed: str = "",
+    ) -> None:
+        self.memory = memory
+        self.cpus = cpus
+        self.shares = shares
+        self.disk = disk
+        self.network = network
+        self.ports = ports
+        """Protocol and number of what is published."""
+        self.seed = seed
+        """Chooses where there is nothing to choose by, the same each time."""
+
+
 class Machine:
     """One kind, with a kernel, and what accelerates it."""
 
@@ -82,18 +109,8 @@ class Machine:
     def label(self) -> str:
         return f"{self.kind}, {self.accel}" if self.accel else self.kind
 
-    def command(
-        self,
-        memory: int,
-        cpus: int,
-        shares: "Sequence[Share]",
-        *,
-        disk: str,
-        network: bool,
-        ports: "Sequence[tuple[str, int]]",
-        seed: str,
-    ) -> list[str]:
-        """The hypervisor's arguments: `memory` bytes, what the guest sees, a raw `disk` ("" for none)."""
+    def command(self, equipment: Equipment) -> list[str]:
+        """The hypervisor's arguments."""
         raise NotImplementedError
 
     def mount_options(self, share: Share) -> "tuple[str, list[str]]":
@@ -111,25 +128,21 @@ class UserModeLinux(Machine):
     least_memory = 64 << 20
     hint = "a larger --boot-timeout"
 
-    def command(
-        self,
-        memory: int,
-        cpus: int,
-        shares: "Sequence[Share]",
-        *,
-        disk: str,
-        network: bool,
-        ports: "Sequence[tuple[str, int]]",
-        seed: str,
-    ) -> list[str]:
+    def command(self, equipment: Equipment) -> list[str]:
         # It hands over between its processes all the time, which is twice as fast within one CPU.
         processors = sorted(os.sched_getaffinity(0))
-        chosen = processors[zlib.crc32(seed.encode()) % len(processors)]
+        chosen = processors[zlib.crc32(equipment.seed.encode()) % len(processors)]
         return [
             *("/usr/bin/taskset", "--cpu-list", str(chosen)),
-            *(f"{PLACE}/kernel", f"mem={memory >> 10}K", f"initrd={PLACE}/initrd", f"uml_dir={PLACE}/", "umid=guest"),
+            *(
+                f"{PLACE}/kernel",
+                f"mem={equipment.memory >> 10}K",
+                f"initrd={PLACE}/initrd",
+                f"uml_dir={PLACE}/",
+                "umid=guest",
+            ),
             *("con=null", "con0=null,fd:2", "ssl=null", "ssl0=fd:0,fd:1", "console=tty0", *_QUIET.split()),
-            *([f"eth0=slirp,,{_slirp()}"] if network else []),
+            *([f"eth0=slirp,,{_slirp()}"] if equipment.network else []),
             *("--", "--guest", "/plan"),
         ]
 
@@ -146,14 +159,14 @@ def _slirp() -> str:
 
 
 class _Qemu(Machine):
-    def base(self, memory: int, cpus: int) -> list[str]:
+    def base(self, equipment: Equipment) -> list[str]:
         accel = (
             ["-accel", "kvm", "-cpu", KVM_CPU] if self.accel == "kvm" else ["-accel", "tcg,thread=multi", "-cpu", "max"]
         )
         return [
             self.hypervisor,
             *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-name", "warren"),
-            *(*accel, "-smp", str(cpus), "-m", f"{(memory + (1 << 20) - 1) >> 20}M"),
+            *(*accel, "-smp", str(equipment.cpus), "-m", f"{(equipment.memory + (1 << 20) - 1) >> 20}M"),
             *("-chardev", "stdio,id=line,signal=off", "-chardev", "file,id=console,path=/dev/fd/2"),
             *("-kernel", f"{PLACE}/kernel", "-initrd", f"{PLACE}/initrd"),
         ]
@@ -185,25 +198,15 @@ class MicroVM(_Qemu):
     network_modules = ("virtio_net",)
     devices = ["/dev/vport0p1", "/dev/vport1p1", "/dev/vport2p1", "/dev/vport3p1"]
 
-    def command(
-        self,
-        memory: int,
-        cpus: int,
-        shares: "Sequence[Share]",
-        *,
-        disk: str,
-        network: bool,
-        ports: "Sequence[tuple[str, int]]",
-        seed: str,
-    ) -> list[str]:
+    def command(self, equipment: Equipment) -> list[str]:
         kvm = self.accel == "kvm"
         machine = "microvm" if kvm else "microvm,pic=on,pit=on,rtc=on,isa-serial=on"
         clock = "" if kvm else f"tsc_early_khz={host_khz()}"
         return [
-            *self.base(memory, cpus), "-M", machine, "-serial", "chardev:console",
+            *self.base(equipment), "-M", machine, "-serial", "chardev:console",
             *("-device", "virtio-serial-device", "-device", "virtserialport,chardev=line,name=warren"),
-            *self.shares(shares, "virtio-9p-device"),
-            *(self.user_network("virtio-net-device", ports) if network else []),
+            *self.shares(equipment.shares, "virtio-9p-device"),
+            *(self.user_network("virtio-net-device", equipment.ports) if equipment.network else []),
             *self.append(f"reboot=t {clock}"),
         ]  # fmt: skip
 
@@ -216,23 +219,14 @@ class PC(_Qemu):
     devices = ["/dev/ttyS1"]
     root_on_disk = True
 
-    def command(
-        self,
-        memory: int,
-        cpus: int,
-        shares: "Sequence[Share]",
-        *,
-        disk: str,
-        network: bool,
-        ports: "Sequence[tuple[str, int]]",
-        seed: str,
-    ) -> list[str]:
+    def command(self, equipment: Equipment) -> list[str]:
+        disk = f"file={equipment.disk},format=raw,if=ide,readonly=off,snapshot=on"
         return [
-            *self.base(memory, cpus), "-M", "pc", "-vga", "std",
+            *self.base(equipment), "-M", "pc", "-vga", "std",
             *("-serial", "chardev:console", "-serial", "chardev:line"),
-            *(["-drive", f"file={disk},format=raw,if=ide,readonly=off,snapshot=on"] if disk else []),
-            *self.shares(shares, "virtio-9p-pci"),
-            *(self.user_network("e1000", ports) if network else []),
+            *(["-drive", disk] if equipment.disk else []),
+            *self.shares(equipment.shares, "virtio-9p-pci"),
+            *(self.user_network("e1000", equipment.ports) if equipment.network else []),
             *self.append("reboot=t edd=off"),
         ]  # fmt: skip
 

@@ -17,7 +17,7 @@ from runtime.spec import MASKED_PATHS, READONLY_PATHS, Layers, Spec, default_spe
 from runtime.steps import GUEST_SLOT, LaunchPlan, Step
 from runtime.vm import initramfs, kernel, kvm
 from runtime.vm.kernel import Kernel
-from runtime.vm.machine import KINDS, Machine, Share, host_khz
+from runtime.vm.machine import KINDS, Equipment, Machine, Share, host_khz
 
 
 @pytest.fixture(autouse=True)
@@ -235,16 +235,16 @@ def test_processors_are_the_limits(file: Path, quota: int, count: str) -> None:
 
 
 def test_accelerators(file: Path) -> None:
-    tcg = machine("microvm", file, "tcg").command(1 << 27, 1, [], disk="", network=False, ports=[], seed="")
+    tcg = machine("microvm", file, "tcg").command(Equipment(1 << 27, 1))
     assert "tcg,thread=multi" in tcg and any("tsc_early_khz=" in word for word in tcg)
-    kvm_words = machine("microvm", file, "kvm").command(1 << 27, 1, [], disk="", network=False, ports=[], seed="")
+    kvm_words = machine("microvm", file, "kvm").command(Equipment(1 << 27, 1))
     assert "kvm" in kvm_words and not any("tsc_early_khz=" in word for word in kvm_words)
     assert host_khz() > 100_000
 
 
 def test_ports_are_passed_on(file: Path) -> None:
     ports = [("tcp", 80), ("udp", 53)]
-    command = machine("pc", file, "tcg").command(1 << 27, 1, [], disk="", network=True, ports=ports, seed="")
+    command = machine("pc", file, "tcg").command(Equipment(1 << 27, 1, network=True, ports=ports))
     assert "user,id=net,hostfwd=tcp::80-:80,hostfwd=udp::53-:53" in command
 
 
