@@ -21,6 +21,8 @@ FLAGS = [
     "-static", "-Os", "-std=gnu11", "-Wall", "-Wextra", "-ffunction-sections", "-fdata-sections",
     "-fno-pie", "-no-pie", "-fno-asynchronous-unwind-tables", "-fno-unwind-tables", "-Wl,--gc-sections",
     "-Wl,-z,noseparate-code", "-s", "-flto",
+    # Each page of `init` is one more beside every container: without these two it is 2 % smaller.
+    "-fno-ipa-cp", "-fno-optimize-sibling-calls",
 ]  # fmt: skip
 
 

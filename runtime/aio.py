@@ -364,6 +364,7 @@ class AsyncContainer:
 
     addr = _threaded(handle.RunningContainer.addr)
     commit = _threaded(handle.RunningContainer.commit)
+    keep = _threaded(handle.RunningContainer.keep)
     diff = _threaded(handle.RunningContainer.diff)
     inspect = _threaded(handle.RunningContainer.inspect)
     kill = _threaded(handle.RunningContainer.kill)

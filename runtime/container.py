@@ -164,10 +164,10 @@ class Container:
             self._dir.unlock()
 
     def _create(self, bundle: "Bundle", options: "Options", *, detached: bool) -> int:
-        from .launch import Callers, launch, sealed_init
+        from .launch import GUEST, Callers, launch, listen_in, sealed_init
         from .namespaces import user
         from .plan import create_plan
-        from .steps import COMMAND_SLOT, FIFO_SLOT, INIT_SLOT, REPORT_SLOT
+        from .steps import COMMAND_SLOT, FIFO_SLOT, GUEST_SLOT, INIT_SLOT, REPORT_SLOT
 
         host = Host.probe()
         spec = bundle.spec
@@ -197,11 +197,16 @@ class Container:
                 fds[COMMAND_SLOT] = options.command
             elif options.idle or (options.init and not host.privileged):
                 fds[INIT_SLOT] = sealed_init()
+            listener = listen_in(self._dir.path, GUEST) if options.supervise else None
+            if listener:
+                fds[GUEST_SLOT] = listener.fileno()
             try:
                 pid = launch(plan, fds, options, self._events(bundle, filter, cgroup, options))
             except LaunchError as error:
                 raise _memory_error(error, spec.config, cgroup) from error
             finally:
+                if listener:
+                    listener.close()
                 for slot in (FIFO_SLOT, REPORT_SLOT) if detached else ():
                     posix.close(fds[slot])
             callers.announce(pid)
@@ -382,6 +387,7 @@ class Container:
             pdeathsig=options.pdeathsig or (_SIGKILL if options.monitor else 0),
             init=options.init,
             supervise=options.supervise,
+            reach=options.reach and options.reach[1:],
             idle=options.idle,
             command=options.command >= 0,
             enter=options.enter,
@@ -801,10 +807,11 @@ class Container:
         StateError unless created or running.
         """
         from .launch import Callers, launch
-        from .steps import CONSOLE_SLOT, PIDFD_SLOT
+        from .steps import CONSOLE_SLOT, GUEST_SLOT, PIDFD_SLOT
 
         record = self._record()
         pid = self._running(record, options.ignore_paused)
+        pid = options.beside or pid
         filter = _filter(record["config"])  # type: ignore[arg-type]
         plan = self._exec_plan(record, process, options, pid, filter)
         self.warnings += plan.notes
@@ -814,6 +821,8 @@ class Container:
             self._running(record, options.ignore_paused)
             if callers.console_fd >= 0:
                 fds[CONSOLE_SLOT] = callers.console_fd
+            if options.reach:
+                fds[GUEST_SLOT] = options.reach[0]
             child = launch(plan, fds, options, self._exec_events(record, filter))
             try:
                 callers.announce(child)

@@ -44,8 +44,11 @@ _MFD_EXEC = 0x0010  # Linux 6.3; without it vm.memfd_noexec may refuse execution
 
 ATTACH = "attach"
 """Name of the monitor's socket in the state directory."""
+GUEST = "guest"
+"""The same of a virtual machine's supervisor, for those who want a further program in the guest."""
+_DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC
 
-_init_fd = -1
+_sealed: "dict[str, int]" = {}
 
 
 class Options:
@@ -74,13 +77,17 @@ class Options:
     connect         makes the links of the spec: called with the pid of the container's init and a route socket in there
     monitor         the container's process is to be the child of a monitor, not of this process
     supervise       the program is a hypervisor: its guest's plan, milliseconds to come up, whether it has a terminal
+    reach           of `exec`, the program is to run in a guest: the socket of its supervisor, the program's plan,
+                    milliseconds to begin, whether it has a terminal; the socket stays the caller's
+    beside          of `exec`, whose namespaces are joined; 0 the container's process
     ephemeral       the container lives with this process: if it is killed, the next sweep() removes the container
     """
 
     __slots__ = (
-        "approve", "best_effort", "cgroup_manager", "cgroups", "command", "connect", "console_fd", "console_socket",
-        "enforced", "enter", "ephemeral", "idle", "ignore_paused", "init", "monitor", "no_new_keyring", "no_pivot",
-        "pdeathsig", "pid_file", "pidfd_socket", "pipes", "preserve_fds", "size", "stdio", "supervise",
+        "approve", "beside", "best_effort", "cgroup_manager", "cgroups", "command", "connect", "console_fd",
+        "console_socket", "enforced", "enter", "ephemeral", "idle", "ignore_paused", "init", "monitor",
+        "no_new_keyring", "no_pivot", "pdeathsig", "pid_file", "pidfd_socket", "pipes", "preserve_fds", "reach",
+        "size", "stdio", "supervise",
     )  # fmt: skip
 
     def __init__(
@@ -111,6 +118,8 @@ class Options:
         connect: "Callable[[int, int], None] | None" = None,
         monitor: "Monitor | None" = None,
         supervise: "tuple[bytes, int, int] | None" = None,
+        reach: "tuple[int, bytes, int, int] | None" = None,
+        beside: int = 0,
     ) -> None:
         self.console_socket = console_socket
         self.console_fd = console_fd
@@ -137,6 +146,8 @@ class Options:
         self.connect = connect
         self.monitor = monitor
         self.supervise = supervise
+        self.reach = reach
+        self.beside = beside
 
 
 class Monitor:
@@ -161,15 +172,7 @@ class Monitor:
         """Bind the socket `attach` in the container's state directory, which keeps others out."""
         if not self._attachable:
             return
-        self._listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-        self._listener.setblocking(False)
-        # AF_UNIX limits a path to 107 bytes.
-        fd = posix.open(directory, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
-        try:
-            self._listener.bind(f"/proc/self/fd/{fd}/{ATTACH}")
-            self._listener.listen(16)
-        finally:
-            posix.close(fd)
+        self._listener = listen_in(directory, ATTACH)
 
     def stop_listening(self) -> None:
         """From our side: the monitor has a descriptor of its own."""
@@ -214,6 +217,39 @@ class Monitor:
             posix.close(fd)
 
 
+def listen_in(directory: str, name: str) -> "_socket.socket":
+    """A socket of packets bound in a state directory, which keeps others out."""
+    listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    listener.setblocking(False)
+    # AF_UNIX limits a path to 107 bytes.
+    fd = posix.open(directory, _DIRECTORY)
+    try:
+        listener.bind(f"/proc/self/fd/{fd}/{name}")
+        listener.listen(16)
+    except BaseException:
+        listener.close()
+        raise
+    finally:
+        posix.close(fd)
+    return listener
+
+
+def connect_in(directory: str, name: str) -> "_socket.socket":
+    """A connection to that; OSError when nobody listens there (any more)."""
+    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    fd = -1
+    try:
+        fd = posix.open(directory, _DIRECTORY)
+        sock.connect(f"/proc/self/fd/{fd}/{name}")
+    except BaseException:
+        sock.close()
+        raise
+    finally:
+        if fd >= 0:
+            posix.close(fd)
+    return sock
+
+
 def launch(plan: LaunchPlan, fds: "dict[int, int]", options: Options, on_event: "OnEvent") -> int:
     """Execute the plan; returns the pid of the container's process, a child of this process or of `options.monitor`.
 
@@ -255,7 +291,8 @@ def send_off(plan: LaunchPlan, fds: "dict[int, int]", options: Options) -> int:
             if fd < 3 and fd != target:
                 stdio[target] = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, lowest)
                 passed.append(stdio[target])
-        return _spawn(plan_fd, passed, stdio, options.preserve_fds)
+        program = guest_init_path() if options.supervise or options.reach else init_path()
+        return _spawn(program, plan_fd, passed, stdio, options.preserve_fds)
     finally:
         for fd in passed:
             posix.close(fd)
@@ -411,7 +448,7 @@ def init_path() -> str:
 
 
 def guest_init_path() -> str:
-    """The same for virtual machines, as their process 1."""
+    """The same for virtual machines: for their process 1, and for what is beside the hypervisor."""
     return init_path() + "-guest"
 
 
@@ -496,12 +533,12 @@ def _check_preserved(count: int) -> None:
             raise WarrenError(f"--preserve-fds {count}: descriptor {fd} is not open") from error
 
 
-def _spawn(plan_fd: int, passed: "list[int]", stdio: "list[int]", preserve_fds: int) -> int:
+def _spawn(program: str, plan_fd: int, passed: "list[int]", stdio: "list[int]", preserve_fds: int) -> int:
     """Start `init`; every descriptor of ours is close-on-exec but those passed, which keep their numbers."""
     actions = [(posix.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(stdio) if fd != target]
     actions += [(posix.POSIX_SPAWN_DUP2, fd, fd) for fd in passed]
     actions += [(posix.POSIX_SPAWN_DUP2, fd, fd) for fd in range(3, 3 + preserve_fds)]
-    path = f"/proc/self/fd/{sealed_init()}"
+    path = f"/proc/self/fd/{sealed_init(program)}"
     while True:
         try:
             return posix.posix_spawn(path, ["warren-init", str(plan_fd)], {}, file_actions=actions)
@@ -510,11 +547,10 @@ def _spawn(plan_fd: int, passed: "list[int]", stdio: "list[int]", preserve_fds: 
                 raise LaunchError(0, None, error.errno or 0, "cannot execute init") from error
 
 
-def sealed_init() -> int:
+def sealed_init(path: str = "") -> int:
     """A sealed copy of `init` in memory, made once per process (RULES 1; CVE-2019-5736)."""
-    global _init_fd
-    if _init_fd < 0:
-        path = init_path()
+    path = path or init_path()
+    if path not in _sealed:
         try:
             fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
         except OSError as error:
@@ -523,8 +559,8 @@ def sealed_init() -> int:
             data = posix.read(fd, 1 << 24)
         finally:
             posix.close(fd)
-        _init_fd = memfd("warren-init", data, 3, sealed=True)
-    return _init_fd
+        _sealed[path] = memfd("warren-init", data, 3, sealed=True)
+    return _sealed[path]
 
 
 def memfd(name: str, data: bytes, lowest: int, *, sealed: bool) -> int:

@@ -29,7 +29,7 @@ from .console import (
     write_some,
 )
 from .errors import StateError, UsageError, WarrenError
-from .launch import ATTACH, Monitor
+from .launch import ATTACH, Monitor, connect_in
 from .state import read_file
 from .steps import (
     CONSOLE_SLOT,
@@ -171,7 +171,7 @@ def _open_directory(path: str, what: str) -> int:
 
 
 class Client:
-    """A connection to a monitor; only done() and wait() block."""
+    """A connection to a monitor; only done(), keep() and wait() block."""
 
     __slots__ = ("_sock",)
 
@@ -182,20 +182,11 @@ class Client:
     @classmethod
     def connect(cls, state_directory: str) -> "Client":
         """Attach to the container of a state directory; StateError when nobody listens there (any more)."""
-        sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-        fd = -1
         try:
-            # AF_UNIX limits a path to 107 bytes.
-            fd = posix.open(state_directory, _O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
-            sock.connect(f"/proc/self/fd/{fd}/{ATTACH}")
+            return cls(connect_in(state_directory, ATTACH))
         except OSError as error:
-            sock.close()
             reason = posix.strerror(error.errno or 0).lower()
             raise StateError(f"cannot attach: {reason}", hint="is the container running?") from error
-        finally:
-            if fd >= 0:
-                posix.close(fd)
-        return cls(sock)
 
     def fileno(self) -> int:
         return self._sock.fileno()
@@ -222,9 +213,16 @@ class Client:
 
     def done(self) -> None:
         """The owner has cleaned up after the container: no event program is run.  Waits until that is told."""
+        self._tell(b"d")
+
+    def keep(self) -> None:
+        """The owner takes the container off its leash.  Waits until that is told."""
+        self._tell(b"k")
+
+    def _tell(self, message: bytes) -> None:
         poll = select.poll()
         poll.register(self, select.POLLOUT)
-        while not self._send(b"d"):
+        while not self._send(message):
             poll.poll()
 
     def _send(self, message: bytes) -> bool:

@@ -12,6 +12,7 @@ from .steps import (
     COMMAND_SLOT,
     CONSOLE_SLOT,
     FIFO_SLOT,
+    GUEST_SLOT,
     INIT_SLOT,
     MAKE_DIR,
     MUST_EXIST,
@@ -47,7 +48,7 @@ class Wiring:
 
     __slots__ = (
         "command", "detached", "enter", "idle", "init", "keyring", "monitor", "no_pivot", "pdeathsig", "preserve_fds",
-        "resctrl", "seccomp", "size", "streams", "supervise",
+        "reach", "resctrl", "seccomp", "size", "streams", "supervise",
     )  # fmt: skip
 
     def __init__(
@@ -65,6 +66,7 @@ class Wiring:
         monitor: "Sequence[Step]" = (),
         streams: int = 0,
         supervise: "tuple[bytes, int, int] | None" = None,
+        reach: "tuple[bytes, int, int] | None" = None,
         idle: bool = False,
         command: bool = False,
         enter: str = "",
@@ -80,6 +82,7 @@ class Wiring:
         self.monitor = monitor  # the steps that leave one behind
         self.streams = ALL_STREAMS if monitor else streams  # those that are pipes made for this process, a bit each
         self.supervise = supervise  # arguments of that step, for a hypervisor
+        self.reach = reach  # and of that one, for a program in its guest
         self.idle = idle  # nothing is run
         self.command = command  # what is run comes later
         self.enter = enter  # a directory that the user enters, where it may
@@ -297,7 +300,7 @@ def _become_user(plan: LaunchPlan, spec: "Spec", host: "Host", process: "Json", 
     if wiring.enter:
         plan.add("chdir", wiring.enter, MUST_EXIST)
     args: list[str] = process["args"]  # type: ignore[assignment]
-    if args and not wiring.idle and not wiring.command:
+    if args and not wiring.idle and not wiring.command and not wiring.reach:
         plan.add("find", args[0], _search_path(process))
     if filter and filter.notify and process.get("noNewPrivileges"):
         # The agent must get the listener while somebody is here to pass it on: before the wait for start.
@@ -318,21 +321,29 @@ def _execute(plan: LaunchPlan, host: "Host", process: "Json", wiring: Wiring) ->
     filter = wiring.seccomp
     if filter and not filter.notify and process.get("noNewPrivileges"):
         # As late as can be; but the reaper, whom the container's processes may attack, is bound by it, too.
-        plan.add("seccomp", filter.program, filter.flags, int(not wiring.init and not wiring.supervise))
+        plan.add("seccomp", filter.program, filter.flags, int(_executes(wiring)))
     if wiring.command:
         plan.add("wait_command", COMMAND_SLOT)
         return
     if wiring.idle:
         plan.add("idle", INIT_SLOT)
         return
+    if wiring.reach:
+        plan.add("reach", GUEST_SLOT, *wiring.reach)
+        return
     if wiring.supervise:
-        plan.add("supervise", *wiring.supervise)
+        plan.add("supervise", *wiring.supervise, GUEST_SLOT)
     elif wiring.init:
         # Root needs no other memory of it to enter the container, and what cannot be traced inside is safer.
         plan.add("reap", -1 if host.privileged else INIT_SLOT)
     args: list[str] = process["args"]  # type: ignore[assignment]
     env: list[str] = process.get("env") or []  # type: ignore[assignment]
     plan.add("exec", args, env, wiring.preserve_fds)
+
+
+def _executes(wiring: Wiring) -> bool:
+    """Whether the process that does the plan becomes the program."""
+    return not wiring.init and not wiring.supervise and not wiring.reach
 
 
 def _create_hooks(plan: LaunchPlan, spec: "Spec") -> None:

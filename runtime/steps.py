@@ -70,6 +70,8 @@ SYNC_SLOT, CONSOLE_SLOT, FIFO_SLOT, REPORT_SLOT, PIDFD_SLOT, FIRST_SLOT = 0, 1, 
 COMMAND_SLOT, INIT_SLOT = FIFO_SLOT, PIDFD_SLOT
 """The former of a container that waits for a command, which is not one that waits for `start`; the latter of one whose
 process 1 is a program of ours, which is not what `exec` starts."""
+GUEST_SLOT = REPORT_SLOT
+"""The socket of a virtual machine: where its supervisor listens, or what one more program there is reached by."""
 # The first of them, in a plan that begins with the step `monitor` (LaunchPlan.lead).
 HOLD_SLOT, LISTENER_SLOT, OWNER_SLOT, LOG_SLOT, EXIT_SLOT = MONITOR_SLOTS = range(FIRST_SLOT, FIRST_SLOT + 5)
 
@@ -86,8 +88,11 @@ MUST_EXIST, MAKE_DIR, MAKE_FILE, NO_SYMLINKS, ON_KERNEL_FS, COPY_UP = 0, 1, 2, 4
 or sysfs (CVE-2019-16884: nothing else ever may)."""
 
 
-GUEST = frozenset(["module", "channel", "interface", "guest", "wait_path", "file"])
-"""Words that only process 1 of a virtual machine knows (init-guest)."""
+GUEST = frozenset([
+    "module", "channel", "interface", "guest", "wait_path", "file", "supervise", "reach", "program", "linger",
+    "send_file", "receive_file",
+])  # fmt: skip
+"""Words that only `init-guest` knows: process 1 of a virtual machine, and what is beside its hypervisor."""
 
 
 class Op:
@@ -233,11 +238,23 @@ VOCABULARY = {
     "module": Op(80, "s", "path", "load module {path}"),
     "channel": Op(81, "l", "devices", "go on with what the supervisor sends over {devices:command}"),
     "interface": Op(82, "ssss", "name address mask gateway", "give {name} the address {address}"),
-    "guest": Op(83, "iii", "terminal rows columns", "fork, pass on streams and signals as process 1 of the machine"),
+    "guest": Op(
+        83,
+        "iiif",
+        "terminal rows columns cgroup",
+        "fork{cgroup:cgroup}, pass on streams and signals as process 1 of the machine",
+    ),
     "file": Op(86, "sb", "path content", "write {path}"),
     "wait_path": Op(85, "s", "path", "wait for {path}"),
-    # Beside a virtual machine: process 1 of the container in which its hypervisor runs.
-    "supervise": Op(84, "bii", "plan milliseconds terminal", "fork, send the guest its plan, wait for its program"),
+    "program": Op(88, "b", "content", "take a program that is in no file"),
+    "linger": Op(89, "", "", "run nothing until a signal comes"),
+    "send_file": Op(90, "s", "path", "write what is in {path}"),
+    "receive_file": Op(91, "si", "path mode", "read into {path} {mode:octal}"),
+    # Beside a virtual machine: process 1 of the container in which its hypervisor runs, and further processes there.
+    "supervise": Op(
+        84, "biif", "plan milliseconds terminal listener", "fork, send the guest its plan, wait for its program"
+    ),
+    "reach": Op(87, "fbii", "socket plan milliseconds terminal", "send the guest a plan, be its program"),
 }
 
 

@@ -12,6 +12,7 @@ from ..engine.records import find
 from ..errors import NotFoundError, UsageError
 from ..jsontext import dump_json
 from ..options import RUN, to_config
+from ..vm import parse_isolation
 from .options import RunCommand, click_options
 from .printing import printable
 
@@ -50,16 +51,22 @@ def test_isolation(report, key):
 @click_options(RUN)
 @click.option("--format", "style", default="table", type=click.Choice(["table", "json"]))
 @click.option("--pytest", "suite", default="", metavar="FILE", help="Write the probes as tests, and run none.")
+@click.option("--beside", default="", metavar="container|vm[:KIND]", help="Audit it so isolated, too, and compare.")
 @click.argument("words", nargs=-1, metavar="CONTAINER|IMAGE|host")
-def audit(words: tuple[str, ...], style: str, suite: str, **values: Any) -> None:
+def audit(words: tuple[str, ...], style: str, suite: str, beside: str, **values: Any) -> None:
     """Try what a container can do to its host, and print a report card.
 
     A container that runs is audited as it is; of an image, or the host's own root, one is made with the options of
     `run`.  Nothing is changed, in the container or on the host.  The exit code is 1 unless everything holds.
+
+    `audit --beside vm host` shows what a virtual machine keeps apart beside what a container does.
     """
     subject = _subject(words, values)
     if suite:
         _write_suite(subject, suite)
+        return
+    if beside:
+        _compare(subject, words, values, beside, style)
         return
     report = _report(subject, words, values)
     click.echo(dump_json(report.to_dict(), 2) if style == "json" else _card(report))
@@ -82,6 +89,16 @@ def _report(subject: str, words: tuple[str, ...], values: dict[str, Any]) -> Rep
         except NotFoundError:
             pass
     return audit_new(subject, _idle(to_config([*words, "--", "idle"], values)))
+
+
+def _compare(subject: str, words: tuple[str, ...], values: dict[str, Any], beside: str, style: str) -> None:
+    parse_isolation(beside)
+    reports = []
+    for isolation in (values["isolation"], beside):
+        config = _idle(to_config([*words, "--", "idle"], {**values, "isolation": isolation}))
+        reports.append(audit_new(subject, config))
+    click.echo(dump_json([report.to_dict() for report in reports], 2) if style == "json" else _two_cards(*reports))
+    sys.exit(any(report.failed for report in reports))
 
 
 def _idle(config: ContainerConfig) -> ContainerConfig:
@@ -115,6 +132,27 @@ def _card(report: Report) -> str:
     ]
     if report.relaxed:
         lines.append(f"relaxed: {printable(', '.join(report.relaxed))}")
+    return "\n".join(lines)
+
+
+def _two_cards(one: Report, other: Report) -> str:
+    """Each probe on two lines, one for each way of isolation."""
+    lines: list[str] = []
+    group = ""
+    width = max(len(finding.title) for finding in one.findings)
+    names = max(len(one.isolation), len(other.isolation))
+    for first in sorted(one.findings, key=lambda finding: _ORDER.index(finding.group)):
+        if first.group != group:
+            group = first.group
+            lines += [*([""] if lines else []), group]
+        for report, title in ((one, first.title), (other, "")):
+            found = report[first.key]
+            word = "pass" if found.passed else "FAIL"
+            lines.append(f"  {title:{width}}  {report.isolation:{names}}  {word}  {printable(found.seen)}".rstrip())
+    lines.append("")
+    for report in (one, other):
+        told = f"grade {report.grade}, {len(report.failed)} of {len(report.findings)} probes failed"
+        lines.append(f"{printable(report.subject)} as {report.isolation}: {told}")
     return "\n".join(lines)
 
 

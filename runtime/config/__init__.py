@@ -15,7 +15,7 @@ from ..namespaces.mount import normal
 from ..namespaces.user import RANGE, subordinate_map
 from ..plan import DEFAULT_PATH
 from ..quantities import size
-from ..seccomp import default_profile, is_default, text_of
+from ..seccomp import is_default, shared_profile, text_of
 from ..seccomp.docker import plain
 from ..spec import SPEC_VERSION, Layers, Spec, validate
 from . import limits, mounts
@@ -593,7 +593,7 @@ class _Builder:
             return None
         arch, bounding = posix.uname().machine, set(self._capabilities()["bounding"])
         if choice == "builtin":
-            return default_profile(bounding, arch)
+            return shared_profile(bounding, arch)
         path = absolute_path(choice)
         return plain(parse_json(read_regular(path, path), path), bounding, arch, self.host.kernel)
 

@@ -8,10 +8,10 @@ import posix
 from .. import capabilities
 from ..config import ContainerConfig
 from ..errors import NotFoundError
-from ..state import start_time
+from ..state import boot_id, start_time
 from .handle import RunningContainer
 from .probing import Prober
-from .processes import check_reachable
+from .processes import is_machine
 from .records import Record, find
 from .settings import configuration
 
@@ -47,9 +47,13 @@ class Finding:
 class Report:
     """All findings about one container, in the order of the groups; report["mount"] is one of them."""
 
-    def __init__(self, subject: str, findings: "list[Finding]", relaxed: "list[str]") -> None:
+    def __init__(
+        self, subject: str, findings: "list[Finding]", relaxed: "list[str]", isolation: str = "container"
+    ) -> None:
         self.subject = subject
         self.findings = findings
+        self.isolation = isolation
+        """container, or the kind of virtual machine: "vm:uml"."""
         self.relaxed = relaxed
         """The options that take away from the defaults, as `inspect` names them."""
 
@@ -72,6 +76,7 @@ class Report:
     def to_dict(self) -> "Json":
         return {
             "subject": self.subject,
+            "isolation": self.isolation,
             "grade": self.grade,
             "passed": len(self.findings) - len(self.failed),
             "failed": len(self.failed),
@@ -83,8 +88,9 @@ class Report:
 def audit(target: str, **options: "Any") -> Report:
     """Audit a container that runs, by name or id, or a new one of an image (or "host" or a directory) and options.
 
-    `options` are those of runtime.container().  Raises NotFoundError, StateError for a container that does not run,
-    UnsupportedError for a virtual machine, and what a launch raises.
+    `options` are those of runtime.container().  Of a virtual machine what its programs may do to their own kernel has
+    not failed, if the container of its hypervisor denies it, too.  Raises NotFoundError, StateError for a container
+    that does not run, and what a launch raises.
     """
     if not options:
         try:
@@ -104,13 +110,67 @@ def audit_new(subject: str, config: ContainerConfig) -> Report:
 
 
 def audit_container(record: Record, subject: str = "") -> Report:
-    check_reachable(record)
     from .relaxations import relaxations
 
     pid = record.running_pid()
-    with Prober(record, user="0") as prober:
-        findings = [*_tried(prober, record), *_configured(pid, record)]
-    return Report(subject or record.name, findings, relaxations(record.config()))
+    walls = Walls(record)
+    try:
+        findings = [*_tried(walls, record), *_configured(walls.seen_from_outside(pid), record)]
+    finally:
+        walls.close()
+    return Report(subject or record.name, findings, relaxations(record.config()), walls.isolation)
+
+
+class Walls:
+    """Who is asked what can be done: the programs of a container; to be closed.
+
+    Of a virtual machine what they may do to a kernel of their own is asked again in the container of the hypervisor,
+    where somebody would be who has broken out of the guest: it reaches the host if both can.
+    """
+
+    def __init__(self, record: Record) -> None:
+        self.isolation = "container"
+        self._record = record
+        self._inner = Prober(record, user="0")
+        self._outer: Prober | None = None
+        if is_machine(record):
+            from .machines import kind_of
+
+            self.isolation = kind_of(record)
+            self._own_kernel = f"boot_id {boot_id()}" not in self._inner.ask("info")
+
+    def seen_from_outside(self, pid: int) -> int:
+        """Which process is looked at, of a container's first process `pid`."""
+        if self.isolation == "container":
+            return pid
+        from .machines import hypervisor
+
+        return hypervisor(pid)
+
+    def sees(self, question: str) -> bool:
+        return self._inner.attempt(question).allowed
+
+    def attempt(self, questions: "list[str]") -> "tuple[bool, str]":
+        """Whether any of it can be done, and why not."""
+        allowed, reason = self._ask(self._inner, questions)
+        # What can be seen of the host is the host's, whatever kernel shows it.
+        if not allowed or self.isolation == "container" or not self._own_kernel or questions[0].startswith("see "):
+            return allowed, reason
+        self._outer = self._outer or Prober(self._record, beside=True)
+        allowed, reason = self._ask(self._outer, questions)
+        return allowed, f"to its own kernel; outside it: {reason}"
+
+    def _ask(self, prober: Prober, questions: "list[str]") -> "tuple[bool, str]":
+        answers = [prober.attempt(question) for question in questions]
+        if any(answer.allowed for answer in answers):
+            return True, "it can"
+        reasons = [answer.reason.lower() for answer in answers]
+        return False, next((reason for reason in reasons if reason != "no such file or directory"), reasons[0])
+
+    def close(self) -> None:
+        for prober in (self._inner, self._outer):
+            if prober:
+                prober.close()
 
 
 def keys() -> "list[tuple[str, str]]":
@@ -163,21 +223,18 @@ _CGROUPS = tuple(f"/sys/fs/cgroup/{name}" for name in ("", "memory/", "pids/", "
 """Where the cgroup is below /sys/fs/cgroup: of v2, of v1, and of v2 beside that."""
 
 
-def _tried(prober: Prober, record: Record) -> "Iterator[Finding]":
+def _tried(walls: Walls, record: Record) -> "Iterator[Finding]":
     pid = posix.getpid()
     places = {"pid": pid, "start": start_time(pid), "file": record.state_dir.path}
     # The number may be another's inside: only the same process counts.
-    seen = prober.attempt(f"see process {pid} {places['start']}").allowed
+    seen = walls.sees(f"see process {pid} {places['start']}")
     for group, key, title, question in _ATTEMPTS:
         if "{alien}" in question and not seen:
             yield Finding(key, group, title, True, "there is none to be seen")
             continue
         variants = _CGROUPS if "{cgroup}" in question else ("",)
-        answers = [prober.attempt(question.format(**places, alien=pid, cgroup=one)) for one in variants]
-        allowed = any(answer.allowed for answer in answers)
-        reasons = [answer.reason.lower() for answer in answers]
-        reason = next((reason for reason in reasons if reason != "no such file or directory"), reasons[0])
-        yield Finding(key, group, title, not allowed, "it can" if allowed else reason)
+        allowed, told = walls.attempt([question.format(**places, alien=pid, cgroup=one) for one in variants])
+        yield Finding(key, group, title, not allowed, told)
 
 
 # ---- read from outside
@@ -220,7 +277,7 @@ def _filtered(pid: int, record: Record) -> "tuple[bool, str]":
 
 def _pids_limited(pid: int, record: Record) -> "tuple[bool, str]":
     limit = record.config().pids_limit
-    limited = not record.config().privileged or (limit or 0) > 0
+    limited = not record.config().privileged or (limit or 0) > 0 or is_machine(record)
     held = (record.life().get("enforced") or {}).get("pids_limit", "")
     if limit is not None and limit <= 0:
         return False, "no limit"

@@ -11,6 +11,7 @@ from ..images.store import Image, Store
 from ..jsontext import parse_json
 from . import journal, lifecycle
 from .helper import on_files
+from .processes import refuse_machine
 from .records import Record, find
 from .root_view import on_container
 from .streams import STAND_IN, Source, Tree, Unpacker, pack, place
@@ -192,6 +193,7 @@ class Changes:
 
             self.upper, self.manifest = f"{text}/upper", read_base(text)
             return
+        refuse_machine(self.record, "changes", "which has them in its memory")
         self.upper, self.manifest = self.record.upper, str(self.record.data.get("manifest") or "")
         if not self.manifest:
             raise UsageError(f"container {text!r} is of no image", hint="warren export")

@@ -7,9 +7,10 @@ of its namespaces (helper.py), and nothing of the container is executed.
 import os
 import tempfile
 
-from ..errors import UsageError
+from ..errors import UnsupportedError, UsageError
 from ..images import tar
 from . import copying
+from .processes import is_machine
 from .root_view import on_container
 from .streams import STAND_IN, Source
 
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
 
 
 class Files:
-    """`with runtime.container(...) as c: c.fs.write("/etc/motd", "hello")`; paths are the container's, absolute."""
+    """`with runtime.container(...) as c: c.fs.write("/etc/motd", "hello")`; paths are the container's, absolute.
+
+    Of a virtual machine single files can be had, while it runs.
+    """
 
     def __init__(self, record: "Record") -> None:
         self._record = record
@@ -29,6 +33,10 @@ class Files:
 
         NotFoundError where there is none, UsageError for what is no regular file.
         """
+        if is_machine(self._record):
+            from .machines import read_file
+
+            return read_file(self._record, Source(path).path, limit)
         asked = Source(path)
         request = {"task": "pack", "path": asked.path, "name": STAND_IN, "follow": True}
         with copying.at_rest(self._record), on_container(self._record, request, writes=True) as helper:
@@ -54,6 +62,12 @@ class Files:
 
         NotFoundError, UsageError; StateError for a read-only root.
         """
+        if is_machine(self._record):
+            from .machines import write_file
+
+            content = data.encode() if isinstance(data, str) else data
+            write_file(self._record, Source(path).path, content, mode)
+            return
         with tempfile.TemporaryDirectory(prefix="warren-") as directory:
             source = f"{directory}/{os.path.basename(path)}"
             with open(source, "wb") as file:
@@ -66,6 +80,10 @@ class Files:
 
         Files become root's there; with `archive` they keep the numbers of their owners.
         """
+        if is_machine(self._record):
+            with open(_one_file(source), "rb") as file:
+                self.write(target, file.read(), mode=os.stat(source).st_mode & 0o777)
+            return []
         return copying.copy_in(self._record, os.fspath(source), target, archive=archive)
 
     def get(self, source: str, target: "str | os.PathLike[str]", *, archive: bool = False) -> "list[str]":
@@ -73,4 +91,15 @@ class Files:
 
         Files become the caller's, without set-user-ID bits; with `archive` they stay what they are.
         """
+        if is_machine(self._record):
+            with open(target, "wb") as file:
+                file.write(self.read(source))
+            return []
         return copying.copy_out(self._record, source, os.fspath(target), archive=archive)
+
+
+def _one_file(source: "str | os.PathLike[str]") -> "str | os.PathLike[str]":
+    if os.path.isdir(source):
+        hint = "mount it: mounts=[...]"
+        raise UnsupportedError(f"{os.fspath(source)}: a directory cannot be copied to a virtual machine", hint=hint)
+    return source

@@ -17,8 +17,7 @@ from . import lifecycle, log_reader, networking, view
 from . import wait as waiting
 from .files import Files
 from .guardian import guard
-from .library import captured, fed
-from .pipes import Streams, Text
+from .pipes import Streams, Text, asked_streams
 from .popen import Process
 from .processes import Request
 from .settings import configuration
@@ -70,13 +69,10 @@ def container(
 
 
 class RunningContainer:
-    """A container of this process; any thread may use it, and it is closed once.
+    """A container of this process; any thread may use it, and it is closed once."""
 
-    One without `leash` stays when it is closed, and after this process.
-    """
-
-    def __init__(self, config: ContainerConfig, pull: str = "missing", *, leash: bool = True) -> None:
-        config.auto_remove = leash
+    def __init__(self, config: ContainerConfig, pull: str = "missing") -> None:
+        config.auto_remove = True
         guard()
         lifecycle.sweep()
         record = lifecycle.make(config, lifecycle.choose(config, pull, None, ""))
@@ -86,11 +82,9 @@ class RunningContainer:
         self._client: Client | None = None
         self._monitor = 0
         try:
-            monitor, self._client = lifecycle.monitor_of(record, record.config(), leash=leash)
+            monitor, self._client = lifecycle.monitor_of(record, record.config(), leash=True)
             lifecycle.start(record, monitor)
             self._monitor = monitor.pid
-            if not leash:
-                lifecycle.keep(record)
         except BaseException:
             lifecycle.remove(record, force=True, volumes=True)
             if self._client:
@@ -307,17 +301,15 @@ class RunningContainer:
             client.close()
             _reap(self._monitor)
 
-    def discard(self) -> None:
-        """As close(), of one without a leash too."""
-        leashed = self._client is not None
-        self.close()
-        if leashed or posix.getpid() != self._process:
-            return
-        try:
-            lifecycle.remove(self.record, force=True, volumes=True)
-        except NotFoundError:
-            return
-        _reap(self._monitor)
+    def keep(self) -> None:
+        """Let it outlive its scope and this process, as one of `warren run -d`; `warren rm` removes it."""
+        with self._closing:
+            client, self._client = self._client, None
+            if client is None or posix.getpid() != self._process:
+                return
+            lifecycle.outlive(self.record)
+            client.keep()
+            client.close()
 
     def let_go(self) -> None:
         """In a child of fork(2): the container is the parent's."""
@@ -339,14 +331,8 @@ class RunningContainer:
 def begin_exec(container: RunningContainer, options: "Mapping[str, Any]") -> Process:
     """Start what exec() was asked for, by the names of its parameters; finish() is to be called."""
     get = options.__getitem__
-    stdin, stdout, stderr = get("stdin"), get("stdout"), get("stderr")
-    if get("capture_output"):
-        stdout, stderr = captured(stdout, stderr)
-    if get("input") is not None:
-        stdin = fed(stdin)
-    words = Text(get("text"), get("encoding"), get("errors"))
     request = _request(get("argv"), get("env"), get("cwd"), get("user"), privileged=get("privileged"))
-    return Process(container.record, request, Streams(stdin, stdout, stderr), words)
+    return Process(container.record, request, *asked_streams(options))
 
 
 _living: "WeakSet[RunningContainer]" = WeakSet()

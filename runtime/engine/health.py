@@ -15,6 +15,7 @@ from ..launch import Options
 from ..quantities import duration
 from ..syscalls import wait
 from . import journal
+from .processes import Request, process_object, start_process
 from .records import Record
 
 TYPE_CHECKING = False
@@ -113,10 +114,10 @@ def _run(record: Record, check: HealthCheck) -> "tuple[int | None, str]":
     reader, writer = posix.pipe2(posix.O_CLOEXEC)
     null = posix.open("/dev/null", posix.O_RDONLY | posix.O_CLOEXEC)
     try:
-        container = record.container
-        process = {**container.exec_defaults(), "args": check.argv, "terminal": False}
+        request = Request(check.argv)
         try:
-            pid = container.exec(process, Options(stdio=(null, writer, writer), pipes=0b110))
+            process = process_object(record, record.running_pid(), request)
+            pid = start_process(record, process, Options(stdio=(null, writer, writer), pipes=0b110), request)
         except StateError:
             return None, ""
         except WarrenError as error:

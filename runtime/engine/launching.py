@@ -128,18 +128,16 @@ class Launch:
         host, config = Host.probe(), self.config
         if config.isolation not in ("", "container"):
             self._choose_machine(planning=False)
+            config = _inside_machine(config)
         try:
             leased = wants_userns(config, host) and host.privileged
             first = lease_ids(self.root, config.id) if leased else 0
             attachment = networking.attach(config, self.options, self.root, first)
-            if self.machine is not None:
-                spec = make_spec(_inside_machine(config), host, first, self.options.enforced)
-                networking.name_links(spec, attachment)
-                mounts.make_sources(mounts.resolved(config))
-                return self._boot(spec)
             spec = make_spec(config, host, first, self.options.enforced)
             networking.name_links(spec, attachment)
             mounts.make_sources(mounts.resolved(config))
+            if self.machine is not None:
+                return self._boot(spec)
             return self.container.run(Bundle("/", spec, raw_config(spec)), self.options)
         except BaseException:
             self.release()
@@ -179,7 +177,11 @@ class Launch:
         config, machine = self.config, self.machine
         assert machine is not None
         network = config.network not in ("", "none")
-        return vm.prepare(spec, self.options, machine, config.id, network=network, ports=_ports(config))
+        self.options.idle = False  # Its guest may be; the hypervisor's container is not.
+        return vm.prepare(
+            spec, self.options, machine, config.id, network=network, ports=_ports(config), idle=config.idle,
+            privileged=config.privileged,
+        )  # fmt: skip
 
     def _join_containers(self) -> None:
         """Turn container:NAME into the namespace of that container's process.

@@ -14,7 +14,7 @@ from ..launch import Options
 from ..syscalls import wait_used
 from .guardian import guard
 from .launching import Launch, clean_up
-from .pipes import DEVNULL, PIPE, STDOUT, Output, Streams, Text, pump
+from .pipes import DEVNULL, PIPE, STDOUT, Output, Streams, Text, asked_streams, pump
 from .results import Result, Usage
 from .settings import configuration, image_of
 
@@ -115,14 +115,8 @@ class Asked:
     def __init__(self, options: "Mapping[str, Any]") -> None:
         get = options.get
         config = _configuration(options)
-        stdin, stdout, stderr = get("stdin"), get("stdout"), get("stderr")
-        if get("capture_output"):
-            stdout, stderr = captured(stdout, stderr)
-        if get("input") is not None:
-            stdin = fed(stdin)
-        self.words = Text(get("text", False), get("encoding"), get("errors"))
+        self.streams, self.words = asked_streams(options)
         self.data = self.words.encode(get("input"))
-        self.streams = Streams(stdin, stdout, stderr)
         self.run = Run(config, Options(stdio=self.streams.child, pipes=self.streams.pipes))
         self.run.pull = get("pull", "missing")
 
@@ -141,18 +135,6 @@ def _configuration(options: "Mapping[str, Any]") -> "ContainerConfig":
     if not argv and not image_of(image):
         raise UsageError("no command is given")
     return configuration(image, argv or None, of_container)
-
-
-def captured(stdout: "Stream", stderr: "Stream") -> "tuple[int, int]":
-    if stdout is not None or stderr is not None:
-        raise UsageError("capture_output may not be used with stdout or stderr")
-    return PIPE, PIPE
-
-
-def fed(stdin: "Stream") -> int:
-    if stdin is not None:
-        raise UsageError("input may not be used with stdin")
-    return PIPE
 
 
 class Run:

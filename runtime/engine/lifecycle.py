@@ -117,6 +117,18 @@ def keep(record: Record) -> None:
         record.sync()
 
 
+def outlive(record: Record) -> None:
+    """It is no longer removed at its end, nor goes with the process that has made it."""
+    with record:
+        config = record.config()
+        config.auto_remove = False
+        wanted = config.to_dict()
+        wanted.pop("layers", None)
+        record.write({**record.data, "config": wanted})
+        unmark_brief(record.id)
+        record.sync()
+
+
 def _wants_mounts(config: ContainerConfig) -> bool:
     return bool(config.volumes or config.mounts or config.tmpfs or config.volumes_from or config.image_volumes)
 

@@ -9,6 +9,7 @@ from ..errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import IO, Any
 
     Stream = int | IO[Any] | None
@@ -36,6 +37,21 @@ class Text:
         if data is None or not self.wanted:
             return data
         return data.decode(self.encoding, self.errors).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def asked_streams(options: "Mapping[str, Any]") -> "tuple[Streams, Text]":
+    """By the names of subprocess.run's parameters; UsageError for those that exclude each other."""
+    get = options.get
+    stdin, stdout, stderr = get("stdin"), get("stdout"), get("stderr")
+    if get("capture_output"):
+        if stdout is not None or stderr is not None:
+            raise UsageError("capture_output may not be used with stdout or stderr")
+        stdout = stderr = PIPE
+    if get("input") is not None:
+        if stdin is not None:
+            raise UsageError("input may not be used with stdin")
+        stdin = PIPE
+    return Streams(stdin, stdout, stderr), Text(get("text", False), get("encoding"), get("errors"))
 
 
 class Streams:

@@ -45,9 +45,9 @@ class Process:
         self._began = time.monotonic()
         self._waiting = threading.Lock()
         try:
-            processes.check_reachable(record)
             process = processes.process_object(record, record.running_pid(), request)
-            self.pid = processes.launch_process(record, process, Options(stdio=streams.child, pipes=streams.pipes))
+            options = Options(stdio=streams.child, pipes=streams.pipes)
+            self.pid = processes.launch_process(record, process, options, request)
             self._pidfd = posix.pidfd_open(self.pid)
             streams.launched()
         except BaseException:

@@ -9,9 +9,9 @@ import subprocess
 from select import select
 
 from ..errors import UsageError, WarrenError
-from .pipes import PIPE, Streams, Text
+from .pipes import DEVNULL, PIPE, Streams, Text
 from .popen import Process
-from .processes import Request
+from .processes import Request, is_machine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,9 +42,12 @@ class Answer:
 
 
 class Prober:
-    """A process with the probe in it; `record` None is our own surroundings.  To be closed."""
+    """A process with the probe in it; `record` None is our own surroundings.  To be closed.
 
-    def __init__(self, record: "Record | None", *, user: "str | None" = None) -> None:
+    With `beside` it is not in the guest of a virtual machine, but in the container of its hypervisor.
+    """
+
+    def __init__(self, record: "Record | None", *, user: "str | None" = None, beside: bool = False) -> None:
         self._buffer = b""
         self._process: Process | subprocess.Popen[bytes]
         if record is None:
@@ -52,8 +55,11 @@ class Prober:
         else:
             if user == "0" and record.config().user in (None, "", "0", "root"):
                 user = None  # It is so anyway, and its accounts need not be looked up.
-            request = Request(["/proc/self/fd/2"], workdir="/", user=user)
-            streams = Streams(PIPE, PIPE, _probe_fd())
+            request = Request(["/proc/self/fd/2"], workdir="/", user=user, beside=beside)
+            given = _probe_fd()
+            if is_machine(record) and not beside:  # Which has descriptors of its own.
+                request.content, given = posix.pread(given, 1 << 24, 0), DEVNULL
+            streams = Streams(PIPE, PIPE, given)
             self._process = Process(record, request, streams, Text(False, None, None)).open_files()
         assert self._process.stdin and self._process.stdout
         self._to: IO[bytes] = self._process.stdin

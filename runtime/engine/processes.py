@@ -40,9 +40,16 @@ _KILLED = 137
 
 
 class Request:
-    """A process that is wanted: `env` and `workdir` are on top of the container's own, `user` None is its user."""
+    """A process that is wanted: `env` and `workdir` are on top of the container's own, `user` None is its user.
 
-    __slots__ = ("argv", "detach", "detach_keys", "env", "interactive", "privileged", "tty", "user", "workdir")
+    Of a virtual machine only: `content` is a static program that is in no file there, and with `beside` it is a process
+    in the container of its hypervisor.
+    """
+
+    __slots__ = (
+        "argv", "beside", "content", "detach", "detach_keys", "env", "interactive", "privileged", "tty", "user",
+        "workdir",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -56,8 +63,12 @@ class Request:
         detach: bool = False,
         privileged: bool = False,
         detach_keys: str = "",
+        content: bytes = b"",
+        beside: bool = False,
     ) -> None:
         self.argv = list(argv)
+        self.beside = beside
+        self.content = content
         self.env = env
         self.workdir = workdir
         self.user = user
@@ -74,7 +85,6 @@ def exec_process(name: str, request: Request) -> int:
     Raises StateError for a container that does not run, UsageError, and what a launch raises.  Main thread only.
     """
     record = find(name)
-    check_reachable(record)
     keys = parse_keys(request.detach_keys or "ctrl-p,ctrl-q")
     if request.tty and request.interactive and not request.detach and not posix.isatty(0):
         raise NoTerminalError("the input device is not a TTY", hint="-t without -i needs none")
@@ -88,7 +98,7 @@ def exec_process(name: str, request: Request) -> int:
     )
     options = Options(monitor=monitor, size=terminal_size() if request.tty else (0, 0))
     if client is None:
-        launch_process(record, process, options)
+        launch_process(record, process, options, request)
         return 0
     pidfd = -1
     try:
@@ -100,7 +110,7 @@ def exec_process(name: str, request: Request) -> int:
             detach_keys=keys,
             owner=True,
         ) as attached:
-            pidfd = _pidfd(launch_process(record, process, options))
+            pidfd = _pidfd(launch_process(record, process, options, request))
             code = attached.follow()
             return 0 if attached.detached else _KILLED if code is None else code
     finally:
@@ -109,15 +119,34 @@ def exec_process(name: str, request: Request) -> int:
             posix.close(pidfd)
 
 
-def check_reachable(record: "Record") -> None:
-    if record.config().isolation not in ("", "container"):
-        hint = "run what it takes as its command, or attach to it"
-        raise UnsupportedError(f"container {record.name!r} is a virtual machine: exec cannot reach into it", hint=hint)
+def is_machine(record: "Record") -> bool:
+    """Whether it is a virtual machine."""
+    return record.config().isolation not in ("", "container")
 
 
-def launch_process(record: "Record", process: "Json", options: Options) -> int:
+def refuse_machine(record: "Record", what: str, why: str, hint: str = "") -> None:
+    """UnsupportedError for what cannot be had of a virtual machine."""
+    if is_machine(record):
+        raise UnsupportedError(f"{what}: container {record.name!r} is a virtual machine, {why}", hint=hint)
+
+
+def start_process(record: "Record", process: "Json", options: Options, request: Request) -> int:
+    """Start it; its pid, or in a virtual machine that of the process beside the hypervisor that stands for it."""
+    if is_machine(record) and not request.beside:
+        from .machines import launch_in_guest
+
+        return launch_in_guest(record, process, options, request.content)
+    if request.beside:
+        from .machines import hypervisor
+
+        options.beside = hypervisor(record.running_pid())
+    return record.container.exec(process, options)
+
+
+def launch_process(record: "Record", process: "Json", options: Options, request: Request) -> int:
+    """The same with errors that people understand, and a note in the journal."""
     try:
-        pid = record.container.exec(process, options)
+        pid = start_process(record, process, options, request)
     except WorkingDirectoryError as error:
         error.exit_code = CommandNotFoundError.exit_code  # docker's.
         raise
@@ -152,7 +181,11 @@ def _send(pidfd: int, number: int) -> None:
 
 def process_object(record: "Record", pid: int, request: Request) -> "Json":
     """The container's own process object with the request laid on it."""
-    process = record.container.exec_defaults()
+    process, root = record.container.exec_defaults(), f"/proc/{pid}/root"
+    if is_machine(record) and not request.beside:
+        from .machines import guest_defaults, image_root
+
+        process, root = guest_defaults(record), image_root(pid)
     process["args"], process["terminal"] = request.argv, request.tty
     process.pop("consoleSize", None)
     if request.workdir:
@@ -161,7 +194,7 @@ def process_object(record: "Record", pid: int, request: Request) -> "Json":
         process["cwd"] = request.workdir
     account = None
     if request.user is not None:
-        account = Accounts([f"/proc/{pid}/root"]).find(request.user)
+        account = Accounts([root]).find(request.user)
         process["user"] = {"uid": account.uid, "gid": account.gid, "additionalGids": _groups(account, request.user)}
     if account or request.privileged:
         process["capabilities"] = _capabilities(process, request.privileged)

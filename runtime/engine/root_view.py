@@ -11,6 +11,7 @@ from ..steps import MAKE_DIR, MAKE_FILE, LaunchPlan
 from ..syscalls import O_PATH
 from .helper import NEWNS, Helper, enter, start
 from .lifecycle import configured
+from .processes import refuse_machine
 from .volumes import Volume
 
 TYPE_CHECKING = False
@@ -31,6 +32,7 @@ def on_container(record: "Record", request: "Json", *, writes: bool, volumes: bo
 
     Raises StateError for a container without a root of its own that does not run.
     """
+    refuse_machine(record, "files", "and only its guest knows them", hint="exec, or mount a directory with -v")
     pid = record.state_dir.process()
     if pid:
         return _on_running(pid, request, writes=writes)

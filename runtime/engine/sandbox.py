@@ -20,9 +20,9 @@ from ..namespaces.user import host_user
 from ..plan import DEFAULT_PATH
 from ..quantities import size
 from ..steps import FAIL, MAX_MESSAGE, MESSAGE, MUST_EXIST, LaunchPlan
-from .library import Run, captured, fed
+from .library import Run
 from .names import new_id
-from .pipes import Streams, Text
+from .pipes import asked_streams
 from .settings import configuration
 
 TYPE_CHECKING = False
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
-    from .pipes import Stream
+    from .pipes import Stream, Streams
     from .results import Result
 
 NOBODY = "65534:65534"
@@ -208,21 +208,21 @@ class Call:
     def __init__(self, owner: Sandbox, options: "dict[str, Any]") -> None:
         get = options.__getitem__
         self._owner = owner
-        self.words = Text(get("text"), get("encoding"), get("errors"))
-        stdin, stdout, stderr = get("stdin"), get("stdout"), get("stderr")
-        if get("capture_output") and stdout is None and stderr is None:
-            stdout, stderr = captured(stdout, stderr)
-        if get("input") is not None or stdin is None:
-            stdin = fed(stdin)
         self.timeout = owner.timeout if get("timeout") is None else min(get("timeout"), owner.timeout)
-        self.data = self.words.encode(get("input"))
         self._argv = [os.fspath(word) for word in get("argv")]
         if not self._argv:
             raise UsageError("no command is given")
         self._env, self._cwd = get("env") or {}, get("cwd")
         self._began = time.monotonic()
         self._taken: Prepared | Run | None = None
-        self.streams = Streams(stdin, stdout, stderr)
+        # Here the output is captured, and the input empty, by default.
+        streams = {
+            **options,
+            "capture_output": get("capture_output") and get("stdout") is None and get("stderr") is None,
+            "input": b"" if get("input") is None and get("stdin") is None else get("input"),
+        }
+        self.streams, self.words = asked_streams(streams)
+        self.data = self.words.encode(get("input"))
 
     @property
     def run(self) -> Run:
@@ -274,7 +274,7 @@ class Prepared:
             posix.close(null)
 
     def start(
-        self, argv: "list[str]", env: "Mapping[str, str]", cwd: "str | os.PathLike[str] | None", streams: Streams
+        self, argv: "list[str]", env: "Mapping[str, str]", cwd: "str | os.PathLike[str] | None", streams: "Streams"
     ) -> None:
         """Send the rest of its plan; returns when the program has been executed.  What a launch raises."""
         values = {**self._env, **env}

@@ -56,6 +56,9 @@ class ContainerOptions(TypedDict, total=False):
     init: bool
     privileged: bool
     isolation: str
+    kernel: str
+    accel: str
+    boot_timeout: float
     memory: str | int
     memory_swap: str | int
     cpus: str | float

@@ -122,14 +122,21 @@ def _load_docker(contents: _Contents, store: Store, early: Early) -> "list[Image
     for entry in entries:
         if not isinstance(entry, dict) or not isinstance(entry.get("Config"), str):
             raise ImageError("archive: manifest.json: an entry without Config")
-        paths = [contents.path(str(path)) for path in entry.get("Layers") or []]
+        paths = [contents.path(str(path)) for path in _listed(entry, "Layers")]
         if missing := next((path for path in paths if path not in contents.digests), ""):
             raise ImageError(f"archive: no layer {missing}")
         config = contents.bytes(entry["Config"])
         layers = [_layer(store, contents, path) for path in paths]
         made = manifest.make_manifest(config, layers)
-        names = [reference.parse(str(name)) for name in entry.get("RepoTags") or []]
+        names = [reference.parse(str(name)) for name in _listed(entry, "RepoTags")]
         found.append(adopt(store, made, config, names, early))
+    return found
+
+
+def _listed(entry: "Json", key: str) -> "list[Any]":
+    found = entry.get(key) or []
+    if not isinstance(found, list):
+        raise ImageError(f"archive: manifest.json: {key} is no list")
     return found
 
 

@@ -1,5 +1,7 @@
 /* Frames of the line between supervisor and guest; frames.h draws the conversation. */
 
+#ifdef WARREN_GUEST
+
 #define _GNU_SOURCE
 #include "frames.h"
 
@@ -22,23 +24,28 @@ static int write_whole(int fd, const unsigned char *data, size_t size)
     return 0;
 }
 
-int frame_send(int fd, int kind, const void *data, size_t size)
+size_t frame_build(unsigned char *bytes, int channel, int kind, const void *data, size_t size)
+{
+    struct frame_head head = {.kind = kind, .channel = channel, .size = size};
+    memcpy(bytes, &head, sizeof head);
+    if (size)
+        memcpy(bytes + sizeof head, data, size);
+    return sizeof head + size;
+}
+
+int frame_send(int fd, int channel, int kind, const void *data, size_t size)
 {
     unsigned char bytes[sizeof(struct frame_head) + MAX_FRAME];
     if (size > MAX_FRAME) {
         errno = EMSGSIZE;
         return -1;
     }
-    struct frame_head head = {.kind = kind, .size = size};
-    memcpy(bytes, &head, sizeof head);
-    if (size)
-        memcpy(bytes + sizeof head, data, size);
-    return write_whole(fd, bytes, sizeof head + size);
+    return write_whole(fd, bytes, frame_build(bytes, channel, kind, data, size));
 }
 
-int frame_send_number(int fd, int kind, uint32_t number)
+int frame_send_number(int fd, int channel, int kind, uint32_t number)
 {
-    return frame_send(fd, kind, &number, sizeof number);
+    return frame_send(fd, channel, kind, &number, sizeof number);
 }
 
 uint32_t frame_number(const struct frame *frame, size_t at)
@@ -63,11 +70,11 @@ int frames_first(const struct frames *frames, struct frame *frame)
     if (frames->used < sizeof head)
         return 0;
     memcpy(&head, frames->data, sizeof head);
-    if (head.zero || head.size > MAX_FRAME)
+    if (head.channel >= CHANNELS || head.size > MAX_FRAME)
         return -1;
     if (frames->used < sizeof head + head.size)
         return 0;
-    *frame = (struct frame){head.kind, head.size, frames->data + sizeof head};
+    *frame = (struct frame){head.kind, head.channel, head.size, frames->data + sizeof head};
     return 1;
 }
 
@@ -91,3 +98,5 @@ void make_raw(int fd)
     mode.c_cc[VTIME] = 0;
     tcsetattr(fd, TCSANOW, &mode);
 }
+
+#endif

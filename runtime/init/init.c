@@ -19,8 +19,9 @@
  *     guardian   steps_wait.c: outlives a program that uses the library
  *     idle       steps_wait.c: process 1 of a container without a program
  *     event      monitor_events.c: becomes the program that a monitor runs
- *     guest      guest.c: process 1 of a virtual machine, beside the user's program
+ *     guest      guest.c: process 1 of a virtual machine, beside the user's program (init-guest, as what follows)
  *     supervisor supervise.c: process 1 of the container of a virtual machine, beside the hypervisor
+ *     client     reach.c: stands there for a further program in the guest
  */
 
 #define _GNU_SOURCE

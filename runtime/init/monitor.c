@@ -12,6 +12,7 @@
  *     e        end of the input                   E data   error output
  *     w u16 u16   rows and columns                x u32    exit code; the last one
  *     d        done: the owner has cleaned up, and no program needs to be run for the end
+ *     k        keep: the owner takes it off the leash
  *     c o|E    the owner reads this stream no more: whoever writes to it gets EPIPE
  *
  * A container on a leash is its owner's, who gets no output: it is killed when that goes, however it goes. */

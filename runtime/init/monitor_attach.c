@@ -149,6 +149,9 @@ void take_message(struct monitor *m, struct client *client)
     } else if (*m->message == 'c') {
         if (client->owner && size == 2)
             hang_up(m, m->message[1]);
+    } else if (*m->message == 'k') {
+        if (client->owner)
+            m->flags &= ~LEASH;
     } else if (*m->message == 'd') {
         if (client->owner && m->ended) {
             m->cleaned_up = true;

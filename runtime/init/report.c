@@ -116,27 +116,34 @@ void pass_fd(int line, int error, int fd)
     (void)!send_message(line, &head, "", error ? -1 : fd);
 }
 
-int receive_fd(struct run *run, int line, const char *what)
+ssize_t receive_fds(int line, void *data, size_t size, int *fds, size_t count)
 {
     union {
-        struct cmsghdr head;             /* for its alignment */
-        char data[CMSG_SPACE(sizeof(int))]; /* one descriptor */
-    } control = {0};
-    struct message head;
-    struct iovec part = {&head, sizeof head};
+        struct cmsghdr head;                             /* for its alignment */
+        char data[CMSG_SPACE(MAX_PASSED * sizeof(int))]; /* the descriptors */
+    } control;
+    struct iovec part = {data, size};
     struct msghdr message = {
         .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
     ssize_t got;
-    int fd;
     do
         got = recvmsg(line, &message, MSG_CMSG_CLOEXEC);
     while (got < 0 && errno == EINTR);
-    if (got != sizeof head)
-        return fail_as(run, got < 0 ? errno : EPIPE, what);
-    if (head.value || message.msg_controllen < CMSG_LEN(sizeof(int)))
-        return fail_as(run, head.value ? (int)head.value : EBADMSG, what);
-    memcpy(&fd, CMSG_DATA(&control.head), sizeof fd);
-    return fd;
+    struct cmsghdr *head = got > 0 ? CMSG_FIRSTHDR(&message) : NULL;
+    fds[0] = -1;
+    if (head && !(message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) && head->cmsg_level == SOL_SOCKET &&
+        head->cmsg_type == SCM_RIGHTS && head->cmsg_len == CMSG_LEN(count * sizeof(int)))
+        memcpy(fds, CMSG_DATA(head), count * sizeof(int));
+    return got;
+}
+
+int receive_fd(struct run *run, int line, const char *what)
+{
+    struct message head = {.value = EPIPE};
+    int fd, got = receive_fds(line, &head, sizeof head, &fd, 1);
+    if (fd >= 0 && got == sizeof head)
+        return fd;
+    return fail_as(run, head.value ? (int)head.value : EBADMSG, what);
 }
 
 void sync_with_fd(struct run *run, const char *name, int fd)

@@ -82,19 +82,24 @@
     X(67, idle, "f")                 \
     X(68, guard, "ff")               \
     X(69, take_network, "f")         \
-    X(84, supervise, "bii")          \
     GUEST_WORDS(X)
 
-/* Those of process 1 of a virtual machine, a program of its own: what it needs, and nobody else, would be in the memory
- * of every monitor. */
+/* Those of virtual machines, in a program of its own: what process 1 of one and the processes beside its hypervisor
+ * need, and nobody else, would be in the memory of every monitor. */
 #ifdef WARREN_GUEST
 #define GUEST_WORDS(X)               \
     X(80, module, "s")               \
     X(81, channel, "l")              \
     X(82, interface, "ssss")         \
-    X(83, guest, "iii")              \
+    X(83, guest, "iiif")             \
+    X(84, supervise, "biif")         \
     X(85, wait_path, "s")            \
-    X(86, file, "sb")
+    X(86, file, "sb")                \
+    X(87, reach, "fbii")             \
+    X(88, program, "b")              \
+    X(89, linger, "")                \
+    X(90, send_file, "s")            \
+    X(91, receive_file, "si")
 #else
 #define GUEST_WORDS(X)
 #endif
@@ -166,6 +171,11 @@ void tell(struct run *run, uint32_t kind, int64_t value, const char *text);
  * descriptor, or fails with that errno (EPIPE: the sender has ended). */
 void pass_fd(int line, int error, int fd);
 int receive_fd(struct run *run, int line, const char *what);
+
+/* A message, and with it exactly `count` descriptors: fds[0] is -1 if there is anything else.  The size of the message,
+ * 0 at the end. */
+#define MAX_PASSED 4
+ssize_t receive_fds(int line, void *data, size_t size, int *fds, size_t count);
 char *wait_for_ok(struct run *run);
 /* Sends a SYNC with a duplicate of a descriptor. */
 void sync_with_fd(struct run *run, const char *name, int fd);
@@ -261,7 +271,10 @@ int load_filter(struct run *run);
 
 /* Process 1 of a container without a program. */
 _Noreturn void be_idle(void);
+/* Process 1 beside the user's program, its child. */
 _Noreturn void be_reaper(pid_t child);
+/* Blocks all signals but those of faults: what both of them wait for, and what must not get lost before. */
+void hold_signals(void);
 
 #ifdef WARREN_GUEST
 /* ---- guest.c: process 1 of a virtual machine ---- */

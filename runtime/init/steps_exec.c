@@ -153,6 +153,7 @@ int do_idle(struct run *run, const struct arg *arg)
         return fail(run, "slot");
     if (prepare_to_execute(run, 0) < 0)
         return -1;
+    hold_signals(); /* Who has started us learns of it by what follows, and may end us before we look. */
     syscall(SYS_execveat, self, "", argv, env, AT_EMPTY_PATH);
     return fail(run, "execveat");
 }

@@ -100,31 +100,16 @@ int do_wait_start(struct run *run, const struct arg *arg)
 /* ---- complete but for a command ---- */
 
 /* A plan and the three standard streams. */
-#define COMMAND_FDS 4
+#define COMMAND_FDS MAX_PASSED
 
 /* One byte with the descriptors; whoever was to send them may also have gone. */
 static int receive_command(struct run *run, int line, int *fds)
 {
-    union {
-        struct cmsghdr head;                              /* for its alignment */
-        char data[CMSG_SPACE(COMMAND_FDS * sizeof(int))]; /* the descriptors */
-    } control;
     char byte[2];
-    struct iovec part = {byte, sizeof byte};
-    struct msghdr message = {
-        .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
-    ssize_t got;
-    do
-        got = recvmsg(line, &message, MSG_CMSG_CLOEXEC);
-    while (got < 0 && errno == EINTR);
+    ssize_t got = receive_fds(line, byte, sizeof byte, fds, COMMAND_FDS);
     if (got == 0)
         _exit(0);
-    struct cmsghdr *head = got > 0 ? CMSG_FIRSTHDR(&message) : NULL;
-    if (got != 1 || !head || message.msg_flags & (MSG_TRUNC | MSG_CTRUNC) || head->cmsg_level != SOL_SOCKET ||
-        head->cmsg_type != SCM_RIGHTS || head->cmsg_len != CMSG_LEN(COMMAND_FDS * sizeof(int)))
-        return fail_as(run, EBADMSG, "this is no command");
-    memcpy(fds, CMSG_DATA(head), COMMAND_FDS * sizeof(int));
-    return 0;
+    return got == 1 && fds[0] >= 0 ? 0 : fail_as(run, EBADMSG, "this is no command");
 }
 
 /* Waits for the rest of the plan, which is sent with the standard streams, and goes on with it.  What fails from now on
@@ -208,6 +193,13 @@ static void all_but_faults(sigset_t *set)
     sigfillset(set);
     for (size_t i = 0; i < sizeof faults; i++)
         sigdelset(set, faults[i]);
+}
+
+void hold_signals(void)
+{
+    sigset_t signals;
+    all_but_faults(&signals);
+    sigprocmask(SIG_SETMASK, &signals, NULL);
 }
 
 /* Takes every child that has ended; leaves when the main one has, with its status. */

@@ -1,24 +1,22 @@
 /* Supervisor: process 1 of the container in which a hypervisor runs.  Our job is to start the hypervisor beside us, to
  * send the guest its plan, to tell Python when the user's program runs in it or why not, to pass on streams, signals
- * and the size of the terminal, and to end with the program's exit code; the kernel then kills what is left. */
+ * and the size of the terminal, to let others in who want a further program there (visitors.c), and to end with the
+ * program's exit code; the kernel then kills what is left. */
+
+#ifdef WARREN_GUEST
 
 #define _GNU_SOURCE
-#include <poll.h>
 #include <signal.h>
 #include <stddef.h>
-#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
-#include <termios.h>
 
-#include "frames.h"
 #include "steps.h"
+#include "visitors.h"
 
 #define TAIL 4096
-/* A pipe that poll(2) calls writable takes this much without blocking (pipe(7), PIPE_BUF). */
-#define PIECE 4096
 
 /* A machine and what we know of it. */
 struct machine {
@@ -29,27 +27,20 @@ struct machine {
     int signals;              /* signalfd */
     const struct arg *plan;   /* the guest's */
     size_t sent;              /* bytes of it */
-    size_t on_their_way;      /* bytes of plan or input that the guest has not taken */
+    size_t on_line;           /* bytes of anything that the guest has not read */
     size_t noise;             /* bytes of HELLO that have been seen */
     int64_t deadline;         /* CLOCK_MONOTONIC milliseconds by which the program must run */
-    bool terminal;            /* our streams are a terminal */
     bool hello, started;      /* the guest has said so */
-    bool input;               /* there may be more of it */
-    int output;               /* 1 or 2: where `rest` goes */
-    size_t rest;              /* bytes of the first frame that are still to be written */
+    bool ended;               /* the program has; only its output is left */
+    int code;                 /* its exit code */
+    struct ends ends;         /* its streams */
+    struct visitors visitors; /* who has further programs in the guest */
     size_t tail;              /* bytes of `text` */
     char text[TAIL];          /* the end of what the console said */
     struct frames frames;
 };
 
 static struct machine the_machine;
-
-static int64_t milliseconds(void)
-{
-    struct timespec now;
-    sys_now(&now);
-    return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
-}
 
 /* ---- the console: only its end is kept, for when something goes wrong ---- */
 
@@ -133,16 +124,9 @@ static _Noreturn void give_up(struct machine *machine, int error, const char *wh
     _exit(EXIT_INIT);
 }
 
-/* The guest names its own step: Python has the guest's plan, and makes the error of it. */
 static _Noreturn void pass_on_failure(struct machine *machine, const struct frame *frame)
 {
-    struct digits step;
-    char text[DETAIL_SIZE] = "";
-    if (frame->size > 8 && frame->size < 8 + DETAIL_SIZE)
-        memcpy(text, frame->data + 8, frame->size - 8);
-    fail_text(machine->run, frame_number(frame, 4), "guest ", number_text(&step, frame_number(frame, 0)), " ", text,
-              NULL);
-    report_failure(machine->run);
+    report_guest_failure(machine->run, frame);
     end_hypervisor(machine);
     _exit(EXIT_INIT);
 }
@@ -153,6 +137,8 @@ static void reap(struct machine *machine)
     for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;)
         if (pid == machine->pid) {
             machine->pid = 0;
+            if (machine->ended)
+                return;
             if (WIFSIGNALED(status) && machine->started)
                 _exit(128 + WTERMSIG(status));
             struct digits code;
@@ -169,99 +155,82 @@ static void reap(struct machine *machine)
 
 /* ---- from the guest ---- */
 
+static size_t room_on_line(const struct machine *machine)
+{
+    return machine->on_line < WINDOW ? WINDOW - machine->on_line : 0;
+}
+
 static void send_or_give_up(struct machine *machine, int kind, const void *data, size_t size)
 {
-    if (frame_send(machine->line, kind, data, size) < 0 && errno != EPIPE && errno != ECONNRESET)
+    if (ends_send(&machine->ends, kind, data, size) < 0)
         give_up(machine, errno, "the line to the guest failed");
 }
 
 static void send_plan(struct machine *machine)
 {
-    while (machine->sent < machine->plan->n && machine->on_their_way < WINDOW) {
-        size_t room = WINDOW - machine->on_their_way, left = machine->plan->n - machine->sent;
+    for (;;) {
+        size_t room = room_on_line(machine), left = machine->plan->n - machine->sent;
+        if (!left || room <= sizeof(struct frame_head))
+            return;
+        room -= sizeof(struct frame_head);
         size_t size = room < left ? room : left;
         send_or_give_up(machine, FRAME_PLAN, machine->plan->s + machine->sent, size);
         machine->sent += size;
-        machine->on_their_way += size;
-    }
-}
-
-static void send_size(struct machine *machine)
-{
-    struct winsize size;
-    if (machine->terminal && ioctl(0, TIOCGWINSZ, &size) == 0) {
-        uint16_t box[] = {size.ws_row, size.ws_col};
-        send_or_give_up(machine, FRAME_SIZE, box, sizeof box);
     }
 }
 
 /* Python learns by the end of the sync socket, or of the fifo, that the program runs: we keep the standard streams and
- * our own three descriptors. */
-static void keep_own_descriptors(struct machine *machine)
+ * our own descriptors. */
+static void begin(struct machine *machine)
 {
-    int *own[] = {&machine->line, &machine->console, &machine->signals};
-    int highest = 2;
-    for (int i = 0; i < 3; i++)
-        highest = *own[i] > highest ? *own[i] : highest;
-    for (int fd = 3; fd < highest; fd++)
-        if (fd != *own[0] && fd != *own[1] && fd != *own[2])
-            close(fd);
-    sys_close_range(highest + 1, ~0U, 0);
+    int *own[] = {&machine->line, &machine->console, &machine->signals, &machine->visitors.listener};
+    machine->started = true;
+    machine->ends.input = true;
+    if (ends_send_size(&machine->ends) < 0)
+        give_up(machine, errno, "the line to the guest failed");
+    keep_only(own, sizeof own / sizeof *own);
     machine->run->sync = machine->run->report = -1;
 }
 
-static void begin(struct machine *machine)
+static void end(struct machine *machine, int code)
 {
-    machine->started = true;
-    machine->input = true;
-    send_size(machine);
-    keep_own_descriptors(machine);
+    machine->ended = true;
+    machine->ends.input = false;
+    machine->code = code & 255;
+    end_hypervisor(machine);
 }
 
-/* Writes what a stream takes now of the first frame. */
-static void write_output(struct machine *machine)
+static void take_back(struct machine *machine, size_t bytes)
 {
-    struct frame frame;
-    if (frames_first(&machine->frames, &frame) <= 0)
-        return;
-    size_t size = machine->rest < PIECE ? machine->rest : PIECE;
-    ssize_t n = write(machine->output, frame.data + frame.size - machine->rest, size);
-    if (n < 0 && (errno == EINTR || errno == EAGAIN))
-        return;
-    /* What nobody reads is dropped. */
-    machine->rest -= n < 0 ? machine->rest : (size_t)n;
-    if (!machine->rest)
-        frames_next(&machine->frames);
+    if (bytes > machine->on_line)
+        give_up(machine, EBADMSG, "the guest has read more than it was sent");
+    machine->on_line -= bytes;
+    send_plan(machine);
 }
 
 static void obey(struct machine *machine, const struct frame *frame)
 {
-    if (frame->kind == FRAME_CREDIT) {
-        size_t bytes = frame_number(frame, 0);
-        machine->on_their_way -= bytes < machine->on_their_way ? bytes : machine->on_their_way;
-        send_plan(machine);
-    } else if (frame->kind == FRAME_STARTED) {
-        begin(machine);
-    } else if (frame->kind == FRAME_FAIL) {
+    if (frame->channel)
+        visitors_take(&machine->visitors, frame);
+    else if (frame->kind == FRAME_READ)
+        take_back(machine, frame_number(frame, 0));
+    else if (frame->kind == FRAME_FAIL && !machine->started)
         pass_on_failure(machine, frame);
-    } else if (frame->kind == FRAME_EXIT) {
-        end_hypervisor(machine);
-        _exit(frame_number(frame, 0) & 255);
-    } else if (frame->kind == FRAME_OUT || frame->kind == FRAME_ERR) {
-        machine->output = frame->kind == FRAME_OUT ? 1 : 2;
-        machine->rest = frame->size;
-    }
+    else if (frame->kind == FRAME_STARTED && !machine->started)
+        begin(machine);
+    else if (frame->kind == FRAME_EXIT && machine->started)
+        end(machine, frame_number(frame, 0));
+    else if (!machine->started || ends_take(&machine->ends, frame) < 0)
+        give_up(machine, EBADMSG, "the guest broke the rules");
 }
 
-/* Does what whole frames say, up to one with output, which waits for its reader. */
 static void obey_all(struct machine *machine)
 {
     struct frame frame;
     int whole = 0;
-    while (!machine->rest && (whole = frames_first(&machine->frames, &frame)) > 0) {
+    while (!machine->ended && (whole = frames_first(&machine->frames, &frame)) > 0) {
         obey(machine, &frame);
-        if (!machine->rest)
-            frames_next(&machine->frames);
+        frames_next(&machine->frames);
     }
     if (whole < 0)
         give_up(machine, EBADMSG, "the guest sent what is no message");
@@ -282,9 +251,9 @@ static void wait_for_hello(struct machine *machine)
     frames->used -= at;
     memmove(frames->data, frames->data + at, frames->used);
     if (machine->noise == HELLO_SIZE) {
+        struct opening opening = {.size = machine->plan->n};
         machine->hello = true;
-        uint32_t size = machine->plan->n;
-        send_or_give_up(machine, FRAME_PLAN, &size, sizeof size);
+        send_or_give_up(machine, FRAME_OPEN, &opening, sizeof opening);
         send_plan(machine);
     }
 }
@@ -295,7 +264,7 @@ static void read_line(struct machine *machine)
     if (n < 0 && errno == EINTR)
         return;
     if (n <= 0) {
-        machine->line = -1; /* The hypervisor has ended, as SIGCHLD is about to tell. */
+        machine->line = machine->ends.fd = -1; /* The hypervisor has ended, as SIGCHLD is about to tell. */
         return;
     }
     if (!machine->hello)
@@ -306,21 +275,6 @@ static void read_line(struct machine *machine)
 
 /* ---- to the guest ---- */
 
-static void read_input(struct machine *machine)
-{
-    char data[WINDOW];
-    ssize_t n = read(0, data, WINDOW - machine->on_their_way);
-    if (n < 0 && (errno == EINTR || errno == EAGAIN))
-        return;
-    if (n > 0) {
-        machine->on_their_way += n;
-        send_or_give_up(machine, FRAME_IN, data, n);
-        return;
-    }
-    machine->input = false;
-    send_or_give_up(machine, FRAME_END, NULL, 0);
-}
-
 static void take_signals(struct machine *machine)
 {
     struct signalfd_siginfo info;
@@ -328,8 +282,10 @@ static void take_signals(struct machine *machine)
         int number = info.ssi_signo;
         if (number == SIGCHLD)
             reap(machine);
+        else if (machine->ended)
+            continue;
         else if (number == SIGWINCH && machine->started)
-            send_size(machine);
+            ends_send_size(&machine->ends);
         else if (machine->started) {
             uint32_t value = number;
             send_or_give_up(machine, FRAME_SIGNAL, &value, sizeof value);
@@ -350,44 +306,39 @@ static int left_to_boot(const struct machine *machine)
     return left > 0 ? left : 0;
 }
 
-static _Noreturn void attend(struct machine *machine)
+enum { SIGNALS, CONSOLE, LINE, STREAMS, VISITORS = STREAMS + 3, ALL = VISITORS + VISITOR_POLLS };
+
+static void attend_once(struct machine *machine)
 {
-    for (;;) {
-        bool ask = machine->input && machine->on_their_way < WINDOW;
-        struct pollfd ready[] = {
-            {machine->signals, POLLIN, 0},
-            {machine->console, POLLIN, 0},
-            {machine->rest ? machine->output : machine->line, machine->rest ? POLLOUT : POLLIN, 0},
-            {ask ? 0 : -1, POLLIN, 0},
-        };
-        int count = poll(ready, 4, left_to_boot(machine));
-        if (count == 0 && !machine->started)
-            give_up(machine, ETIMEDOUT, "the virtual machine did not come up in time");
-        if (ready[1].revents)
-            read_console(machine);
-        if (ready[2].revents && machine->rest) {
-            write_output(machine);
-            if (!machine->rest)
-                obey_all(machine);
-        } else if (ready[2].revents) {
-            read_line(machine);
-        }
-        if (ready[3].revents)
-            read_input(machine);
-        if (ready[0].revents)
-            take_signals(machine);
-    }
+    struct pollfd ready[ALL] = {
+        [SIGNALS] = {machine->signals, POLLIN, 0},
+        [CONSOLE] = {machine->console, POLLIN, 0},
+        [LINE] = {machine->ended ? -1 : machine->line, POLLIN, 0},
+    };
+    ends_poll(&machine->ends, ready + STREAMS, room_on_line(machine));
+    visitors_poll(&machine->visitors, ready + VISITORS, machine->started && !machine->ended, room_on_line(machine));
+    int count = poll(ready, ALL, left_to_boot(machine));
+    if (count == 0 && !machine->started)
+        give_up(machine, ETIMEDOUT, "the virtual machine did not come up in time");
+    if (count <= 0)
+        return;
+    if (ready[CONSOLE].revents)
+        read_console(machine);
+    if (ready[LINE].revents)
+        read_line(machine);
+    if (ends_move(&machine->ends, ready + STREAMS, room_on_line(machine)) < 0)
+        give_up(machine, errno, "the line to the guest failed");
+    if (!machine->ended && visitors_move(&machine->visitors, ready + VISITORS) < 0)
+        give_up(machine, errno, "the line to the guest failed");
+    if (ready[SIGNALS].revents)
+        take_signals(machine);
 }
 
-static int watch_signals(void)
+static _Noreturn void attend(struct machine *machine)
 {
-    static const int faults[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGABRT, SIGSYS};
-    sigset_t set;
-    sigfillset(&set);
-    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++)
-        sigdelset(&set, faults[i]);
-    sigprocmask(SIG_SETMASK, &set, NULL);
-    return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    while (!machine->ended || !ends_done(&machine->ends))
+        attend_once(machine);
+    _exit(machine->code);
 }
 
 /* The hypervisor: it has the line as its standard input and output, and the console as its standard error. */
@@ -405,11 +356,11 @@ int do_supervise(struct run *run, const struct arg *arg)
 {
     struct machine *machine = &the_machine;
     int line[2], console[2];
-    *machine = (struct machine){.run = run, .plan = &arg[0], .terminal = arg[2].i};
+    *machine = (struct machine){.run = run, .plan = &arg[0]};
     machine->deadline = milliseconds() + arg[1].i;
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, line) < 0 || pipe2(console, O_CLOEXEC) < 0)
         return fail(run, "socketpair");
-    machine->signals = watch_signals();
+    machine->signals = watch_all_signals();
     if (machine->signals < 0 || keep_process_attributes(run) < 0)
         return fail(run, "signalfd");
     machine->pid = sys_fork(0, SIGCHLD);
@@ -421,7 +372,12 @@ int do_supervise(struct run *run, const struct arg *arg)
     close(console[1]);
     machine->line = line[0];
     machine->console = console[0];
-    if (machine->terminal)
+    machine->ends = (struct ends){.fd = line[0], .sent = &machine->on_line, .terminal = arg[2].i};
+    machine->visitors.listener = slot_fd(run, arg[3].i);
+    machine->visitors.line = &machine->ends;
+    if (machine->ends.terminal)
         make_raw(0);
     attend(machine);
 }
+
+#endif

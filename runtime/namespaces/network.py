@@ -34,10 +34,12 @@ def take(plan: LaunchPlan, slot: int) -> None:
     if slot < 0:
         return
     inside = next(index for index, step in enumerate(plan.steps) if step.op == "clone")
-    for index, step in enumerate(plan.steps[inside:], inside):
-        if step.op in _LOOKING or (step.op == "mount" and step.args[0] == "sysfs"):
-            plan.insert(index, "take_network", slot)
-            return
+    looking = (
+        index
+        for index, step in enumerate(plan.steps[inside:], inside)
+        if step.op in _LOOKING or (step.op == "mount" and step.args[0] == "sysfs")
+    )
+    plan.insert(next(looking), "take_network", slot)  # One of them is pivot_root, or chroot: never none.
 
 
 def raise_loopback(plan: LaunchPlan, spec: "Spec") -> None:

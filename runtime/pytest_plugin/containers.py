@@ -59,7 +59,7 @@ class Factory:
         """Skips the test where this host cannot do what is asked for."""
         found = self._find(
             repr((os.fspath(image), argv, sorted(options.items(), key=str))),
-            lambda: RunningContainer(configuration(image, argv, options), pull, leash=not self._keep),
+            lambda: RunningContainer(configuration(image, argv, options), pull),
             is_own=options.get("network") in self._networks,
         )
         self._request.node.stash[_MADE].append(found)
@@ -91,8 +91,7 @@ class Factory:
         networks, self._networks = self._networks, set()
         keep = self._keep and self._request.node.stash.get(_FAILED, False)
         for one in own:
-            if not keep:
-                one.discard()
+            one.keep() if keep else one.close()
         for name in networks:
             end_network(name, may_be_in_use=keep)
 
@@ -106,8 +105,7 @@ def end_with_session(config: pytest.Config) -> None:
 def end_shared(config: pytest.Config, shared: "Iterable[RunningContainer]") -> None:
     """Those of --container-reuse, at the end of the session."""
     for one in shared:
-        if one.name not in config.stash.get(_KEEP, ()):
-            one.discard()
+        one.keep() if one.name in config.stash.get(_KEEP, ()) else one.close()
 
 
 def or_skip(config: pytest.Config, make: "Callable[[], Made]") -> "Made":

@@ -27,6 +27,11 @@ class Service:
     def pytest_configure(self, config: pytest.Config) -> None:
         self._config = config
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        """Nobody reads what the terminal is told; but without a terminal pytest 8 cannot explain comparisons."""
+        session.config.get_terminal_writer()._file = open(os.devnull, "w")
+
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
             self._complaints.append(str(report.longrepr))

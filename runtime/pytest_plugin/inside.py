@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 _HOST = "host"
 _SECONDS = 300.0
+_MACHINE_MEMORY = "512m"
+"""Of a virtual machine, whose default is enough for a kernel and little more; it takes what it uses."""
 _GRACE = 10.0
 """Seconds to end in, once there is nothing more to do."""
 _TAIL = 4000
@@ -157,6 +159,8 @@ class _Inner:
         config, options = items[0].config, wanted(items[0])
         image, more = options.pop("image", _HOST), options.pop("args", ())
         options.pop("timeout", None)
+        if str(options.get("isolation", "")).startswith("vm"):
+            options.setdefault("memory", _MACHINE_MEMORY)
         end_with_session(config)
         place = Place(str(config.rootpath), {str(item.path.parent) for item in items}, image)
         mounts = [*place.mounts, *options.pop("mounts", ())]
@@ -268,7 +272,7 @@ def _arguments(config: pytest.Config) -> "list[str]":
         found.append(f"-c{config.inipath}")
     for plugin in option.plugins or ():
         found += ["-p", plugin]
-    found += ["-p", "no:cacheprovider", "-p", "no:terminalreporter", "-oaddopts="]
+    found += ["-p", "no:cacheprovider", "-oaddopts="]
     found += [f"-o{one}" for one in option.override_ini or ()]
     found += [f"--import-mode={option.importmode}", f"--assert={option.assertmode}", f"--tb={option.tbstyle}"]
     found += ["-l"] if option.showlocals else []

@@ -88,7 +88,7 @@ def _load(seccomp: "dict[str, Any]", arch: str, directory: str) -> Program:
 
 
 class _Default:
-    """A profile that default_profile() has made, and what has been made of it since."""
+    """A profile that shared_profile() has made, and what has been made of it since."""
 
     __slots__ = ("profile", "program", "text")
 
@@ -103,18 +103,21 @@ _MOST_DEFAULTS = 16
 
 
 def default_profile(capabilities: "set[str]", arch: str) -> "dict[str, Any]":
-    """Warren's default `linux.seccomp` for a process with that bounding set; see profile.py.
+    """Warren's default `linux.seccomp` for a process with that bounding set; see profile.py."""
+    from .profile import resolve
 
-    The same object again for the same set: nobody changes it.
-    """
+    return resolve(capabilities, arch)
+
+
+def shared_profile(capabilities: "set[str]", arch: str) -> "dict[str, Any]":
+    """The same, for specs of our own: the same object again for the same set, which nobody may change."""
     key = frozenset(capabilities), arch
-    if key not in _defaults:
-        from .profile import resolve
-
+    found = _defaults.get(key)
+    if found is None:
         if len(_defaults) >= _MOST_DEFAULTS:
             _defaults.clear()
-        _defaults[key] = _Default(resolve(capabilities, arch))
-    return _defaults[key].profile
+        found = _defaults[key] = _Default(default_profile(capabilities, arch))
+    return found.profile
 
 
 def _known(seccomp: object) -> "_Default | None":
@@ -122,7 +125,7 @@ def _known(seccomp: object) -> "_Default | None":
 
 
 def is_default(seccomp: object) -> bool:
-    """Whether it is an object of default_profile()'s, which needs no validation."""
+    """Whether it is an object of shared_profile()'s, which needs no validation."""
     return _known(seccomp) is not None
 
 

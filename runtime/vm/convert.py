@@ -6,10 +6,13 @@ namespaces are the hypervisor's.  What has no meaning for a machine is refused.
 
 import os
 
+from .. import seccomp
+from ..container import default_root
 from ..errors import UnsupportedError
+from ..host import Host
+from ..jsontext import dump_json
 from ..namespaces import mount as mounts_of
-from ..seccomp import default_profile
-from ..spec import Layers, Spec
+from ..spec import MASKED_PATHS, READONLY_PATHS, Layers, Spec
 from . import disk, guest, initramfs
 from .machine import PLACE, Machine, Share
 
@@ -19,13 +22,20 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..namespaces.mount import Mount
+    from ..seccomp import Program
     from ..steps import LaunchPlan
 
     Json = dict[str, Any]
 
-_CAPABILITIES = ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_MKNOD",
-                 "CAP_SETFCAP", "CAP_SETGID", "CAP_SETUID"]  # fmt: skip
-"""What serving files to a guest takes: its root may do to them what root may."""
+ISOLATION, INSIDE = "org.warren.isolation", "org.warren.inside"
+"""Annotations of the hypervisor's container: "vm:uml", and what holds inside: the process object, on which `exec` lays
+its own, and the seccomp profile."""
+_MORE_PIDS = 256
+"""That the hypervisor has, beside those that its guest's programs may have: user-mode Linux has one for each."""
+_CAPABILITIES = [
+    "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_SETFCAP", "CAP_SETGID", "CAP_SETUID",
+]  # fmt: skip
+"""What serving files to a guest takes: its root may do to them what root of a container may, and make no devices."""
 _KERNELS = ("/proc", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue", "/sys", "/sys/fs/cgroup")
 _CONFIGURED = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
 """What a launch writes for a container; a machine gets copies."""
@@ -43,9 +53,14 @@ def convert(
     *,
     network: bool,
     ports: "Sequence[tuple[str, int]]" = (),
+    idle: bool = False,
+    privileged: bool = False,
 ) -> "tuple[Spec, LaunchPlan]":
-    """The spec of the container of the hypervisor, and the plan of its guest; raises UnsupportedError."""
-    return _Conversion(spec, machine, id, enforced, network, ports).convert()
+    """The spec of the container of the hypervisor, and the plan of its guest; raises UnsupportedError.
+
+    An `idle` machine runs nothing until it is told to; `privileged` programs have all of their kernel.
+    """
+    return _Conversion(spec, machine, id, enforced, network, ports).convert(idle=idle, privileged=privileged)
 
 
 class _Conversion:
@@ -69,11 +84,16 @@ class _Conversion:
         self.mounts: list[Json] = []
         self.shares: list[Share] = []
         self.guest = guest.Guest(machine)
+        self.inside: Json = {"process": self.config["process"]}
+        """What holds in the guest, and for further programs there."""
         if ports and not machine.forwards:
             enforced["ports"] = f"not passed on: {machine.title} has no way in"
 
-    def convert(self) -> "tuple[Spec, LaunchPlan]":
+    def convert(self, *, idle: bool, privileged: bool) -> "tuple[Spec, LaunchPlan]":
         self._refuse()
+        if not privileged:
+            self.inside["seccomp"] = self.config["linux"].get("seccomp")
+        self.guest.filter = inside_filter(self.inside)
         self._jail()
         image = self._root()
         self._user_mounts()
@@ -91,7 +111,7 @@ class _Conversion:
             memory, cpus, self.shares, disk=image, network=self.network, ports=self.ports, seed=self.id
         )
         outer = self._outer(command)
-        plan = self.guest.finish(self.config, network=self.network, shares=self.shares)
+        plan = self.guest.finish(self.config, network=self.network, idle=idle, privileged=privileged)
         return outer, plan
 
     def _refuse(self) -> None:
@@ -148,10 +168,14 @@ class _Conversion:
         linux = {key: value for key, value in config["linux"].items()
                  if key in ("namespaces", "uidMappings", "gidMappings", "cgroupsPath")}  # fmt: skip
         linux["resources"] = self._resources()
-        linux["maskedPaths"], linux["readonlyPaths"] = ["/sys/firmware"], []
+        linux["maskedPaths"], linux["readonlyPaths"] = list(MASKED_PATHS), list(READONLY_PATHS)
         if config["linux"].get("seccomp"):
-            linux["seccomp"] = default_profile(set(capabilities), os.uname().machine)
-        annotations = {**(config.get("annotations") or {}), "org.warren.isolation": f"vm:{self.machine.kind}"}
+            linux["seccomp"] = seccomp.default_profile(set(capabilities), os.uname().machine)
+        annotations = {
+            **(config.get("annotations") or {}),
+            ISOLATION: f"vm:{self.machine.kind}",
+            INSIDE: dump_json(self.inside),
+        }
         outer = {
             "ociVersion": config["ociVersion"],
             "process": process,
@@ -173,8 +197,9 @@ class _Conversion:
         found: Json = {**(self.config["linux"].get("resources") or {})}
         if found.pop("memory", None):
             self.enforced["memory"] = "held: it is the size of the virtual machine"
-        if "pids" in found:
-            self.enforced["pids"] = "of the hypervisor's container"
+        limit = (found.get("pids") or {}).get("limit") or 0
+        if limit > 0:
+            found["pids"] = {"limit": limit + _MORE_PIDS}
         if self.machine.accel == "kvm" and found.get("devices"):
             rule = {"allow": True, "type": "c", "major": 10, "minor": 232, "access": "rw"}
             found["devices"] = [*found["devices"], rule]
@@ -257,15 +282,21 @@ class _Conversion:
         if self.spec.layers is None or self.spec.layers.lower != ["/"]:
             return
         for entry in self.config["mounts"]:
-            if _is_bind(entry) and entry["source"] == entry["destination"] and entry["destination"] not in _KERNELS:
+            if self._is_further(entry):
                 self.mounts.append({**entry, "destination": f"{PLACE}/root{entry['destination']}"})
+
+    def _is_further(self, entry: "Json") -> bool:
+        """Whether it completes the host's root, and nobody has asked for it."""
+        on_host = self.spec.layers is not None and self.spec.layers.lower == ["/"]
+        where = entry["destination"]
+        own = on_host and where not in _KERNELS and "bind" in (entry.get("options") or [])
+        return own and entry["source"] == where and any(where == mount.point for mount in Host.probe().mounts)
 
     def _user_mounts(self) -> None:
         """Directories become shares, single files one share together; a tmpfs is the guest's own."""
-        on_host = self.spec.layers is not None and self.spec.layers.lower == ["/"]
         for entry, mount in zip(self.config["mounts"], mounts_of.load(self.spec), strict=True):
             where = mount.destination
-            if where in _KERNELS or (on_host and _is_bind(entry) and entry["source"] == where):
+            if where in _KERNELS or self._is_further(entry):
                 continue
             if mount.is_bind:
                 self._volume(entry, mount)
@@ -298,8 +329,14 @@ class _Conversion:
         self.guest.file(name, mount.destination, readonly)
 
 
-def _is_bind(entry: "Json") -> bool:
-    return bool({"bind", "rbind"} & set(entry.get("options") or []))
+def inside_filter(inside: "Json") -> "Program | None":
+    """The seccomp filter of the guest's programs, which its own kernel holds; None without one."""
+    if not inside.get("seccomp"):
+        return None
+    filter = seccomp.load(inside["seccomp"], os.uname().machine, f"{default_root()}-seccomp")
+    if filter.notify:
+        raise UnsupportedError("a seccomp profile that asks an agent: a virtual machine has none")
+    return filter
 
 
 def _entry(destination: str, kind: str, source: str, options: list[str]) -> "Json":

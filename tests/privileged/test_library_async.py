@@ -136,7 +136,7 @@ def test_container(loop: Run, directory: Path) -> None:
 
 def test_everything_of_a_container_can_be_awaited() -> None:
     of_threads = {name for name in dir(runtime.RunningContainer) if name[0] != "_"}
-    assert of_threads - set(dir(runtime.aio.AsyncContainer)) == {"discard", "let_go", "not_ended"}
+    assert of_threads - set(dir(runtime.aio.AsyncContainer)) == {"let_go", "not_ended"}
 
 
 def test_logs_are_followed(loop: Run) -> None:

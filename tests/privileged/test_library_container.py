@@ -15,6 +15,9 @@ import pytest
 
 import runtime
 from runtime import wait
+from tests.helpers.warren import Warren
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -311,6 +314,29 @@ def test_its_scope_ends_it_and_all_that_it_has_started() -> None:
     box.close()
     with pytest.raises(runtime.WarrenError):
         box.exec(["true"])
+
+
+@pytest.mark.parametrize("argv", [["sleep", "600"], ["sh", "-c", "echo said; exit 3"]])
+def test_one_that_is_kept_outlives_its_program(argv: list[str], warren: Warren) -> None:
+    """Whether it has ended or not, its program is killed or not."""
+    code = (
+        "import os, runtime, sys\n"
+        "with runtime.container('host', sys.argv[1:]) as box:\n"
+        "    if sys.argv[1] == 'sh': box.wait()\n"
+        "    box.keep()\n"
+        "print(box.id, flush=True)\n"
+        "os.kill(os.getpid(), 9)"
+    )
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code, *argv], env=env, capture_output=True, text=True)
+    name = done.stdout.strip()
+    try:
+        time.sleep(1)  # What would take it away has had its time.
+        state = warren("inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", name).ok().out
+        assert state == ("running 0\n" if argv[0] == "sleep" else "exited 3\n")
+        assert warren("logs", name).ok().out == ("" if argv[0] == "sleep" else "said\n")
+    finally:
+        warren("rm", "-f", name).ok()
 
 
 def test_an_error_in_its_scope_ends_it() -> None:

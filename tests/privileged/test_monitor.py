@@ -432,12 +432,11 @@ def test_a_launcher_killed_anywhere(directory: Path, token: str) -> None:
             process, monitor = state.process(), state.monitor()
             return bool(process and monitor) or not (process or monitor or ours())
 
-        deadline = time.monotonic() + SECONDS
-        while not settled():
+        deadline, times = time.monotonic() + SECONDS, 0
+        while times < 10:  # And stays so: what was just being made when its launcher was killed is ending.
+            times = times + 1 if settled() else 0
             assert time.monotonic() < deadline, f"WARREN_SEED={SEED} round {number}: {ours()}"
-            time.sleep(0.002)
-        time.sleep(0.01)
-        assert settled(), f"WARREN_SEED={SEED} round {number}"
+            time.sleep(0.005)
         running += bool(state.process())
         monitor = state.monitor()
         Container(name, root).delete(force=True)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.helpers.host import require
 from tests.helpers.users import User
 from tests.unit.test_packaging import BIN
 
@@ -71,4 +72,27 @@ anyio.run(main, backend="trio")
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_an_ordinary_user_has_the_library(name: str, user: User) -> None:
     done = user.run(BIN / "python3", "-c", f"import os, runtime\n{SCRIPTS[name]}", timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+MACHINE = """
+import os, shutil, tempfile
+root = tempfile.mkdtemp()
+os.mkdir(root + "/bin")
+shutil.copy("/bin/busybox", root + "/bin/busybox")
+with runtime.container(root, isolation="vm:uml", memory="96m", strict=False) as box:
+    done = box.exec(["/bin/busybox", "sh", "-c", "cat; echo $$; exit 4"], input=b"x\\n", capture_output=True)
+    assert done.returncode == 4 and done.stdout.startswith(b"x\\n"), done
+    box.fs.write("/data", "text")
+    assert box.fs.read("/data") == b"text"
+    report = runtime.audit(box.id)
+    assert {one.key for one in report.failed} <= {"pids"}, report.failed
+shutil.rmtree(root)
+"""
+
+
+def test_programs_in_an_ordinary_users_machine(user: User) -> None:
+    """Whose supervisor's namespaces only root may join."""
+    require("user-mode-linux")
+    done = user.run(BIN / "python3", "-c", f"import runtime\n{MACHINE}", timeout=120)
     assert done.returncode == 0, done.stderr

@@ -1,6 +1,7 @@
 """Manifests, indexes, configurations and the store's own files with anything in them: an error of one line, or none."""
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from runtime.commands.printing import printable
 from runtime.config import ContainerConfig, image_config
 from runtime.engine.image_filters import created, image_tests
-from runtime.errors import WarrenError
+from runtime.errors import ImageError, WarrenError
 from runtime.images import manifest
 from runtime.images.archive import load
 from runtime.images.manifest import Descriptor
@@ -245,6 +246,15 @@ def test_the_stores_own_files(kit: Kit, data: st.DataObject) -> None:
         with one_line(), store.adding():
             pass
         look(store)
+
+
+@pytest.mark.parametrize(("key", "value"), [("Layers", True), ("RepoTags", 7), ("Layers", {"a": 1}), ("Config", None)])
+def test_a_docker_archive_whose_lists_are_none(kit: Kit, key: str, value: object) -> None:
+    told = [{"Config": "config.json", "RepoTags": [NAME], "Layers": [], key: value}]
+    parts = entry("config.json", data=json.dumps(kit.config).encode())
+    parts += entry("manifest.json", data=json.dumps(told).encode()) + END
+    with kit.copy() as store, pytest.raises(ImageError, match=rf"^archive: manifest.json: .*{key}"):
+        load(io.BytesIO(parts), store)
 
 
 @fuzzing

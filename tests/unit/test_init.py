@@ -658,6 +658,28 @@ def test_without_a_sender_nothing_waits(waiting: tuple[Launched, socket.socket])
     assert launched.process.wait(SECONDS) == 0
 
 
+HELD = """
+#include <signal.h>
+int main(void)
+{
+    sigset_t held;
+    sigprocmask(SIG_BLOCK, 0, &held);
+    return sigismember(&held, SIGTERM) && sigismember(&held, SIGCHLD) && !sigismember(&held, SIGSEGV) ? 7 : 8;
+}
+"""
+
+
+def test_idle_misses_no_signal_however_soon_it_comes(init_binary: Path, tmp_path: Path) -> None:
+    """Who has made it may end it at once; without a handler process 1 of a pid namespace would not even see that."""
+    program = tmp_path / "held"
+    subprocess.run(["gcc", "-x", "c", "-o", program, "-"], input=HELD.encode(), check=True)
+    own = os.open(program, os.O_RDONLY)
+    process = spawn(init_binary, plan_of(("idle", FIRST_SLOT)).encode({FIRST_SLOT: own}), (own,))
+    os.close(own)
+    assert process.wait(SECONDS) == 7
+    process.communicate()
+
+
 def test_idle_reaps_and_ends_when_told(init_binary: Path) -> None:
     own = os.open(init_binary, os.O_RDONLY)
     process = spawn(init_binary, plan_of(("idle", FIRST_SLOT)).encode({FIRST_SLOT: own}), (own,))

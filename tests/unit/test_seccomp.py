@@ -2,6 +2,7 @@
 
 import ctypes
 import errno
+import json
 import os
 import struct
 from collections.abc import Callable
@@ -263,6 +264,21 @@ def in_child(program: seccomp.Program, calls: "list[tuple[int, ...]]") -> "list[
         content = pipe.read()
     os.waitpid(child, 0)
     return list(struct.unpack(f"={len(content) // 4}i", content))
+
+
+def test_specs_share_a_profile_and_its_program_and_callers_get_one_of_their_own(tmp_path: Path) -> None:
+    shared = seccomp.shared_profile(set(), MACHINE)
+    assert shared is seccomp.shared_profile(set(), MACHINE)
+    assert shared is not seccomp.shared_profile({"CAP_SYS_ADMIN"}, MACHINE)
+    program = seccomp.load(shared, MACHINE, str(tmp_path / "cache"))
+    assert program is seccomp.load(shared, MACHINE, "")
+    assert program.program == seccomp.compile(seccomp.default_profile(set(), MACHINE), MACHINE).program
+    own = seccomp.default_profile(set(), MACHINE)
+    own["syscalls"].clear()
+    assert not seccomp.is_default(own)
+    assert seccomp.shared_profile(set(), MACHINE) == seccomp.default_profile(set(), MACHINE)
+    assert json.loads(seccomp.text_of(shared)) == shared
+    assert json.loads(seccomp.text_of(own)) == own
 
 
 @pytest.mark.skipif(MACHINE not in profile.ARCHITECTURES, reason="no profile for this machine")

@@ -5,6 +5,7 @@ import lzma
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,8 @@ import pytest
 from runtime import vm
 from runtime.errors import CommandNotFoundError, LaunchError, UnsupportedError, UsageError
 from runtime.launch import Options
-from runtime.spec import Layers, Spec, default_spec
-from runtime.steps import LaunchPlan, Step
+from runtime.spec import MASKED_PATHS, READONLY_PATHS, Layers, Spec, default_spec
+from runtime.steps import GUEST_SLOT, LaunchPlan, Step
 from runtime.vm import initramfs, kernel, kvm
 from runtime.vm.kernel import Kernel
 from runtime.vm.machine import KINDS, Machine, Share, host_khz
@@ -24,6 +25,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of this host's own store is touched."""
     for module in (initramfs, kvm, kernel):
         monkeypatch.setattr(module, "data_directory", lambda: str(tmp_path / "data"))
+    monkeypatch.setattr(sys.modules["runtime.vm.convert"], "default_root", lambda: str(tmp_path / "state"))
 
 
 @pytest.fixture
@@ -76,38 +78,86 @@ def test_other_words_are_refused(text: str) -> None:
 def test_the_plan_of_a_guest(file: Path) -> None:
     given = spec(process={"user": {"uid": 1000, "gid": 100, "additionalGids": [7]}, "args": ["sh", "-c", "id"]})
     _, guest, _ = convert(given, machine("microvm", file, "tcg"))
-    assert list(guest.lines()) == [
-        "  1 mount 9p on /lower trans=virtio,version=9p2000.L,msize=262144,cache=loose,source=root,ro",
-        "  2 clone mount /lower as #5",
-        "  3 mount scratch tmpfs for layers mode=755",
-        "  4 overlay #6 of #5 with changes in the scratch tmpfs",
-        "  5 use #6 as the container's root",
-        "  6 mount proc on /proc nosuid,nodev,noexec",
-        "  7 mount sysfs on /sys nosuid,nodev,noexec",
-        "  8 mount devtmpfs on /dev nosuid",
-        "  9 mount devpts on /dev/pts ptmxmode=0666,mode=0620,gid=5 nosuid,noexec",
-        " 10 mount tmpfs on /dev/shm mode=1777,size=65536k nosuid,nodev,noexec",
-        " 11 mount mqueue on /dev/mqueue nosuid,nodev,noexec",
-        " 12 mount cgroup2 on /sys/fs/cgroup nosuid,nodev,noexec",
-        " 13 link /dev/fd to /proc/self/fd",
-        " 14 link /dev/stdin to /proc/self/fd/0",
-        " 15 link /dev/stdout to /proc/self/fd/1",
-        " 16 link /dev/stderr to /proc/self/fd/2",
-        " 17 move the root to / and chroot into it",
-        " 18 set hostname warren",
-        " 19 bring loopback up",
-        " 20 set mount #6 ro",
-        " 21 fork, pass on streams and signals as process 1 of the machine",
-        " 22 set rlimit nofile 1024:1024",
-        " 23 give the standard streams to 1000:100",
-        " 24 change directory to /",
-        " 25 bound capabilities to 0x20000420",
-        " 26 become user 1000:100 groups 7",
-        " 27 set capabilities 0x20000420 ambient 0x20000420",
-        " 28 gain no new privileges",
-        " 29 find sh",
-        " 30 execute sh -c id",
+    nodes = ["null 1:3", "zero 1:5", "full 1:7", "random 1:8", "urandom 1:9", "tty 5:0"]
+    assert [line[4:] for line in guest.lines()] == [
+        "mount 9p on /lower trans=virtio,version=9p2000.L,msize=262144,cache=loose,source=root,ro",
+        "clone mount /lower as #5",
+        "mount scratch tmpfs for layers mode=755",
+        "overlay #6 of #5 with changes in the scratch tmpfs",
+        "use #6 as the container's root",
+        "mount proc on /proc nosuid,nodev,noexec",
+        "mount sysfs on /sys nosuid,nodev,noexec",
+        "mount tmpfs on /dev mode=755 nosuid",
+        "mount devpts on /dev/pts ptmxmode=0666,mode=0620,gid=5 nosuid,noexec",
+        "mount tmpfs on /dev/shm mode=1777,size=65536k nosuid,nodev,noexec",
+        "mount mqueue on /dev/mqueue nosuid,nodev,noexec",
+        "mount cgroup2 on /sys/fs/cgroup nosuid,nodev,noexec",
+        "link /dev/fd to /proc/self/fd",
+        "link /dev/stdin to /proc/self/fd/0",
+        "link /dev/stdout to /proc/self/fd/1",
+        "link /dev/stderr to /proc/self/fd/2",
+        "link /dev/ptmx to pts/ptmx",
+        *(f"make node /dev/{node} 0666 0:0" for node in nodes),
+        "move the root to / and chroot into it",
+        "set hostname warren",
+        "bring loopback up",
+        "make /sys read-only",
+        "make /sys/fs/cgroup read-only",
+        *(f"make {path} read-only" for path in READONLY_PATHS),
+        *(f"mask {path}" for path in MASKED_PATHS),
+        "set mount #6 ro",
+        "fork, pass on streams and signals as process 1 of the machine",
+        "set rlimit nofile 1024:1024",
+        "give the standard streams to 1000:100",
+        "change directory to /",
+        "bound capabilities to 0x20000420",
+        "become user 1000:100 groups 7",
+        "set capabilities 0x20000420 ambient 0x20000420",
+        "gain no new privileges",
+        "find sh",
+        "execute sh -c id",
     ]
+
+
+def test_a_guest_holds_limits_and_filter_by_its_own_kernel(file: Path) -> None:
+    limits = {"pids": {"limit": 20}, "cpu": {"quota": 50000, "period": 100000}}
+    profile = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mount"], "action": "SCMP_ACT_ERRNO"}]}
+    given = spec(linux={"resources": limits, "seccomp": profile})
+    outer, guest, _ = convert(given, machine("uml", file))
+    lines = [line[4:] for line in guest.lines()]
+    assert lines.count("write /sys/fs/cgroup/programs/pids.max") == 1
+    contents = {step.args[0]: step.args[1] for step in guest.steps if step.op == "file"}
+    assert contents == {
+        "/sys/fs/cgroup/cgroup.subtree_control": b"+pids +cpu",
+        "/sys/fs/cgroup/programs/pids.max": b"20",
+        "/sys/fs/cgroup/programs/cpu.max": b"50000 100000",
+    }
+    assert any(line.startswith("fork in cgroup #") for line in lines)
+    assert lines[-2].startswith("load seccomp filter") and lines[-2].endswith("at execve")
+    assert outer.config["linux"]["resources"]["pids"]["limit"] > 20, "the hypervisor has processes of its own"
+    further = [
+        step.op for step in vm.program_plan(given.config["process"], vm.inside_filter({"seccomp": profile})).steps
+    ]
+    assert further[-3:] == ["find", "seccomp", "exec"] and "guest" not in further
+
+
+def test_a_clock_that_is_wrong_limits_no_time(file: Path) -> None:
+    given = spec(linux={"resources": {"cpu": {"quota": 50000, "period": 100000}}})
+    _, guest, _ = convert(given, machine("microvm", file, "tcg"))
+    assert not any(step.op == "file" for step in guest.steps)
+
+
+def test_privileged_programs_have_all_of_their_kernel(file: Path) -> None:
+    uml = machine("uml", file)
+    outer, guest = vm.convert(spec(), uml, "f" * 64, {}, network=False, privileged=True)
+    assert not {"mask", "readonly", "seccomp"} & {step.op for step in guest.steps}
+    assert "mount devtmpfs on /dev nosuid" in "\n".join(guest.lines())
+    assert outer.config["linux"]["maskedPaths"] == list(MASKED_PATHS), "the hypervisor's container stays as it is"
+
+
+def test_an_idle_guest_runs_nothing(file: Path) -> None:
+    _, guest = vm.convert(spec(), machine("uml", file), "f" * 64, {}, network=False, idle=True)
+    assert [step.op for step in guest.steps][-2:] == ["guest", "linger"]
 
 
 def test_a_pc_waits_for_its_disk(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +210,7 @@ def test_the_hypervisor_sees_little_of_the_host(file: Path) -> None:
     assert all({"ro", "rro"} & set(options) for path, options in binds.items())
     assert outer.config["process"]["noNewPrivileges"]
     assert "CAP_SYS_ADMIN" not in outer.config["process"]["capabilities"]["bounding"]
-    assert outer.config["annotations"][vm.ANNOTATION] == "vm:microvm"
+    assert outer.config["annotations"][vm.ISOLATION] == "vm:microvm"
 
 
 @pytest.mark.parametrize(("limit", "words"), [(0, "128M"), (200 << 20, "200M"), ((200 << 20) + 1, "201M")])
@@ -226,7 +276,7 @@ def test_failures_of_the_guest_name_its_steps(file: Path) -> None:
     _, guest = vm.prepare(spec(process={"args": ["missing"]}), options, uml, "f" * 64, network=False)
     assert options.supervise is not None and options.supervise[1:] == (60000, 0)
     number = next(n for n, step in enumerate(guest.steps, 1) if step.op == "find")
-    step = Step("supervise", *options.supervise)
+    step = Step("supervise", *options.supervise, GUEST_SLOT)
     found = vm.guest_failure(LaunchError(9, step, 2, f"guest {number} "), guest, uml)
     assert isinstance(found, CommandNotFoundError) and found.exit_code == 127
     late = vm.guest_failure(LaunchError(9, step, 110, "the virtual machine did not come up in time"), guest, uml)

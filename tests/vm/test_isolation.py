@@ -229,7 +229,11 @@ def test_verbs_of_containers(uml: Machine) -> None:
     warren("run", "-d", "--name", name, *uml.options(), "sh", "-c", script, timeout=SECONDS).ok()
     try:
         assert name in warren("ps").ok().out
-        warren("exec", name, "ls").fails(125, "is a virtual machine")
+        done = warren("exec", "-e", "A=b", name, "sh", "-c", "echo $A; echo complaint >&2; exit 6")
+        assert (done.code, done.out, done.err) == (6, "b\n", "complaint\n")
+        warren("exec", name, "missing").fails(127, "executable file not found")
+        warren("cp", f"{name}:/etc/motd", "/tmp").fails(125, "is a virtual machine")
+        warren("diff", name).fails(125, "is a virtual machine")
         warren("stop", name, timeout=SECONDS).ok()
         assert warren("wait", name).ok().out == "4\n"
         assert warren("logs", name).ok().out == "hello\nbye\n"
