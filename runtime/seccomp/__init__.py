@@ -108,13 +108,14 @@ def default_profile(capabilities: "set[str]", arch: str) -> "dict[str, Any]":
     The same object again for the same set: nobody changes it.
     """
     key = frozenset(capabilities), arch
-    if key not in _defaults:
+    found = _defaults.get(key)  # Another thread may clear them meanwhile.
+    if found is None:
         from .profile import resolve
 
         if len(_defaults) >= _MOST_DEFAULTS:
             _defaults.clear()
-        _defaults[key] = _Default(resolve(capabilities, arch))
-    return _defaults[key].profile
+        found = _defaults[key] = _Default(resolve(capabilities, arch))
+    return found.profile
 
 
 def _known(seccomp: object) -> "_Default | None":

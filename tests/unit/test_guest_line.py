@@ -108,12 +108,12 @@ class Machine:
         assert self.hear()[0] == ("w" if self.terminal else "e")  # Its size, or that there is no input.
         return self
 
-    def output(self, channel: int = 0) -> None:
-        """As much as may be under way where nobody reads it."""
+    def output(self, size: int) -> None:
+        """As many pieces as may be under way where nobody reads them."""
         sent = acknowledged = 0
         self.line.settimeout(0.5)
         while sent - acknowledged < FRAMES:
-            self.say(frame("o", b"x" * MAX_FRAME, channel))
+            self.say(frame("o", b"x" * size))
             sent += 1
             try:
                 acknowledged += self.hear()[0] == "a"
@@ -327,11 +327,12 @@ def test_there_are_so_many_channels_and_the_rest_waits(machine: Machine) -> None
 
 
 def test_a_terminal_that_nobody_reads_holds_up_nobody_else(guest_binary: Path, tmp_path: Path) -> None:
+    """Its buffer is no multiple of what it is given, so that there is room, but not enough."""
     master, slave = os.openpty()
     machine = Machine(guest_binary, tmp_path, slave)
     try:
         os.close(slave)
-        machine.boot().output()
+        machine.boot().output(4000)
         one = Visitor(machine)
         one.say("n", OPENING)
         assert machine.hear() == ("n", 1, OPENING)
