@@ -64,9 +64,7 @@ class Launched:
         return self.process.returncode, out.decode(), err.decode()
 
 
-def spawn(
-    binary: Path, plan: bytes, fds: tuple[int, ...] = (), terminal: int = -1
-) -> "subprocess.Popen[bytes]":
+def spawn(binary: Path, plan: bytes, fds: tuple[int, ...] = (), terminal: int = -1) -> "subprocess.Popen[bytes]":
     """With pipes, or a terminal, as its output."""
     fd = memfd(plan)
     try:

@@ -274,7 +274,16 @@ def test_who_leaves_before_he_has_said_what_he_wants_keeps_no_channel(machine: M
 
 @pytest.mark.parametrize(
     "packet",
-    [b"x", frame("x", number(0)), frame("s"), frame("q"), frame("n", OPENING), frame("n")[:3], frame("i", b"12") + b"3", b"i" + bytes(6000)],
+    [
+        b"x",
+        frame("x", number(0)),
+        frame("s"),
+        frame("q"),
+        frame("n", OPENING),
+        frame("n")[:3],
+        frame("i", b"12") + b"3",
+        b"i" + bytes(6000),
+    ],
 )
 def test_a_visitor_who_breaks_the_rules_has_to_go(machine: Machine, packet: bytes) -> None:
     machine.boot()
