@@ -701,14 +701,16 @@ class Container:
                 raise StateError(
                     f"cannot delete container {self.id!r}: it is {status}, not stopped", hint="use --force"
                 )
-            if record:
-                self._destroy(_cgroup_of(record), record["config"], look)  # type: ignore[arg-type]
-            else:
-                self._destroy(self._cgroup_without_record(), {})
-            if record:
-                self._poststop(str(record["bundle"]), record["config"])  # type: ignore[arg-type]
+            self._delete(record, look)
         finally:
             self._dir.unlock()
+
+    def _delete(self, record: "Json | None", look: "Callable[[Cgroup], None] | None" = None) -> None:
+        if record:
+            self._destroy(_cgroup_of(record), record["config"], look)  # type: ignore[arg-type]
+            self._poststop(str(record["bundle"]), record["config"])  # type: ignore[arg-type]
+        else:
+            self._destroy(self._cgroup_without_record(), {})
 
     def _poststop(self, bundle: str, config: "Json") -> None:
         """Poststop hooks run after the container is gone; failures are logged (runtime.md, Lifecycle, step 13)."""
@@ -772,10 +774,11 @@ class Container:
         pid = self._dir.process()
         return cgroups.of_process(pid, host) if pid else cgroups.for_container(None, self.id, host)
 
-    def abandoned(self) -> bool:
-        """Whether nobody will delete it: no command holds it, and the process that it was to live with is gone.
+    def delete_abandoned(self) -> bool:
+        """Delete it if nobody else will: no command holds it, and the process that it was to live with is gone.
 
-        One whose record is lost is abandoned when its own process is gone.
+        One whose record is lost is abandoned when its own process is gone.  The lock is held all the time: whoever has
+        just made the directory may hold it next, and then has a container that runs.
         """
         try:
             if not self._dir.lock(wait=False):
@@ -786,9 +789,10 @@ class Container:
             if _lives(self._dir.read_head()):
                 return False  # The usual case: a program runs many, and each launch asks this of all of them.
             record = self._dir.read_record()
-            if record is None:
-                return not self._dir.process()
-            return bool(record.get("lives_with")) and not _lives(record)
+            if self._dir.process() if record is None else not record.get("lives_with") or _lives(record):
+                return False
+            self._delete(record)
+            return True
         finally:
             self._dir.unlock()
 
@@ -915,10 +919,7 @@ def sweep(root: str) -> "list[str]":
     for container_id in container_ids(root):
         if StateDir(root, container_id).monitor():
             continue
-        container = Container(container_id, root)
-        if container.abandoned():
-            container.delete(force=True)
-        else:
+        if not Container(container_id, root).delete_abandoned():
             left.append(container_id)
     return left
 

@@ -563,6 +563,11 @@ def sealed_init(path: str = "") -> int:
     return _sealed[path]
 
 
+def forget_sealed() -> None:
+    """The copies have been closed, with all other descriptors: others may have their numbers."""
+    _sealed.clear()
+
+
 def memfd(name: str, data: bytes, lowest: int, *, sealed: bool) -> int:
     try:
         fd = posix.memfd_create(name, _MFD_FLAGS | (_MFD_EXEC if sealed else 0))

@@ -15,7 +15,7 @@ from ..config import ContainerConfig
 from ..config.ids import release_ids
 from ..console import terminal_size
 from ..errors import NotFoundError, StateError, UnsupportedError, UsageError, WarrenError
-from ..launch import Options
+from ..launch import Options, forget_sealed
 from ..monitor import Events, make_monitor, parse_keys
 from ..quantities import signal_number, timestamp
 from ..state import poll_end
@@ -515,6 +515,7 @@ def withdraw() -> None:
     process: the interruption may have come just as a lock was taken, by a frame that will not give it back.
     """
     posix.closerange(3, 1 << 16)
+    forget_sealed()
     for container_id in begun():
         record = Record(container_id)
         try:

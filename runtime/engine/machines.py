@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     Json = dict[str, Any]
 
+_SIGKILL = 9
 _MILLISECONDS = 60000
 """Within which a program begins: a guest may be emulated, and have a lot to do."""
 
@@ -111,13 +112,18 @@ def _move(record: "Record", path: str, plan: "LaunchPlan", data: bytes, limit: "
     streams = Streams(PIPE, PIPE, DEVNULL)
     try:
         pid = _launch(record, plan, Options(stdio=streams.child))
-        streams.launched()
-        ended = posix.pidfd_open(pid)
         outputs = streams.outputs(limit)
         try:
-            pump(streams, outputs, data, ended, None)
+            streams.launched()
+            ended = posix.pidfd_open(pid)
+            try:
+                pump(streams, outputs, data, ended, None)
+            finally:
+                posix.close(ended)
+        except BaseException:
+            posix.kill(pid, _SIGKILL)  # It would wait for somebody who reads, or goes on writing.
+            raise
         finally:
-            posix.close(ended)
             code = wait(pid)
         found = outputs[streams.out]
         found.drain(streams.out)

@@ -310,7 +310,7 @@ def mark_brief(container_id: str) -> None:
     """It is to go with this process, unless it runs, until unmark_brief() is told of it."""
     make_root(containers_root() + "/.brief")
     pid = posix.getpid()
-    target = f"{pid} {start_time(pid)}"
+    target = f"{pid} {start_time(pid)} {default_root()}"
     try:
         posix.symlink(target, _brief(container_id))
     except FileExistsError:
@@ -334,21 +334,31 @@ def abandoned(root: str) -> "list[str]":
 
 
 def is_abandoned(root: str, container_id: str) -> bool:
-    """The same of one.  It is certain only with its lock held: it may have been started, or be there to stay, since."""
-    return not posix.access(f"{root}/{container_id}", posix.F_OK) and not _holder(container_id)
+    """The same of one.  It is certain only with its lock held: it may have been started, or be there to stay, since.
+
+    Nor has it state where the process that marked it keeps that: XDG_RUNTIME_DIR is not everywhere the same.
+    """
+    there = [root, *_words(container_id)[2:]]
+    return not any(posix.access(f"{one}/{container_id}", posix.F_OK) for one in there) and not _holder(container_id)
 
 
 def _holder(container_id: str) -> int:
     """The pid of the living process that it is to go with; 0 if that has ended, -1 if it is to go with none."""
-    try:
-        words = posix.readlink(_brief(container_id))
-    except OSError:
+    words = _words(container_id)
+    if not words:
         return -1
     try:
-        pid, _, started = words.partition(" ")
-        return int(pid) if started and start_time(int(pid)) == started else 0
+        return int(words[0]) if len(words) > 1 and start_time(int(words[0])) == words[1] else 0
     except ValueError:
         return 0
+
+
+def _words(container_id: str) -> "list[str]":
+    """Pid and start time of that process, and its root of states; [] without a mark."""
+    try:
+        return posix.readlink(_brief(container_id)).split(" ", 2)
+    except OSError:
+        return []
 
 
 def _brief_ids() -> "list[str]":

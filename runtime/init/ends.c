@@ -14,13 +14,18 @@
 /* A pipe that poll(2) calls writable takes this much without blocking (pipe(7), PIPE_BUF). */
 #define PIECE 4096
 
-int ends_send(struct ends *ends, int kind, const void *data, size_t size)
+int ends_send(struct ends *ends, int channel, int kind, const void *data, size_t size)
 {
     if (ends->fd < 0)
         return 0;
-    if (ends->sent)
+    if (ends->sent) {
+        if (*ends->sent + sizeof(struct frame_head) + size > MOST_UNREAD) {
+            errno = ENOBUFS;
+            return -1;
+        }
         *ends->sent += sizeof(struct frame_head) + size;
-    int failed = frame_send(ends->fd, 0, kind, data, size);
+    }
+    int failed = frame_send(ends->fd, channel, kind, data, size);
     /* The other side is gone, as we are about to hear. */
     return failed < 0 && (errno == EPIPE || errno == ECONNRESET) ? 0 : failed;
 }
@@ -31,7 +36,7 @@ int ends_send_size(struct ends *ends)
     if (!ends->terminal || ioctl(0, TIOCGWINSZ, &size) < 0)
         return 0;
     uint16_t box[] = {size.ws_row, size.ws_col};
-    return ends_send(ends, FRAME_SIZE, box, sizeof box);
+    return ends_send(ends, 0, FRAME_SIZE, box, sizeof box);
 }
 
 /* ---- input ---- */
@@ -51,10 +56,10 @@ static int read_input(struct ends *ends, size_t room)
         return 0;
     if (n > 0) {
         ends->unread += n;
-        return ends_send(ends, FRAME_IN, data, n);
+        return ends_send(ends, 0, FRAME_IN, data, n);
     }
     ends->input = false;
-    return ends_send(ends, FRAME_END, NULL, 0);
+    return ends_send(ends, 0, FRAME_END, NULL, 0);
 }
 
 /* ---- output ---- */
@@ -78,7 +83,7 @@ static int written(struct ends *ends, int stream)
     queue->first = (queue->first + 1) % FRAMES;
     queue->count--;
     queue->at = 0;
-    return ends_send(ends, FRAME_WRITTEN, &number, sizeof number);
+    return ends_send(ends, 0, FRAME_WRITTEN, &number, sizeof number);
 }
 
 /* What nobody reads is dropped, and its program is told. */
@@ -91,7 +96,7 @@ static int shut(struct ends *ends, int stream)
     while (queue->count)
         if (written(ends, stream) < 0)
             return -1;
-    return known ? 0 : ends_send(ends, FRAME_SHUT, &number, sizeof number);
+    return known ? 0 : ends_send(ends, 0, FRAME_SHUT, &number, sizeof number);
 }
 
 static int write_output(struct ends *ends, int stream)
@@ -157,8 +162,19 @@ void report_guest_failure(struct run *run, const struct frame *frame)
     char text[DETAIL_SIZE] = "";
     if (frame->size > 8 && frame->size < 8 + DETAIL_SIZE)
         memcpy(text, frame->data + 8, frame->size - 8);
+    /* Its text goes to somebody's terminal. */
+    for (char *c = text; *c; c++)
+        if ((unsigned char)*c < ' ' || *c == 127)
+            *c = '?';
     fail_text(run, frame_number(frame, 4), "guest ", number_text(&step, frame_number(frame, 0)), " ", text, NULL);
     report_failure(run);
+}
+
+/* Unlike a pipe one that poll(2) calls writable may take a single byte.  Nobody else has our open file of it. */
+void take_terminal(void)
+{
+    make_raw(0);
+    fcntl(0, F_SETFL, O_RDWR | O_NONBLOCK);
 }
 
 void keep_only(int *const own[], int count)

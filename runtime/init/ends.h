@@ -25,8 +25,15 @@ struct ends {
     struct queue out[2];
 };
 
-/* Sends a frame of channel 0, which a socket stands for; -1 with errno. */
-int ends_send(struct ends *ends, int kind, const void *data, size_t size);
+/* Of anything on the line: the window, and what is sent however full that is (WRITTEN, SHUT, CLOSE); so much fits its
+ * socket in frames however small (LINE_BUFFER), and a guest that reads nothing does not hold us up.  Signals leave room
+ * for the rest. */
+#define MOST_UNREAD (WINDOW + 640)
+#define MOST_UNREAD_FOR_SIGNALS (WINDOW + 512)
+#define LINE_BUFFER 212992
+
+/* Sends a frame; a socket, which stands for a channel, is told 0.  -1 with errno. */
+int ends_send(struct ends *ends, int channel, int kind, const void *data, size_t size);
 int ends_send_size(struct ends *ends);
 /* Input or output can be moved; `room` is how many bytes the line takes. */
 void ends_poll(const struct ends *ends, struct pollfd ready[3], size_t room);
@@ -42,6 +49,8 @@ bool ends_done(const struct ends *ends);
 struct run;
 /* The guest names its own step: Python has the guest's plan, and makes the error of it. */
 void report_guest_failure(struct run *run, const struct frame *frame);
+/* Makes the terminal that is our standard streams raw; whoever does not read it holds up nobody else. */
+void take_terminal(void);
 /* Closes every descriptor but the standard streams and these, of which -1 is none. */
 void keep_only(int *const own[], int count);
 /* Blocks all signals that somebody may send; a signalfd of them. */

@@ -75,6 +75,7 @@ static void release(struct program *program)
     shut(&program->out[1]);
     shut(&program->in);
     shut(&program->failure);
+    program->pid = 0;
     program->used = false;
 }
 

@@ -59,7 +59,7 @@ static void send_opening(struct client *client)
         opening.columns = size.ws_col;
     }
     client->opened = true;
-    check(client, ends_send(&client->ends, FRAME_OPEN, &opening, sizeof opening));
+    check(client, ends_send(&client->ends, 0, FRAME_OPEN, &opening, sizeof opening));
 }
 
 /* A piece of the plan, when the socket takes one: the guest may have hung, and our time may come. */
@@ -70,7 +70,7 @@ static void send_plan(struct client *client)
         send_opening(client);
         return;
     }
-    check(client, ends_send(&client->ends, FRAME_PLAN, client->plan->s + client->sent, size));
+    check(client, ends_send(&client->ends, 0, FRAME_PLAN, client->plan->s + client->sent, size));
     client->sent += size;
 }
 
@@ -84,7 +84,7 @@ static void take_signals(struct client *client)
         if (number == SIGWINCH && client->ends.terminal)
             check(client, ends_send_size(&client->ends));
         else if (client->started)
-            check(client, ends_send(&client->ends, FRAME_SIGNAL, &number, sizeof number));
+            check(client, ends_send(&client->ends, 0, FRAME_SIGNAL, &number, sizeof number));
         else if (number == SIGTERM || number == SIGINT || number == SIGHUP || number == SIGQUIT)
             _exit(128 + number);
     }
@@ -185,7 +185,7 @@ int do_reach(struct run *run, const struct arg *arg)
     if (client->signals < 0 || keep_process_attributes(run) < 0)
         return fail(run, "signalfd");
     if (client->ends.terminal)
-        make_raw(0);
+        take_terminal();
     while (!client->ended || !ends_done(&client->ends))
         attend_once(client);
     _exit(client->code);

@@ -162,7 +162,7 @@ static size_t room_on_line(const struct machine *machine)
 
 static void send_or_give_up(struct machine *machine, int kind, const void *data, size_t size)
 {
-    if (ends_send(&machine->ends, kind, data, size) < 0)
+    if (ends_send(&machine->ends, 0, kind, data, size) < 0)
         give_up(machine, errno, "the line to the guest failed");
 }
 
@@ -282,7 +282,7 @@ static void take_signals(struct machine *machine)
         int number = info.ssi_signo;
         if (number == SIGCHLD)
             reap(machine);
-        else if (machine->ended)
+        else if (machine->ended || machine->on_line > MOST_UNREAD_FOR_SIGNALS)
             continue;
         else if (number == SIGWINCH && machine->started)
             ends_send_size(&machine->ends);
@@ -360,6 +360,7 @@ int do_supervise(struct run *run, const struct arg *arg)
     machine->deadline = milliseconds() + arg[1].i;
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, line) < 0 || pipe2(console, O_CLOEXEC) < 0)
         return fail(run, "socketpair");
+    setsockopt(line[0], SOL_SOCKET, SO_SNDBUF, &(int){LINE_BUFFER}, sizeof(int));
     machine->signals = watch_all_signals();
     if (machine->signals < 0 || keep_process_attributes(run) < 0)
         return fail(run, "signalfd");
@@ -376,7 +377,7 @@ int do_supervise(struct run *run, const struct arg *arg)
     machine->visitors.listener = slot_fd(run, arg[3].i);
     machine->visitors.line = &machine->ends;
     if (machine->ends.terminal)
-        make_raw(0);
+        take_terminal();
     attend(machine);
 }
 

@@ -28,12 +28,7 @@ static int free_channel(const struct visitors *visitors)
 
 static int say(struct visitors *visitors, int channel, int kind, const void *data, size_t size)
 {
-    struct ends *line = visitors->line;
-    if (line->fd < 0)
-        return 0;
-    *line->sent += sizeof(struct frame_head) + size;
-    int failed = frame_send(line->fd, channel, kind, data, size);
-    return failed < 0 && (errno == EPIPE || errno == ECONNRESET) ? 0 : failed;
+    return ends_send(visitors->line, channel, kind, data, size);
 }
 
 static int see_off(struct visitors *visitors, int channel)
@@ -41,8 +36,8 @@ static int see_off(struct visitors *visitors, int channel)
     struct visitor *visitor = &visitors->of[channel];
     close(visitor->fd);
     visitor->here = false;
-    visitor->leaving = true;
-    return say(visitors, channel, FRAME_CLOSE, NULL, 0);
+    visitor->leaving = visitor->opened;
+    return visitor->opened ? say(visitors, channel, FRAME_CLOSE, NULL, 0) : 0;
 }
 
 static void let_in(struct visitors *visitors)
@@ -66,6 +61,10 @@ static int hear(struct visitors *visitors, int channel)
     memcpy(&head, bytes, sizeof head);
     if (head.size != n - sizeof head || !memchr(from_visitors, head.kind, sizeof from_visitors))
         return see_off(visitors, channel);
+    if ((head.kind == FRAME_OPEN) == visitors->of[channel].opened ||
+        (head.kind == FRAME_OPEN && head.size != sizeof(struct opening)))
+        return see_off(visitors, channel);
+    visitors->of[channel].opened = true;
     return say(visitors, channel, head.kind, bytes + sizeof head, head.size);
 }
 

@@ -7,6 +7,7 @@
 struct visitor {
     int fd;       /* his socket */
     bool here;    /* it is open */
+    bool opened;  /* he has said OPEN, first of all and once: the guest will say when the channel is free */
     bool leaving; /* it is not, but the guest has not said that his channel is free */
 };
 

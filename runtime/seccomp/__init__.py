@@ -112,7 +112,7 @@ def default_profile(capabilities: "set[str]", arch: str) -> "dict[str, Any]":
 def shared_profile(capabilities: "set[str]", arch: str) -> "dict[str, Any]":
     """The same, for specs of our own: the same object again for the same set, which nobody may change."""
     key = frozenset(capabilities), arch
-    found = _defaults.get(key)
+    found = _defaults.get(key)  # Another thread may clear them meanwhile.
     if found is None:
         if len(_defaults) >= _MOST_DEFAULTS:
             _defaults.clear()

@@ -64,14 +64,15 @@ class Launched:
         return self.process.returncode, out.decode(), err.decode()
 
 
-def spawn(binary: Path, plan: bytes, fds: tuple[int, ...] = ()) -> "subprocess.Popen[bytes]":
+def spawn(binary: Path, plan: bytes, fds: tuple[int, ...] = (), terminal: int = -1) -> "subprocess.Popen[bytes]":
+    """With pipes, or a terminal, as its output."""
     fd = memfd(plan)
     try:
         return subprocess.Popen(
             [binary, str(fd)],
             pass_fds=(fd, *fds),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdin=subprocess.DEVNULL if terminal < 0 else terminal,
+            stdout=subprocess.PIPE if terminal < 0 else terminal,
             stderr=subprocess.PIPE,
             env={"ASAN_OPTIONS": "detect_leaks=0:exitcode=99", "UBSAN_OPTIONS": "exitcode=99"},
         )

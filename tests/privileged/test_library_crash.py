@@ -53,7 +53,7 @@ def left_of(name: str, owner: str) -> list[str]:
     brief = Path("/var/lib/warren/containers/.brief")
     for path in brief.iterdir() if brief.exists() else ():
         try:
-            if os.readlink(path) == owner:
+            if f"{os.readlink(path)} ".startswith(f"{owner} "):
                 found.append(str(path))
         except OSError:
             continue

@@ -293,6 +293,19 @@ def test_killed_anywhere(user: User) -> None:
     assert left == [], f"WARREN_SEED={seed}"
 
 
+def test_who_keeps_state_elsewhere_takes_nothing_away_that_runs(user: User) -> None:
+    """As a program of cron does, which has no XDG_RUNTIME_DIR: data are in the same place all the same."""
+    elsewhere = {"XDG_RUNTIME_DIR": str(user.home / "elsewhere")}
+    (user.home / "elsewhere").mkdir(mode=0o700)
+    user.give(user.home / "elsewhere")
+    try:
+        ok(host(user, "sleep 1000", "-d", "--rm", "--name", "box"))
+        ok(user.run(PROGRAM, "run", "--rm", "host", "--", "true", env=elsewhere))
+        assert ok(user.run(PROGRAM, "ps", "-a", "--format", "{{.Names}} {{.Status}}")).startswith("box Up")
+    finally:
+        ok(user.run(PROGRAM, "rm", "-f", "box"))
+
+
 def test_from_a_directory_that_is_gone(user: User) -> None:
     done = user.run(
         "sh", "-c", f"mkdir gone && cd gone && rmdir ../gone && exec {PROGRAM} run host -- pwd", cwd=user.home

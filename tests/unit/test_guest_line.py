@@ -3,6 +3,7 @@
 Whatever a guest says that breaks the rules ends what it is about, in one line; sanitizers see what no line tells.
 """
 
+import os
 import socket
 import struct
 import subprocess
@@ -18,7 +19,8 @@ from runtime.steps import GUEST_SLOT, LaunchPlan
 from tests.helpers.init import SECONDS, compile_init, spawn
 
 HELLO = b"\nwarren guest \x01\n"
-FRAMES, WINDOW, MAX_FRAME = 8, 2048, 4096
+FRAMES, WINDOW, MAX_FRAME, MOST_UNREAD = 8, 2048, 4096, 2048 + 640
+OPENING = struct.pack("=IHHI", 100, 24, 80, 0)
 PLAN = b"the guest's plan, of which the supervisor understands nothing" * 40
 _GIVE_US_THE_LINE = """
 import socket, sys, time
@@ -49,20 +51,21 @@ def number(value: int) -> bytes:
 class Machine:
     """A supervisor whose hypervisor has given us the line."""
 
-    def __init__(self, binary: Path, directory: Path) -> None:
+    def __init__(self, binary: Path, directory: Path, terminal: int = -1) -> None:
         plan = LaunchPlan()
         door = f"{directory}/line"
         waiting = socket.socket(socket.AF_UNIX)
         waiting.bind(door)
         waiting.listen()
         waiting.settimeout(SECONDS)
-        plan.add("supervise", PLAN, 20000, 0, GUEST_SLOT)
+        plan.add("supervise", PLAN, 20000, int(terminal >= 0), GUEST_SLOT)
         plan.add("exec", ["/usr/bin/python3", "-c", _GIVE_US_THE_LINE, door], [], 0)
         self.directory = str(directory)
         self.sync, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         listener = listen_in(self.directory, GUEST)
         fds = {0: theirs.fileno(), GUEST_SLOT: listener.fileno()}
-        self.process = spawn(binary, plan.encode(fds), tuple(fds.values()))
+        self.process = spawn(binary, plan.encode(fds), tuple(fds.values()), terminal)
+        self.terminal = terminal >= 0
         theirs.close()
         listener.close()
         connection, _ = waiting.accept()
@@ -102,8 +105,21 @@ class Machine:
             plan += data
         assert plan == PLAN
         self.say(frame("s"))
-        assert self.hear()[0] == "e"  # Its input is empty.
+        assert self.hear()[0] == ("w" if self.terminal else "e")  # Its size, or that there is no input.
         return self
+
+    def output(self, size: int) -> None:
+        """As many pieces as may be under way where nobody reads them."""
+        sent = acknowledged = 0
+        self.line.settimeout(0.5)
+        while sent - acknowledged < FRAMES:
+            self.say(frame("o", b"x" * size))
+            sent += 1
+            try:
+                acknowledged += self.hear()[0] == "a"
+            except TimeoutError:
+                pass
+        self.line.settimeout(SECONDS)
 
     def ends(self) -> tuple[int, str, str]:
         """Exit code, output, and what it has told Python or the reader of its errors."""
@@ -205,11 +221,20 @@ def test_a_failure_is_told_with_the_guests_step(machine: Machine) -> None:
     assert code == 125 and told == "guest 3 chdir"
 
 
+def test_a_failure_tells_a_terminal_nothing(machine: Machine) -> None:
+    machine.say(HELLO)
+    machine.hear()
+    machine.say(frame("f", number(3) + number(2) + b"\x1b]0;title\x07 \xc3\xa9\n"))
+    assert machine.ends()[2] == "guest 3 ?]0;title? \u00e9?"
+
+
 def test_a_visitor_gets_a_channel_and_his_words_go_through(machine: Machine) -> None:
     machine.boot()
     one, two = Visitor(machine), Visitor(machine)
-    one.say("n", b"a" * 12)
-    assert machine.hear() == ("n", 1, b"a" * 12)
+    one.say("n", OPENING)
+    assert machine.hear() == ("n", 1, OPENING)
+    two.say("n", OPENING)
+    assert machine.hear() == ("n", 2, OPENING)
     two.say("k", number(9))
     assert machine.hear() == ("k", 2, number(9))
     machine.say(frame("o", b"for two", channel=2), frame("s", channel=1))
@@ -217,29 +242,54 @@ def test_a_visitor_gets_a_channel_and_his_words_go_through(machine: Machine) -> 
     machine.say(frame("x", number(0), channel=1))
     assert [one.hears(), one.hears()] == [("x", number(0)), ("", b"")]
     three = Visitor(machine)
-    three.say("e")
-    assert machine.hear() == ("e", 1, b""), "a channel that is free again"
+    three.say("n", OPENING)
+    assert machine.hear() == ("n", 1, OPENING), "a channel that is free again"
 
 
 def test_who_hangs_up_is_closed_and_his_channel_is_not_given_away(machine: Machine) -> None:
     machine.boot()
     one = Visitor(machine)
-    one.say("e")
-    assert machine.hear() == ("e", 1, b"")
+    one.say("n", OPENING)
+    assert machine.hear() == ("n", 1, OPENING)
     one.socket.close()
     assert machine.hear() == ("q", 1, b"")
     two = Visitor(machine)
-    two.say("e")
-    assert machine.hear() == ("e", 2, b""), "the guest has not said that channel 1 is free"
+    two.say("n", OPENING)
+    assert machine.hear() == ("n", 2, OPENING), "the guest has not said that channel 1 is free"
+
+
+def test_who_leaves_before_he_has_said_what_he_wants_keeps_no_channel(machine: Machine) -> None:
+    """The guest has never heard of him, and would not say that the channel is free."""
+    machine.boot()
+    for word in [None, frame("e"), frame("n", OPENING + b"x"), frame("P", b"plan")] * 20:
+        visitor = Visitor(machine)
+        if word:
+            visitor.socket.send(word)
+            assert visitor.hears() == ("", b"")
+        visitor.socket.close()
+    last = Visitor(machine)
+    last.say("n", OPENING)
+    assert machine.hear()[0::2] == ("n", OPENING)
 
 
 @pytest.mark.parametrize(
     "packet",
-    [b"x", frame("x", number(0)), frame("s"), frame("q"), frame("n")[:3], frame("i", b"12") + b"3", b"i" + bytes(6000)],
+    [
+        b"x",
+        frame("x", number(0)),
+        frame("s"),
+        frame("q"),
+        frame("n", OPENING),
+        frame("n")[:3],
+        frame("i", b"12") + b"3",
+        b"i" + bytes(6000),
+    ],
 )
 def test_a_visitor_who_breaks_the_rules_has_to_go(machine: Machine, packet: bytes) -> None:
     machine.boot()
     one = Visitor(machine)
+    one.say("n", OPENING)
+    assert machine.hear()[0] == "n"
     one.socket.send(packet)
     assert machine.hear() == ("q", 1, b"")
     assert one.hears() == ("", b"")
@@ -251,6 +301,9 @@ def test_the_line_is_never_fuller_than_it_may_be(machine: Machine) -> None:
     """Who reads nothing is sent no more than the window, whoever has how much to say."""
     machine.boot()
     visitors = [Visitor(machine) for _ in range(6)]
+    for visitor in visitors:
+        visitor.say("n", OPENING)
+        assert machine.hear()[0] == "n"
     for visitor in visitors:
         for _ in range(4):
             visitor.say("i", b"y" * 1000)
@@ -268,18 +321,60 @@ def test_there_are_so_many_channels_and_the_rest_waits(machine: Machine) -> None
     visitors = [Visitor(machine) for _ in range(12)]
     for _ in range(70 - len(visitors)):
         visitors.append(Visitor(machine))
-        visitors[-1].say("e")
+        visitors[-1].say("n", OPENING)
         machine.hear()
         if len(visitors) == 63:
             break
     late = Visitor(machine)
-    late.say("e")
+    late.say("n", OPENING)
     machine.line.settimeout(0.5)
     with pytest.raises(TimeoutError):
         machine.hear()
     machine.line.settimeout(SECONDS)
     machine.say(frame("x", number(0), channel=20))
-    assert machine.hear() == ("e", 20, b"")
+    assert machine.hear() == ("n", 20, OPENING)
+
+
+def test_a_terminal_that_nobody_reads_holds_up_nobody_else(guest_binary: Path, tmp_path: Path) -> None:
+    """Its buffer is no multiple of what it is given, so that there is room, but not enough."""
+    master, slave = os.openpty()
+    machine = Machine(guest_binary, tmp_path, slave)
+    try:
+        os.close(slave)
+        machine.boot().output(4000)
+        one = Visitor(machine)
+        one.say("n", OPENING)
+        assert machine.hear() == ("n", 1, OPENING)
+        machine.process.terminate()
+        assert machine.hear() == ("k", 0, number(15))
+    finally:
+        machine.close()
+        os.close(master)
+
+
+def test_a_guest_that_reads_nothing_holds_up_nobody(machine: Machine) -> None:
+    """However many small things it is to be told."""
+    machine.boot()
+    told_of = 0
+    while machine.process.poll() is None and told_of <= MOST_UNREAD:
+        machine.say(frame("o", b"."))
+        deadline = time.monotonic() + SECONDS
+        while machine.process.poll() is None and len(machine.line.recv(1 << 16, socket.MSG_PEEK)) == told_of:
+            assert time.monotonic() < deadline, "the supervisor waits for us"
+        told_of = len(machine.line.recv(1 << 16, socket.MSG_PEEK))
+    code, _, told = machine.ends()
+    assert code == 125 and "the line to the guest failed" in told
+
+
+def test_signals_beyond_what_the_guest_reads_are_left_out(machine: Machine) -> None:
+    machine.boot()
+    for _ in range(MOST_UNREAD // 4):
+        machine.process.terminate()
+        time.sleep(0.0005)
+    assert len(machine.line.recv(1 << 20, socket.MSG_PEEK)) <= MOST_UNREAD
+    machine.hear()
+    machine.say(frame("x", number(3)))
+    assert machine.ends()[0] == 3
 
 
 # ---- the client of `exec`

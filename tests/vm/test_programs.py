@@ -298,6 +298,27 @@ def test_files_that_cannot_be_had(machine: RunningContainer, tmp_path: Path) -> 
         machine.fs.put(tmp_path, "/tmp/tree")
 
 
+def test_a_read_that_is_interrupted_ends(machine: RunningContainer) -> None:
+    """What stands for it here is not waited for while it waits for us to read."""
+
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(*_: object) -> None:
+        raise Interrupted
+
+    said(machine, "busybox truncate -s 1000000000000 /tmp/endless")
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.alarm(3)
+        with pytest.raises(Interrupted):
+            machine.fs.read("/tmp/endless", limit=10)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+    assert said(machine, "rm /tmp/endless; echo goes on") == "goes on\n"
+
+
 @pytest.mark.parametrize("verb", ["diff", "commit"])
 def test_what_a_machine_cannot_do_is_refused_with_a_reason(machine: RunningContainer, verb: str) -> None:
     with pytest.raises(UnsupportedError, match="is a virtual machine"):
