@@ -14,7 +14,7 @@ IMAGE_PACKAGES := docker-registry skopeo umoci apache2-utils openssl debootstrap
 # What networks of the tests ask and answer with, and what carries those of ordinary users.
 NETWORK_PACKAGES := nftables iproute2 iptables iperf3 bind9-dnsutils passt slirp4netns netavark aardvark-dns
 TEST_PACKAGES := $(NETWORK_PACKAGES) busybox-static runc libarchive-tools pigz zstd util-linux uidmap iproute2 procps \
-	passwd libseccomp2 groff-base tmux \
+	passwd libseccomp2 groff-base tmux zsh fish \
 	$(IMAGE_PACKAGES) golang-github-opencontainers-specs-dev $(ENGINE_PACKAGES)
 # What the OCI validation suite is built with.
 VALIDATION_PACKAGES := golang-go golang-github-opencontainers-runtime-tools-dev golang-github-mrunalp-fileutils-dev \

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .engine.library import DEVNULL, PIPE, STDOUT, Result, Usage, run
     from .engine.popen import Process
     from .engine.sandbox import Sandbox, sandbox
+    from .engine.settings import ContainerOptions
     from .engine.verbs import (
         create_network,
         create_volume,
@@ -65,6 +66,7 @@ __all__ = [
     "CommandNotExecutableError",
     "CommandNotFoundError",
     "Container",
+    "ContainerOptions",
     "ExistsError",
     "HookError",
     "ImageError",
@@ -116,6 +118,7 @@ _HOMES = {
     "engine.library": ("DEVNULL", "PIPE", "STDOUT", "Result", "Usage", "run"),
     "engine.popen": ("Process",),
     "engine.sandbox": ("Sandbox", "sandbox"),
+    "engine.settings": ("ContainerOptions",),
     "engine.verbs": (
         "create_network", "create_volume", "list_images", "list_networks", "list_volumes", "load_images", "pull",
         "push", "remove_image", "remove_network", "remove_volume", "save_images", "tag_image",

@@ -19,7 +19,7 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
-from .engine import handle, library
+from .engine import handle, library, settings
 from .engine import sandbox as sandboxes
 from .engine import wait as waiting
 from .engine.files import Files
@@ -27,10 +27,10 @@ from .engine.library import Asked, Run
 from .engine.pipes import Output, Streams, Text, feed
 from .engine.popen import Process
 from .engine.results import Result
-from .errors import StateError, TimeoutExpiredError
+from .errors import StateError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
     from types import TracebackType
     from typing import Unpack
 
@@ -232,10 +232,12 @@ class AsyncProcess:
 
     @property
     def pid(self) -> int:
+        """The host's."""
         return self.sync.pid
 
     @property
     def returncode(self) -> "int | None":
+        """None until its end is known, then its exit code, 128+n when signal n ended it."""
         return self.sync.returncode
 
     async def wait(self) -> int:
@@ -247,12 +249,15 @@ class AsyncProcess:
     communicate = _threaded(Process.communicate)
 
     def send_signal(self, number: int) -> None:
+        """Nothing happens to one that has ended."""
         self.sync.send_signal(number)
 
     def terminate(self) -> None:
+        """Send SIGTERM."""
         self.sync.terminate()
 
     def kill(self) -> None:
+        """Send SIGKILL; what it has started itself goes on."""
         self.sync.kill()
 
     async def __aenter__(self) -> "AsyncProcess":
@@ -277,15 +282,28 @@ class AsyncContainer:
 
     @property
     def id(self) -> str:
+        """64 hexadecimal digits."""
         return self.sync.id
 
     @property
     def name(self) -> str:
+        """As asked for, else one that is made up."""
         return self.sync.name
 
     @property
+    def pid(self) -> int:
+        """RunningContainer.pid."""
+        return self.sync.pid
+
+    @property
     def status(self) -> str:
+        """running, paused or exited."""
         return self.sync.status
+
+    @property
+    def enforced(self) -> "dict[str, str]":
+        """RunningContainer.enforced."""
+        return self.sync.enforced
 
     @_like_method(handle.RunningContainer.exec)
     async def exec(self, *args: Any, **options: Any) -> Result:
@@ -322,7 +340,7 @@ class AsyncContainer:
         finally:
             posix.close(ended)
         if limited.cancelled_caught:
-            raise TimeoutExpiredError(f"container {self.name!r} has not ended after {timeout:g} s")
+            raise self.sync.not_ended(timeout)
         return await _in_thread(self.sync.wait)
 
     async def wait_for(self, condition: "waiting.Condition", timeout: float = 60.0) -> "AsyncContainer":
@@ -333,6 +351,16 @@ class AsyncContainer:
                 raise waiting.too_late(self.sync, condition, timeout)
             await anyio.sleep(pause())
         return self
+
+    async def follow_logs(self) -> "AsyncIterator[bytes]":
+        """RunningContainer.follow_logs(); a thread waits for each line, and when we are cancelled no longer for us."""
+        lines = self.sync.follow_logs()
+        while (line := await anyio.to_thread.run_sync(next, lines, None, abandon_on_cancel=True)) is not None:
+            yield line
+
+    async def close(self) -> None:
+        """RunningContainer.close(); not to be cancelled."""
+        await _finally(self.sync.close)
 
     addr = _threaded(handle.RunningContainer.addr)
     commit = _threaded(handle.RunningContainer.commit)
@@ -422,11 +450,10 @@ class AsyncSandbox:
         if self._get_image:
             await self._get_image()
         call = sandboxes.Call(self.sync, values)
-        take = self.sync.take
         try:
-            await _in_thread(lambda: call.begin(take() if self.sync.pooled else _launch(take)))
+            await _in_thread(call.begin if self.sync.pooled else lambda: _launch(call.begin))
             limit = self.sync.output_limit
-            result = await _attend(call.prepared.run, call.streams, call.data, call.timeout, call.words, limit)
+            result = await _attend(call.run, call.streams, call.data, call.timeout, call.words, limit)
         finally:
             await _finally(call.close)
         if values["check"]:
@@ -440,7 +467,7 @@ def sandbox(*args: Any, **options: Any) -> "_Scope[AsyncSandbox]":
     values = _bound(sandboxes.sandbox, args, options)
     get_image = None
     if not values["pool"]:
-        get_image = _Pull(library.image_of(values["image"]), values["pull"])
+        get_image = _Pull(settings.image_of(values["image"]), values["pull"])
         values["pull"] = "missing" if values["pull"] == "always" else values["pull"]
 
     async def make() -> AsyncSandbox:

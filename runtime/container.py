@@ -1,7 +1,8 @@
 """Container: the verbs of the OCI runtime spec (runtime.md, Operations) on one container.
 
-Nothing is kept in the object: every verb computes what it needs from the state directory, the cgroup and the kernel,
-so that any process may call any verb.  There is one clean-up path, `_destroy`, and it is the crash path.
+Nothing is kept in the object but what takes an ephemeral container away again in the process that has launched it:
+every verb computes what it needs from the state directory, the cgroup and the kernel, so that any process may call any
+verb.  There is one clean-up path, `_destroy`, and it is the crash path.
 """
 
 import _signal
@@ -15,7 +16,7 @@ from .cgroups import Cgroup
 from .errors import HookError, LaunchError, NotFoundError, SpecError, StateError, UnsupportedError, WarrenError
 from .host import Host
 from .jsontext import dump_json
-from .state import StateDir, container_ids, poll_end, read_file, start_time
+from .state import StateDir, container_ids, own_start_time, poll_end, read_file, start_time
 from .syscalls import wait
 
 # What only a launch needs is imported where it launches: half of the time of `state`, `start` or `delete` was that.
@@ -77,10 +78,11 @@ def default_data() -> str:
 class Container:
     """A handle on the container `id` below the state root `root`; raises UsageError for an id that is none."""
 
-    __slots__ = ("_dir", "id", "root", "warnings")
+    __slots__ = ("_dir", "_own", "id", "root", "warnings")
 
     def __init__(self, id: str, root: str) -> None:
         self._dir = StateDir(root, id)
+        self._own: tuple[Spec, Cgroup] | None = None
         self.id = id
         self.root = root
         self.warnings: list[str] = []
@@ -193,7 +195,7 @@ class Container:
             fds = self._descriptors(callers.console_fd, detached)
             if options.command >= 0:
                 fds[COMMAND_SLOT] = options.command
-            elif options.idle:
+            elif options.idle or (options.init and not host.privileged):
                 fds[INIT_SLOT] = sealed_init()
             try:
                 pid = launch(plan, fds, options, self._events(bundle, filter, cgroup, options))
@@ -203,6 +205,8 @@ class Container:
                 for slot in (FIFO_SLOT, REPORT_SLOT) if detached else ():
                     posix.close(fds[slot])
             callers.announce(pid)
+            if options.ephemeral:
+                self._own = spec, cgroup
             return pid
         except BaseException:
             if options.monitor:
@@ -237,7 +241,7 @@ class Container:
             "enforced": options.enforced,
             "keyring": self._keyring(options),
             "front": len(options.monitor.steps) if options.monitor else 0,
-            "lives_with": f"{posix.getpid()} {start_time(posix.getpid())}" if options.ephemeral else "",
+            "lives_with": f"{posix.getpid()} {own_start_time()}" if options.ephemeral else "",
         }
 
     def _name_cgroup(self, spec: "Spec", host: Host, options: "Options") -> Cgroup:
@@ -263,6 +267,8 @@ class Container:
         if now != options.enforced:
             options.enforced.update(now)
             self._dir.write_record(self._head(spec, cgroup, options), raw)
+        if options.approve:
+            options.approve(options.enforced)
 
     def _descriptors(self, console: int, detached: bool) -> "dict[int, int]":
         from .steps import CONSOLE_SLOT, FIFO_SLOT, REPORT_SLOT
@@ -378,10 +384,12 @@ class Container:
             supervise=options.supervise,
             idle=options.idle,
             command=options.command >= 0,
+            enter=options.enter,
             size=options.size,
             seccomp=filter,
             keyring=self._keyring(options),
             monitor=options.monitor.steps if options.monitor else (),
+            streams=options.pipes,
             resctrl=group.tasks() if group else [],
         )
 
@@ -674,6 +682,12 @@ class Container:
                 return
             raise
         try:
+            if force and self._own:
+                spec, cgroup = self._own
+                self._destroy(cgroup, spec.config, look)
+                self._own = None
+                self._poststop(spec.bundle, spec.config)
+                return
             record = self._dir.read_record()
             status = "running" if self._dir.process() else "stopped"
             if status != "stopped" and not force:
@@ -693,10 +707,12 @@ class Container:
     def _poststop(self, bundle: str, config: "Json") -> None:
         """Poststop hooks run after the container is gone; failures are logged (runtime.md, Lifecycle, step 13)."""
         declared: dict[str, list[Json]] = config.get("hooks") or {}  # type: ignore[assignment]
-        state = dump_json(self._state("stopped", 0, bundle, config))
-        for hook in declared.get("poststop") or []:
-            from . import hooks
+        if not declared.get("poststop"):
+            return
+        from . import hooks
 
+        state = dump_json(self._state("stopped", 0, bundle, config))
+        for hook in declared["poststop"]:
             try:
                 hooks.run_hooks([hook], state)
             except HookError as error:
@@ -761,17 +777,19 @@ class Container:
         except NotFoundError:
             return False
         try:
+            if _lives(self._dir.read_head()):
+                return False  # The usual case: a program runs many, and each launch asks this of all of them.
             record = self._dir.read_record()
             if record is None:
                 return not self._dir.process()
-            owner, _, started = str(record.get("lives_with") or "").partition(" ")
-            return bool(owner) and start_time(int(owner)) != started
+            return bool(record.get("lives_with")) and not _lives(record)
         finally:
             self._dir.unlock()
 
     # ---- exec
 
     def exec_plan(self, process: "Json", options: "Options") -> "LaunchPlan":
+        """What exec() would execute; launches nothing.  Raises what it raises."""
         record = self._record()
         filter = _filter(record["config"], cached=False)  # type: ignore[arg-type]
         return self._exec_plan(record, process, options, self._running(record), filter)
@@ -913,6 +931,12 @@ def _filter(config: "Json", *, cached: bool = True) -> "Program | None":
 def _cgroup_of(record: "Json") -> Cgroup:
     saved: Json = record.get("cgroup") or {}  # type: ignore[assignment]
     return Cgroup(**{name: saved[name] for name in _CGROUP if name in saved})  # type: ignore[arg-type]
+
+
+def _lives(record: "Json") -> bool:
+    """Whether the process that an ephemeral container is to live with is there."""
+    owner, _, started = str(record.get("lives_with") or "").partition(" ")
+    return owner.isdecimal() and start_time(int(owner)) == started
 
 
 def _memory_error(error: LaunchError, config: "Json", cgroup: Cgroup) -> LaunchError:

@@ -25,6 +25,8 @@ from errno import errorcode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from .steps import Step
 
 
@@ -33,6 +35,8 @@ _LONGEST = 800
 
 
 class WarrenError(Exception):
+    """The base of all: `message` says what failed, on what, `hint` what to do, `exit_code` how a command ends then."""
+
     exit_code = 125
     about_command = False
     """Whether it tells of the container's own command.  podman takes "no such file or directory", from whatever cause,
@@ -53,25 +57,37 @@ class WarrenError(Exception):
         text = "".join([c if c.isprintable() else repr(c)[1:-1] for c in text])
         return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 :]}"
 
+    def __reduce__(self) -> "tuple[Any, ...]":
+        """For multiprocessing: classes are made from other things than their message."""
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(kind: "type[WarrenError]", args: "tuple[Any, ...]", fields: "dict[str, Any]") -> WarrenError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(fields)
+    return error
+
 
 class UsageError(WarrenError):
-    pass
+    """The caller's words are off; nothing has been done."""
 
 
 class NoTerminalError(UsageError):
+    """Standard input is to be a terminal and is none."""
+
     exit_code = 1
 
 
 class SpecError(WarrenError):
-    pass
+    """A config.json or process.json is malformed, or contradicts itself."""
 
 
 class UnsupportedError(WarrenError):
-    pass
+    """It is well-formed, but this host or this version cannot do it, a limit that cannot be held among it."""
 
 
 class PlanError(WarrenError):
-    pass
+    """The plan of a launch cannot be expressed: it is too long."""
 
 
 class LaunchError(WarrenError):
@@ -95,6 +111,8 @@ class LaunchError(WarrenError):
 
 
 class CommandNotFoundError(LaunchError):
+    """The command is not in the container; the exit code is 127, as a shell has it."""
+
     exit_code = 127
     about_command = True
 
@@ -131,34 +149,56 @@ class ImageError(WarrenError):
 
 
 class HookError(WarrenError):
-    pass
+    """A hook of the bundle has failed, or taken longer than its timeout."""
 
 
 class StateError(WarrenError):
-    pass
+    """The container is not in a state that allows it: it has ended, or it runs."""
 
 
 class NotFoundError(StateError):
-    pass
+    """There is no such container, image, network, volume or file."""
 
 
 class ExistsError(StateError):
-    pass
+    """A name, id, port or address is taken."""
 
 
-class TimeoutExpiredError(WarrenError):
-    """`result` of one that the library raises is what there was until then."""
+class _ResultError(WarrenError):
+    """`result` is what run() would have returned, None where there is none; its fields by subprocess's names."""
+
+    def __init__(self, message: str, result: "Any" = None) -> None:
+        super().__init__(message)
+        self.result = result
+
+    @property
+    def cmd(self) -> "list[str]":
+        return self.result.args if self.result else []
+
+    @property
+    def returncode(self) -> int:
+        return self.result.returncode if self.result else 0
+
+    @property
+    def stdout(self) -> "Any":
+        return self.result.stdout if self.result else None
+
+    @property
+    def stderr(self) -> "Any":
+        return self.result.stderr if self.result else None
+
+    output = stdout
+
+
+class TimeoutExpiredError(_ResultError):
+    """Something took longer than it might; `timeout` is in seconds.  A `result` is what there was until then."""
 
     exit_code = 124
 
-    def __init__(self, message: str, result: object = None) -> None:
-        super().__init__(message)
-        self.result = result
+    def __init__(self, message: str, result: "Any" = None, *, timeout: "float | None" = None) -> None:
+        super().__init__(message, result)
+        self.timeout = timeout
 
 
-class ProcessError(WarrenError):
-    """`runtime.run(check=True)` found a non-zero exit code; `result` is what run() would have returned."""
-
-    def __init__(self, message: str, result: object = None) -> None:
-        super().__init__(message)
-        self.result = result
+class ProcessError(_ResultError):
+    """`runtime.run(check=True)` found a non-zero exit code."""

@@ -172,6 +172,10 @@ class Host:
 
         return self._fact("kernel", find)  # type: ignore[return-value]
 
+    @property
+    def has_mqueue(self) -> bool:
+        return self._fact("mqueue", lambda: "mqueue" in self.read("/proc/filesystems"))  # type: ignore[return-value]
+
     # ---- security modules
 
     @property

@@ -60,10 +60,13 @@ class Options:
     preserve_fds    how many descriptors from 3 on the container's process keeps
     no_new_keyring  the container keeps the session keyring of its caller (keyrings(7))
     stdio           descriptors that become its 0, 1 and 2
+    pipes           which of them are pipes that were made for it, a bit each: they become its user's own
     pdeathsig       signal it gets when the launching thread ends (prctl(2), PR_SET_PDEATHSIG); 0 none
     init            a reaper as process 1
     idle            process 1 is a reaper that runs nothing
     command         a socket over which the container gets its command later; it stays the caller's; -1 none
+    enter           a directory that the program's own user enters at last, where it may; "" none
+    approve         called with `enforced` before anything of the user's is executed; what it raises ends the launch
     size            rows and columns of the terminal
     enforced        notes on what could not be enforced; kept in the container's state
     best_effort     limits that this host cannot hold are such notes, not errors
@@ -75,9 +78,9 @@ class Options:
     """
 
     __slots__ = (
-        "best_effort", "cgroup_manager", "cgroups", "command", "connect", "console_fd", "console_socket", "enforced",
-        "ephemeral", "idle", "ignore_paused", "init", "monitor", "no_new_keyring", "no_pivot", "pdeathsig", "pid_file",
-        "pidfd_socket", "preserve_fds", "size", "stdio", "supervise",
+        "approve", "best_effort", "cgroup_manager", "cgroups", "command", "connect", "console_fd", "console_socket",
+        "enforced", "enter", "ephemeral", "idle", "ignore_paused", "init", "monitor", "no_new_keyring", "no_pivot",
+        "pdeathsig", "pid_file", "pidfd_socket", "pipes", "preserve_fds", "size", "stdio", "supervise",
     )  # fmt: skip
 
     def __init__(
@@ -93,10 +96,13 @@ class Options:
         no_pivot: bool = False,
         no_new_keyring: bool = False,
         stdio: "tuple[int, int, int]" = (0, 1, 2),
+        pipes: int = 0,
         pdeathsig: int = 0,
         init: bool = False,
         idle: bool = False,
         command: int = -1,
+        enter: str = "",
+        approve: "Callable[[dict[str, str]], None] | None" = None,
         size: "tuple[int, int]" = (0, 0),
         enforced: "dict[str, str] | None" = None,
         best_effort: bool = False,
@@ -116,10 +122,13 @@ class Options:
         self.no_pivot = no_pivot
         self.no_new_keyring = no_new_keyring
         self.stdio = stdio
+        self.pipes = pipes
         self.pdeathsig = pdeathsig
         self.init = init
         self.idle = idle
         self.command = command
+        self.enter = enter
+        self.approve = approve
         self.size = size
         self.enforced = enforced or {}
         self.best_effort = best_effort

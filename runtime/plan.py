@@ -8,6 +8,7 @@ from . import capabilities, cgroups, namespaces
 from .errors import SpecError, UnsupportedError
 from .namespaces import devices, mount, network, rootfs, user, uts
 from .steps import (
+    ALL_STREAMS,
     COMMAND_SLOT,
     CONSOLE_SLOT,
     FIFO_SLOT,
@@ -45,8 +46,8 @@ class Wiring:
     """What a plan must know of how its launch is wired, beyond the spec."""
 
     __slots__ = (
-        "command", "detached", "idle", "init", "keyring", "monitor", "no_pivot", "pdeathsig", "preserve_fds", "resctrl",
-        "seccomp", "size", "supervise",
+        "command", "detached", "enter", "idle", "init", "keyring", "monitor", "no_pivot", "pdeathsig", "preserve_fds",
+        "resctrl", "seccomp", "size", "streams", "supervise",
     )  # fmt: skip
 
     def __init__(
@@ -62,9 +63,11 @@ class Wiring:
         keyring: str = "",
         resctrl: "list[str] | None" = None,
         monitor: "Sequence[Step]" = (),
+        streams: int = 0,
         supervise: "tuple[bytes, int, int] | None" = None,
         idle: bool = False,
         command: bool = False,
+        enter: str = "",
     ) -> None:
         self.detached = detached  # create: wait for start between set-up and the user's program
         self.no_pivot = no_pivot
@@ -75,9 +78,11 @@ class Wiring:
         self.seccomp = seccomp  # linux.seccomp, compiled
         self.resctrl = resctrl or []  # tasks files of the container's class of Intel RDT
         self.monitor = monitor  # the steps that leave one behind
+        self.streams = ALL_STREAMS if monitor else streams  # those that are pipes made for this process, a bit each
         self.supervise = supervise  # arguments of that step, for a hypervisor
         self.idle = idle  # nothing is run
         self.command = command  # what is run comes later
+        self.enter = enter  # a directory that the user enters, where it may
         self.keyring = keyring  # name of the container's session keyring; "" leaves it the caller's
 
 
@@ -106,11 +111,12 @@ def create_plan(spec: "Spec", host: "Host", cgroup: "Cgroup", wiring: Wiring) ->
         plan.add("device_program", cgroup_slot, program)
     if host.privileged:
         root = _clone_sources(plan, spec, host, mounts, nodes)
-    userns = user.create(plan, spec, host)
+    network_slot = network.order(plan, spec, host)
+    userns = user.create(plan, spec, host, network_slot)
     if host.privileged:
         _set_attributes(plan, spec, root, mounts, userns)
     namespaces.enter(plan, spec, userns, host.privileged)
-    plan.add("clone", namespaces.new_flags(spec), cgroup_slot)
+    plan.add("clone", namespaces.new_flags(spec, network_slot), cgroup_slot)
 
     # Inside: the container is built by its own root.
     if wiring.pdeathsig:
@@ -148,7 +154,8 @@ def create_plan(spec: "Spec", host: "Host", cgroup: "Cgroup", wiring: Wiring) ->
     if wiring.detached:
         plan.add("wait_start", FIFO_SLOT, REPORT_SLOT)
     _hooks(plan, spec, "startContainer")
-    _execute(plan, process, wiring)
+    _execute(plan, host, process, wiring)
+    network.take(plan, network_slot)
     return plan
 
 
@@ -181,20 +188,20 @@ def exec_plan(spec: "Spec", host: "Host", cgroup: "Cgroup", process: "Json", typ
     if process.get("terminal"):
         plan.add("console", CONSOLE_SLOT, 0, *_size(process, wiring))
     _become_user(plan, spec, host, process, wiring, MUST_EXIST)
-    _execute(plan, process, wiring)
+    _execute(plan, host, process, wiring)
     return plan
 
 
 def _give_streams(plan: LaunchPlan, spec: "Spec", host: "Host", process: "Json", wiring: Wiring) -> None:
-    """Make the monitor's pipes the user's own: who opens /dev/stderr needs that, and inside nobody could give them.
+    """Make the pipes that were made for it the user's own: who opens /dev/stderr needs that, and inside nobody could
+    give them.
 
     An inode whose owner the user namespace does not map is out of its root's reach (user_namespaces(7)).
     """
-    mappings = (spec.config.get("linux") or {}).get("uidMappings")
-    if wiring.monitor and mappings and host.privileged and not process.get("terminal"):
-        owner = user.host_id(mappings, _ids(process)[0])
+    if wiring.streams and host.privileged and not process.get("terminal"):
+        owner = user.host_user(spec.config, process)
         if owner >= 0:
-            plan.add("own_stdio", owner, 0)
+            plan.add("own_stdio", owner, 0, wiring.streams)
 
 
 def _adjust_oom_score(plan: LaunchPlan, process: "Json") -> None:
@@ -255,7 +262,7 @@ def _become_user(plan: LaunchPlan, spec: "Spec", host: "Host", process: "Json", 
 
         labels.add_steps(plan, process, host)
     if uid:
-        plan.add("own_stdio", uid, gid)
+        plan.add("own_stdio", uid, gid, ALL_STREAMS)
     _set_personality(plan, spec)
     if policy := (spec.config.get("linux") or {}).get("memoryPolicy"):
         from . import scheduling
@@ -287,6 +294,8 @@ def _become_user(plan: LaunchPlan, spec: "Spec", host: "Host", process: "Json", 
         plan.add("capabilities", sets["effective"], sets["permitted"], sets["inheritable"], ambient)
     if process.get("noNewPrivileges"):
         plan.add("no_new_privs")
+    if wiring.enter:
+        plan.add("chdir", wiring.enter, MUST_EXIST)
     args: list[str] = process["args"]  # type: ignore[assignment]
     if args and not wiring.idle and not wiring.command:
         plan.add("find", args[0], _search_path(process))
@@ -305,7 +314,7 @@ def _set_personality(plan: LaunchPlan, spec: "Spec") -> None:
     plan.add("personality", _DOMAINS[personality["domain"]])
 
 
-def _execute(plan: LaunchPlan, process: "Json", wiring: Wiring) -> None:
+def _execute(plan: LaunchPlan, host: "Host", process: "Json", wiring: Wiring) -> None:
     filter = wiring.seccomp
     if filter and not filter.notify and process.get("noNewPrivileges"):
         # As late as can be; but the reaper, whom the container's processes may attack, is bound by it, too.
@@ -319,7 +328,8 @@ def _execute(plan: LaunchPlan, process: "Json", wiring: Wiring) -> None:
     if wiring.supervise:
         plan.add("supervise", *wiring.supervise)
     elif wiring.init:
-        plan.add("reap")
+        # Root needs no other memory of it to enter the container, and what cannot be traced inside is safer.
+        plan.add("reap", -1 if host.privileged else INIT_SLOT)
     args: list[str] = process["args"]  # type: ignore[assignment]
     env: list[str] = process.get("env") or []  # type: ignore[assignment]
     plan.add("exec", args, env, wiring.preserve_fds)

@@ -139,6 +139,16 @@ class StateDir:
             return None
         return record if isinstance(record, dict) and isinstance(record.get("config"), dict) else None
 
+    def read_head(self) -> "Json":
+        """The record without `config`, which is most of it; {} when there is none that can be read."""
+        try:
+            # Quotes within strings are escaped: the first of these is the key, after all others.
+            head, config, _ = read_file(self.path + "/state.json").partition(b',"config":')
+            record = parse_json(head + b"}", "state.json") if config else None
+        except (OSError, SpecError):
+            return {}
+        return record if isinstance(record, dict) else {}
+
     # ---- the process
 
     def record_pid(self, pid: int) -> None:
@@ -272,6 +282,18 @@ def start_time(pid: int, *, ended: bool = False) -> str:
         return ""
     fields = text[text.rindex(b")") + 2 :].split()
     return "" if fields[0] in (b"Z", b"X") and not ended else fields[19].decode()
+
+
+_own = (0, "")
+
+
+def own_start_time() -> str:
+    """Of this process, read once."""
+    global _own
+    pid = posix.getpid()
+    if _own[0] != pid:
+        _own = pid, start_time(pid)
+    return _own[1]
 
 
 def identify(pid: int) -> str:

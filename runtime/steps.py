@@ -67,10 +67,14 @@ MAX_MESSAGE = 65536
 
 # Slots whose descriptors launch.py passes; a plan numbers its own from FIRST_SLOT.
 SYNC_SLOT, CONSOLE_SLOT, FIFO_SLOT, REPORT_SLOT, PIDFD_SLOT, FIRST_SLOT = 0, 1, 2, 3, 4, 5
-COMMAND_SLOT = INIT_SLOT = FIFO_SLOT
-"""Of a container that waits for a command, or is to have none, which is not one that waits for `start`."""
+COMMAND_SLOT, INIT_SLOT = FIFO_SLOT, PIDFD_SLOT
+"""The former of a container that waits for a command, which is not one that waits for `start`; the latter of one whose
+process 1 is a program of ours, which is not what `exec` starts."""
 # The first of them, in a plan that begins with the step `monitor` (LaunchPlan.lead).
 HOLD_SLOT, LISTENER_SLOT, OWNER_SLOT, LOG_SLOT, EXIT_SLOT = MONITOR_SLOTS = range(FIRST_SLOT, FIRST_SLOT + 5)
+
+ALL_STREAMS = 0b111
+"""Of the step `own_stdio`: a bit for each standard stream."""
 
 # Flags of the step `monitor`: the container has a standard input; it ends with the first client; the container ends
 # with its owner.
@@ -112,9 +116,9 @@ VOCABULARY = {
     ),
     "userns": Op(
         6,
-        "fssii",
-        "slot uid_map gid_map deny_setgroups mapper",
-        "create user namespace #{slot} uid {uid_map:map} gid {gid_map:map}{mapper:mapper}",
+        "fssiif",
+        "slot uid_map gid_map deny_setgroups mapper network",
+        "create user namespace #{slot} uid {uid_map:map} gid {gid_map:map}{mapper:mapper}{network:network}",
     ),
     "open_ns": Op(7, "fsi", "slot path type", "open {type:ns} namespace {path} as #{slot}"),
     "setns": Op(8, "fi", "slot types", "join {types:ns} of #{slot}"),
@@ -166,11 +170,11 @@ VOCABULARY = {
         "set capabilities {effective:capabilities} ambient {ambient:capabilities}",
     ),
     "no_new_privs": Op(40, "", "", "gain no new privileges"),
-    "own_stdio": Op(41, "ii", "uid gid", "give the standard streams to {uid}:{gid}"),
+    "own_stdio": Op(41, "iii", "uid gid streams", "give the standard streams{streams:streams} to {uid}:{gid}"),
     "chdir": Op(42, "si", "path resolve", "change directory to {path}"),
     "find": Op(43, "ss", "program path", "find {program}"),
     "wait_start": Op(44, "ff", "fifo report", "wait for start"),
-    "reap": Op(45, "", "", "fork, reap and pass on signals as process 1"),
+    "reap": Op(45, "f", "init", "fork, reap and pass on signals as process 1{init:executed}"),
     "exec": Op(46, "lli", "argv env preserve_fds", "execute {argv:command}"),
     "oom_score_adj": Op(47, "i", "score", "set oom_score_adj {score}"),
     "seccomp": Op(
@@ -224,6 +228,7 @@ VOCABULARY = {
     "wait_command": Op(66, "f", "socket", "go on with what comes over #{socket}"),
     "idle": Op(67, "f", "init", "execute init (#{init}) to reap as process 1, and run nothing"),
     "guard": Op(68, "ff", "process farewell", "wait for the end of process #{process}, or a farewell over #{farewell}"),
+    "take_network": Op(69, "f", "line", "enter the new network namespace that comes over #{line}"),
     # In a virtual machine, whose process 1 `init` is.
     "module": Op(80, "s", "path", "load module {path}"),
     "channel": Op(81, "l", "devices", "go on with what the supervisor sends over {devices:command}"),
@@ -234,6 +239,11 @@ VOCABULARY = {
     # Beside a virtual machine: process 1 of the container in which its hypervisor runs.
     "supervise": Op(84, "bii", "plan milliseconds terminal", "fork, send the guest its plan, wait for its program"),
 }
+
+
+_encoded: "dict[tuple[str, tuple[object, ...]], bytes]" = {}
+"""Most steps are the same in every plan, and the library launches again and again."""
+_MOST_ENCODED, _MOST_OF_ONE = 512, 1024
 
 
 class Step:
@@ -258,6 +268,20 @@ class Step:
 
     def encode(self) -> bytes:
         """Encode for `init`; raises PlanError for what the wire cannot carry (a NUL, a number over 63 bits)."""
+        key = self.op, tuple([tuple(value) if type(value) is list else value for value in self.args])
+        try:
+            return _encoded[key]
+        except KeyError:
+            data = self._encode()
+        except TypeError:
+            return self._encode()
+        if len(_encoded) >= _MOST_ENCODED:
+            _encoded.clear()
+        if len(data) <= _MOST_OF_ONE:
+            _encoded[key] = data
+        return data
+
+    def _encode(self) -> bytes:
         word = VOCABULARY[self.op]
         parts = []
         for letter, value in zip(word.signature, self.args, strict=True):
@@ -285,6 +309,9 @@ class LaunchPlan:
 
     def add(self, op: str, *args: "Argument") -> None:
         self.steps.append(Step(op, *args))
+
+    def insert(self, index: int, op: str, *args: "Argument") -> None:
+        self.steps.insert(index, Step(op, *args))
 
     def lead(self, steps: "Sequence[Step]") -> None:
         """Begin with these, which may use MONITOR_SLOTS."""
@@ -432,9 +459,12 @@ _STYLES: "dict[str, Callable[[Any], str]]" = {
     "idmap": lambda v: f" idmapped by #{v}" if v >= 0 else "",
     "map": _map,
     "mapper": lambda v: " with newuidmap and newgidmap" if v else "",
+    "network": lambda v: f", then a network namespace of its own for #{v}" if v >= 0 else "",
     "ns": lambda v: ",".join([name for bit, name in _NS.items() if v & bit]) or "nothing",
     "cgroup": lambda v: f" in cgroup #{v}" if v >= 0 else "",
     "options": lambda v: " " + ",".join(v) if v else "",
+    "executed": lambda v: f", executed from init (#{v})" if v >= 0 else "",
+    "streams": lambda v: "" if v == ALL_STREAMS else " " + ",".join([str(fd) for fd in range(3) if v >> fd & 1]),
     "slots": lambda v: " over ".join(["#" + slot for slot in v]) or "nothing",
     "base": lambda v: f"#{v}" if v >= 0 else "the scratch tmpfs",
     "octal": lambda v: f"{v & 0o7777:04o}",

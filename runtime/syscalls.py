@@ -156,7 +156,17 @@ def unshare(flags: int) -> None:
 
 _IN_MODIFY, _IN_MOVED_TO, _IN_CREATE, _IN_MOVE_SELF = 0x2, 0x80, 0x100, 0x800
 _IN_NONBLOCK, _IN_CLOEXEC = 0o4000, 0o2000000
-_PR_SET_SECUREBITS, _NO_SETUID_FIXUP = 28, 1 << 2
+_PR_SET_PDEATHSIG, _PR_SET_SECUREBITS, _NO_SETUID_FIXUP = 1, 28, 1 << 2
+
+
+def set_parent_death_signal(number: int) -> None:
+    """The signal that this process gets when the thread that has made it ends; prctl(2), PR_SET_PDEATHSIG."""
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(ctypes.c_int(_PR_SET_PDEATHSIG), ctypes.c_ulong(number), 0, 0, 0):
+        error = ctypes.get_errno()
+        raise OSError(error, "prctl: " + posix.strerror(error))
 
 
 def watch_directory(path: str) -> int:

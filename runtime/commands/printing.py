@@ -55,9 +55,11 @@ def print_each(values: list[Any], template: str) -> None:
 
 
 def print_rows(rows: list[dict[str, Any]], template: str, columns: dict[str, str]) -> None:
-    """A table with these columns (key: heading), a list for json, or a template for each row, after "table" headed."""
+    """A table with these columns (key: heading), an object a line for json (docker), or a template for each row, after
+    "table" headed."""
     if template == "json":
-        click.echo(dump_json(rows, 2))
+        for row in rows:
+            click.echo(dump_json(row))
         return
     for line in table_lines(rows, template, columns):
         click.echo(line)

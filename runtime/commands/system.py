@@ -16,7 +16,7 @@ from .about import info
 from .groups import PRUNE_FILTER, prune_containers_of
 from .images import prune_images_of
 from .networks import prune_networks
-from .printing import FORMAT, confirm, print_rows, warn
+from .printing import FORMAT, confirm, print_each, print_rows, warn
 from .volumes import prune_volumes
 
 
@@ -79,31 +79,41 @@ def _share(part: int, whole: int) -> str:
     return f"{format_size(part)} ({100 * part // whole if whole else 0}%)"
 
 
-def _print_verbose(images: list[Any], containers: list[Any], volumes: list[Any], template: str) -> None:
-    from ..images import reference
-
-    rows = [
-        {"Repository": reference.parse(ref.name).familiar.removesuffix(":latest"), "Tag": ref.tag or "<none>",
-         "ID": one.image.id[7:19], "Size": format_size(one.size), "SharedSize": format_size(one.size - one.unique),
-         "UniqueSize": format_size(one.unique), "Containers": one.active}
-        for one in images for ref in map(reference.parse, one.image.names)
-    ]  # fmt: skip
-    print_rows(rows, template, {
+_VERBOSE = {
+    "Images": {
         "Repository": "REPOSITORY", "Tag": "TAG", "ID": "IMAGE ID", "Size": "SIZE", "SharedSize": "SHARED SIZE",
         "UniqueSize": "UNIQUE SIZE", "Containers": "CONTAINERS",
-    })  # fmt: skip
+    },
+    "Containers": {"ID": "CONTAINER ID", "Image": "IMAGE", "Size": "SIZE", "Status": "STATUS", "Names": "NAMES"},
+    "Volumes": {"Name": "VOLUME NAME", "Links": "LINKS", "Size": "SIZE"},
+}  # fmt: skip
+
+
+def _print_verbose(images: list[Any], containers: list[Any], volumes: list[Any], template: str) -> None:
+    """A table for each kind; json, and a template, are for one object of all three, as docker has it."""
+    from ..images import reference
+
+    rows: dict[str, list[dict[str, Any]]] = {
+        "Images": [
+            {"Repository": reference.parse(ref.name).familiar.removesuffix(":latest"), "Tag": ref.tag or "<none>",
+             "ID": one.image.id[7:19], "Size": format_size(one.size), "SharedSize": format_size(one.size - one.unique),
+             "UniqueSize": format_size(one.unique), "Containers": one.active}
+            for one in images for ref in map(reference.parse, one.image.names)
+        ],
+        "Containers": [
+            {"ID": row.record.id[:12], "Image": row.image, "Size": format_size(size), "Status": row.status_text,
+             "Names": row.name}
+            for row, size in containers
+        ],
+        "Volumes": [{"Name": one.name, "Links": one.links, "Size": format_size(one.size)} for one in volumes],
+    }  # fmt: skip
     if template:
+        print_each([rows], "{{json .}}" if template == "json" else template)
         return
-    click.echo()
-    print_rows([
-        {"ID": row.record.id[:12], "Image": row.image, "Size": format_size(size), "Status": row.status_text,
-         "Names": row.name}
-        for row, size in containers
-    ], "", {"ID": "CONTAINER ID", "Image": "IMAGE", "Size": "SIZE", "Status": "STATUS", "Names": "NAMES"})  # fmt: skip
-    click.echo()
-    print_rows([
-        {"Name": one.name, "Links": one.links, "Size": format_size(one.size)} for one in volumes
-    ], "", {"Name": "VOLUME NAME", "Links": "LINKS", "Size": "SIZE"})  # fmt: skip
+    for number, (kind, columns) in enumerate(_VERBOSE.items()):
+        if number:
+            click.echo()
+        print_rows(rows[kind], "", columns)
 
 
 @system.command("prune")

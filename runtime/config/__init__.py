@@ -15,7 +15,7 @@ from ..namespaces.mount import normal
 from ..namespaces.user import RANGE, subordinate_map
 from ..plan import DEFAULT_PATH
 from ..quantities import size
-from ..seccomp import default_profile
+from ..seccomp import default_profile, is_default, text_of
 from ..seccomp.docker import plain
 from ..spec import SPEC_VERSION, Layers, Spec, validate
 from . import limits, mounts
@@ -301,6 +301,13 @@ class ContainerConfig:
         accel: str
         boot_timeout: float
 
+    def copy(self, **changes: "Any") -> "ContainerConfig":
+        """Another with the same values but for `changes`; lists are shared, and nobody changes one in place."""
+        made = object.__new__(ContainerConfig)
+        for key in self.__slots__:
+            setattr(made, key, changes[key] if key in changes else getattr(self, key))
+        return made
+
     def to_dict(self) -> "Json":
         """What differs from the defaults, as JSON has it."""
         plain = ContainerConfig([], id="")
@@ -325,8 +332,16 @@ def make_spec(config: ContainerConfig, host: Host, first_id: int, enforced: "dic
     """
     builder = _Builder(config, host, first_id, enforced)
     spec = builder.build()
-    validate(spec.config)
+    validate(_to_validate(spec.config))
     return spec
+
+
+def _to_validate(config: "Json") -> "Json":
+    """All but the default seccomp profile, which is larger than the rest and the same for all containers."""
+    linux = config["linux"]
+    if not is_default(linux.get("seccomp")):
+        return config
+    return {**config, "linux": {key: value for key, value in linux.items() if key != "seccomp"}}
 
 
 def wants_userns(config: ContainerConfig, host: Host) -> bool:
@@ -558,11 +573,7 @@ class _Builder:
     def _friendly_network(self, linux: "Json") -> "dict[str, str]":
         """ping(8) and low ports need no capability in a network of the container's own, as docker has it."""
         config = self.config
-        if (
-            self.namespaces.get("network") != ""
-            or config.network == "none"
-            or config.isolation not in ("", "container")
-        ):
+        if self.namespaces.get("network") != "" or config.isolation not in ("", "container"):
             return {}
         if self.userns and self.namespaces.get("pid") != "":
             return {}  # It could not mount the procfs through which settings are made.
@@ -739,4 +750,14 @@ class _Builder:
 
 def raw_config(spec: Spec) -> bytes:
     """A spec's config as bytes, for the intent record."""
-    return dump_json(spec.config).encode()
+    linux = spec.config.get("linux") or {}
+    if "seccomp" not in linux:
+        return dump_json(spec.config).encode()
+    rest = dump_json({key: value for key, value in spec.config.items() if key != "linux"})
+    others = dump_json({key: value for key, value in linux.items() if key != "seccomp"})
+    return f'{_begun(rest)}"linux":{_begun(others)}"seccomp":{text_of(linux["seccomp"])}}}}}'.encode()
+
+
+def _begun(text: str) -> str:
+    """An object's text without its end, for another member."""
+    return text[:-1] + ("," if len(text) > 2 else "")

@@ -5,7 +5,7 @@ import posix
 
 from ..errors import UsageError
 from ..namespaces.user import RANGE
-from ..state import container_ids, make_root, start_time, unlock
+from ..state import container_ids, make_root, own_start_time, start_time, unlock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def lease_ids(root: str, container_id: str) -> int:
     make_root(directory)
     count = (_END_OF_RANGES - _FIRST_RANGE) // RANGE
     start = sum(byte << 8 * (index % 4) for index, byte in enumerate(container_id.encode())) % count
-    target = f"{container_id} {posix.getpid()} {start_time(posix.getpid())}"
+    target = f"{container_id} {posix.getpid()} {own_start_time()}"
     lock = _lock(directory)
     try:
         for offset in range(count):

@@ -101,4 +101,4 @@ def host_devices(directory: str = "/dev") -> "list[str]":
 
 
 def has_mqueue(host: Host) -> bool:
-    return "mqueue" in host.read("/proc/filesystems")
+    return host.has_mqueue

@@ -14,6 +14,7 @@ from ..engine.launching import Launch, clean_up
 from ..engine.names import new_id
 from ..errors import WarrenError
 from ..launch import Options, init_path
+from ..steps import ALL_STREAMS
 from ..syscalls import exit_code, same_memory
 from ..vm.kernel import data_directory
 from .rows import CONTAINER, PC, PROCESS, Row
@@ -103,7 +104,7 @@ class Instance:
 
     def _start_container(self, launch: Launch, child_in: int, child_out: int) -> None:
         config = launch.config
-        launch.options.stdio = (child_in, child_out, child_out)
+        launch.options.stdio, launch.options.pipes = (child_in, child_out, child_out), ALL_STREAMS
         if config.image:
             from ..images.store import Store
 

@@ -253,8 +253,10 @@ class Changes:
             yield None
             return
 
+        lower = self.store.layer_paths(self._chains())
+
         def write(file: "Any") -> None:
-            with on_files({"task": "layer", "upper": self.upper}) as helper:
+            with on_files({"task": "layer", "upper": self.upper, "lower": lower}) as helper:
                 while piece := helper.stream.read(_PIECE):
                     file.write(piece)
                 helper.finish()

@@ -46,6 +46,7 @@ class Files:
         return b"".join(parts)
 
     def read_text(self, path: str, *, encoding: str = "utf-8") -> str:
+        """The same as text, without any translation of line ends; UnicodeDecodeError."""
         return self.read(path).decode(encoding)
 
     def write(self, path: str, data: "bytes | str", *, mode: int = 0o644) -> None:

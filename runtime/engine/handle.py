@@ -54,8 +54,8 @@ def container(
 
     `argv` None is the image's own command; an empty one, and None for "host" and directories, runs nothing: the
     container is there for exec() and popen().  `image`, `pull` and the options mean what they mean to run(); besides,
-    there are docker's `publish`, `labels`, `name`, `health_cmd` and so on.  `wait` is what to wait for (runtime.wait),
-    for at most `timeout` seconds.
+    there are docker's `publish`, `labels`, `name`, `health_cmd` and so on: runtime.ContainerOptions lists them all.
+    `wait` is what to wait for (runtime.wait), for at most `timeout` seconds.
 
     Raises what run() raises; StateError and TimeoutExpiredError of `wait`.  Nothing is left then.
     """
@@ -103,10 +103,12 @@ class RunningContainer:
 
     @property
     def id(self) -> str:
+        """64 hexadecimal digits."""
         return self.record.id
 
     @property
     def name(self) -> str:
+        """As asked for, else one that is made up."""
         return self.record.name
 
     @property
@@ -188,6 +190,7 @@ class RunningContainer:
         lifecycle.kill(self.record, number)
 
     def kill(self) -> None:
+        """Send SIGKILL to its first process, with which all others end; StateError when it has ended."""
         self.signal(_SIGKILL)
 
     def stop(self, timeout: "float | None" = None) -> None:
@@ -199,6 +202,7 @@ class RunningContainer:
         lifecycle.pause(self.record)
 
     def unpause(self) -> None:
+        """Let them go on; StateError unless it is paused."""
         lifecycle.unpause(self.record)
 
     def wait(self, timeout: "float | None" = None) -> int:
@@ -209,10 +213,14 @@ class RunningContainer:
             return lifecycle.wait(self.record)
         try:
             if not poll_end(ended, timeout):
-                raise TimeoutExpiredError(f"container {self.name!r} has not ended after {timeout:g} s")
+                raise self.not_ended(timeout)
         finally:
             posix.close(ended)
         return lifecycle.wait(self.record)
+
+    def not_ended(self, timeout: "float | None") -> TimeoutExpiredError:
+        """For a wait() of `timeout` seconds."""
+        return TimeoutExpiredError(f"container {self.name!r} has not ended after {timeout:g} s", timeout=timeout)
 
     def wait_for(self, condition: "Condition", timeout: float = 60.0) -> "RunningContainer":
         """Return when it has come to be (runtime.wait).

@@ -116,7 +116,7 @@ def _run(record: Record, check: HealthCheck) -> "tuple[int | None, str]":
         container = record.container
         process = {**container.exec_defaults(), "args": check.argv, "terminal": False}
         try:
-            pid = container.exec(process, Options(stdio=(null, writer, writer)))
+            pid = container.exec(process, Options(stdio=(null, writer, writer), pipes=0b110))
         except StateError:
             return None, ""
         except WarrenError as error:

@@ -92,7 +92,7 @@ def enter(plan: LaunchPlan, host: Host, flags: int) -> None:
         slot = plan.slot()
         uids, gids = own_maps(host, "uid"), own_maps(host, "gid")
         single = len(uids) == 1
-        plan.add("userns", slot, map_text(uids), map_text(gids), int(single), int(not single))
+        plan.add("userns", slot, map_text(uids), map_text(gids), int(single), int(not single), -1)
         plan.add("setns", slot, NEWUSER)
     plan.add("undumpable")
     plan.add("clone", flags, -1)

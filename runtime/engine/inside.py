@@ -88,7 +88,7 @@ def _layer(request: "Json") -> None:
     from ..images.overlay import Owner
 
     with open(1, "wb", closefd=False, buffering=1 << 16) as stream:
-        write_layer(request["upper"], stream, Owner(privileged=True))
+        write_layer(request["upper"], stream, Owner(privileged=True), request["lower"])
 
 
 def _changes(request: "Json") -> None:

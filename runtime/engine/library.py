@@ -9,15 +9,14 @@ import posix
 import time
 
 from ..cgroups.stats import totals
-from ..config import HOST, ContainerConfig
 from ..errors import StateError, TimeoutExpiredError, UsageError
 from ..launch import Options
 from ..syscalls import wait_used
 from .guardian import guard
 from .launching import Launch, clean_up
-from .names import new_id
 from .pipes import DEVNULL, PIPE, STDOUT, Output, Streams, Text, pump
 from .results import Result, Usage
+from .settings import configuration, image_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..cgroups import Cgroup
+    from ..config import ContainerConfig
     from ..images.local import LocalStore
     from .pipes import Stream
 
@@ -69,11 +69,9 @@ def run(
     memory_swap: "str | int" = "",
     cpus: "str | float" = "",
     pids: "int | None" = None,
-    pids_limit: "int | None" = None,
     output_limit: "int | None" = None,
     pull: str = "missing",
     strict: bool = True,
-    best_effort: bool = False,
 ) -> Result:
     """Run a command in a new container and wait for it; names and meanings are subprocess.run's.
 
@@ -85,9 +83,9 @@ def run(
     volume; `tmpfs` DST[:OPTIONS].  `network` is none, host, bridge, private or the name of a network; with `egress`,
     rules as `warren run --egress` has them, the default is a network on which nothing else can be reached.
 
-    `memory` (bytes, or "512m"), `cpus` (1.5) and `pids` (1024 by default, 0 for none; `pids_limit` is the same) are
-    docker's limits, `timeout` is seconds.  A limit that this host cannot hold is an error, without `strict` (also
-    spelt `best_effort`) a note in `enforced`.  Of each captured stream at most `output_limit` bytes are kept.
+    `memory` (bytes, or "512m"), `cpus` (1.5) and `pids` (1024 by default, 0 for none) are docker's limits, `timeout` is
+    seconds.  A limit that this host cannot hold is an error, without `strict` a note in `enforced`.  Of each captured
+    stream at most `output_limit` bytes are kept.
 
     Works from any thread; the container dies with the thread.  Raises LaunchError when it cannot be started
     (CommandNotFoundError, CommandNotExecutableError), UnsupportedError for what this host cannot do, UsageError for
@@ -104,22 +102,29 @@ def run(
     return result
 
 
-class Asked:
-    """What run() was asked for, by the names of its parameters; to be closed."""
+_OWN = frozenset(
+    "image argv input stdin stdout stderr capture_output text encoding errors timeout check output_limit pull".split()
+)
+"""What of run()'s parameters is no option of the container."""
 
-    def __init__(self, options: "dict[str, Any]") -> None:
-        get = options.__getitem__
+
+class Asked:
+    """What run() was asked for, by the names of its parameters, of which none but image and argv need be there; to be
+    closed."""
+
+    def __init__(self, options: "Mapping[str, Any]") -> None:
+        get = options.get
         config = _configuration(options)
         stdin, stdout, stderr = get("stdin"), get("stdout"), get("stderr")
         if get("capture_output"):
             stdout, stderr = captured(stdout, stderr)
         if get("input") is not None:
             stdin = fed(stdin)
-        self.words = Text(get("text"), get("encoding"), get("errors"))
+        self.words = Text(get("text", False), get("encoding"), get("errors"))
         self.data = self.words.encode(get("input"))
         self.streams = Streams(stdin, stdout, stderr)
-        self.run = Run(config, Options(stdio=self.streams.child))
-        self.run.pull = get("pull")
+        self.run = Run(config, Options(stdio=self.streams.child, pipes=self.streams.pipes))
+        self.run.pull = get("pull", "missing")
 
     def close(self) -> None:
         try:
@@ -128,29 +133,14 @@ class Asked:
             self.streams.close()
 
 
-def _configuration(options: "dict[str, Any]") -> ContainerConfig:
-    get = options.__getitem__
-    isolation, network, pids = get("isolation"), get("network"), get("pids")
-    same = ("egress", "tmpfs", "hide", "read_only", "hostname", "cap_add", "cap_drop", "security_opt", "ulimits",
-            "userns", "init", "entrypoint", "timeout")  # fmt: skip
-    return ContainerConfig(
-        [os.fspath(word) for word in get("argv")],
-        id=new_id(),
-        rootfs=rootfs_of(get("image")),
-        image=image_of(get("image")),
-        env=[f"{name}={value}" for name, value in (get("env") or {}).items()],
-        workdir=os.fspath(get("cwd")) if get("cwd") is not None else "",
-        user=None if get("user") is None else str(get("user")),
-        network="" if get("egress") and network == "none" else network,
-        volumes=get("mounts"),
-        isolation="" if isolation == "container" else isolation,
-        memory=str(get("memory")),
-        memory_swap=str(get("memory_swap")),
-        cpus=str(get("cpus")),
-        pids_limit=get("pids_limit") if pids is None else pids,
-        best_effort=get("best_effort") or not get("strict"),
-        **{name: get(name) for name in same},
-    )
+def _configuration(options: "Mapping[str, Any]") -> "ContainerConfig":
+    of_container = {name: value for name, value in options.items() if name not in _OWN}
+    if of_container.get("egress") and of_container.get("network") == "none":
+        of_container["network"] = ""  # It is the default, and the rules ask for another one.
+    image, argv = options["image"], options["argv"]
+    if not argv and not image_of(image):
+        raise UsageError("no command is given")
+    return configuration(image, argv or None, of_container)
 
 
 def captured(stdout: "Stream", stderr: "Stream") -> "tuple[int, int]":
@@ -168,7 +158,7 @@ def fed(stdin: "Stream") -> int:
 class Run:
     """A container of this process between its launch and its end, which is this process's child."""
 
-    def __init__(self, config: ContainerConfig, options: Options) -> None:
+    def __init__(self, config: "ContainerConfig", options: Options) -> None:
         options.ephemeral = True
         options.pdeathsig = _SIGKILL
         self.launching = Launch(config, options)
@@ -236,7 +226,7 @@ class Run:
         result = Result(argv, code, out, err, enforced, usage=self.usage, truncated=truncated)
         if timed_out is not None:
             what = f"command {self.config.argv[0]!r} took longer than {timed_out:g} s and was killed"
-            raise TimeoutExpiredError(what, result)
+            raise TimeoutExpiredError(what, result, timeout=timed_out)
         return result
 
     def wait(self) -> int:
@@ -287,18 +277,3 @@ def get_image(name: str, policy: str) -> None:
     from .images import choose_image
 
     choose_image(name, LocalStore(), policy)
-
-
-def _is_directory(image: "str | os.PathLike[str]") -> bool:
-    """A path, or words that begin like one, is a directory; other words name an image."""
-    return not isinstance(image, str) or image.startswith(("/", "."))
-
-
-def rootfs_of(image: "str | os.PathLike[str]") -> str:
-    return os.fsdecode(image) if _is_directory(image) else ""
-
-
-def image_of(image: "str | os.PathLike[str]") -> str:
-    if not image:
-        raise UsageError("the image has no name", hint='use an image, "host" or a directory')
-    return "" if _is_directory(image) or image == HOST else str(image)

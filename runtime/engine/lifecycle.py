@@ -27,6 +27,7 @@ from .policy import RestartPolicy
 from .records import (
     Record,
     abandoned,
+    begun,
     containers_root,
     is_abandoned,
     make_record,
@@ -496,9 +497,18 @@ def sweep() -> None:
 
 
 def withdraw() -> None:
-    """Remove at once what this process has begun to make and was interrupted at; else the next sweep() would."""
-    for container_id in abandoned(Record("", {}).root, by_us=True):
-        _sweep_abandoned(Record(container_id), by_us=True)
+    """For a command that was interrupted, and ends: remove at once what it has begun to make.
+
+    Afterwards the next sweep() would, but for what runs already.  All its descriptors are closed, as by the end of the
+    process: the interruption may have come just as a lock was taken, by a frame that will not give it back.
+    """
+    posix.closerange(3, 1 << 16)
+    for container_id in begun():
+        record = Record(container_id)
+        try:
+            remove(record, force=True, volumes=True)
+        except NotFoundError:
+            _take_back(container_id)
 
 
 def _sweep_one(record: Record) -> None:
@@ -518,10 +528,10 @@ def _sweep_one(record: Record) -> None:
         record.unlock()
 
 
-def _sweep_abandoned(record: Record, *, by_us: bool = False) -> None:
+def _sweep_abandoned(record: Record) -> None:
     """Its command was killed before it was started, or before all of it was removed."""
     try:
-        if record.lock(wait=False) and is_abandoned(record.root, record.id, by_us=by_us):
+        if record.lock(wait=False) and is_abandoned(record.root, record.id):
             settle(record)
             discard(record, volumes=True)
     except NotFoundError:

@@ -5,11 +5,14 @@
 An entry that is damaged, as after a crash of the host, hides none of the others.
 """
 
+import heapq
 import json
 import os
+import queue
 import select
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from ..errors import StateError, UsageError
 from ..quantities import is_number, timestamp
@@ -22,6 +25,8 @@ _BLOCK = 65536
 _PAUSE = 1000
 """Milliseconds between looks at what no event tells of: that a monitor was killed."""
 _SHORT_PAUSE = 10
+_WAITING = 1000
+"""Entries of several logs that nobody has taken yet."""
 
 
 class Entry:
@@ -87,6 +92,50 @@ def read(record: Record, selection: Selection, *, follow: bool = False) -> "Iter
                 return
     finally:
         reader.close()
+
+
+def read_all(
+    records: "Sequence[Record]", selection: Selection, *, follow: bool = False
+) -> "Iterator[tuple[int, Entry | None]]":
+    """The same of several, each entry with the number of its record: in the order of time, with `follow` as they come.
+
+    Of each the last `tail` lines, and at its end an entry of no stream.
+    """
+
+    def numbered(number: int) -> "Iterator[tuple[int, Entry | None]]":
+        last = ""
+        for entry in read(records[number], selection, follow=follow):
+            yield number, entry
+            last = entry.time if entry else last
+        yield number, Entry(last, "", b"")
+
+    logs = [numbered(number) for number in range(len(records))]
+    return _as_they_come(logs) if follow else heapq.merge(*logs, key=lambda found: found[1].time if found[1] else "")
+
+
+def _as_they_come(logs: "Sequence[Iterator[tuple[int, Entry | None]]]") -> "Iterator[tuple[int, Entry | None]]":
+    """A thread for each, which waits for whoever reads."""
+    found: queue.Queue[tuple[int, Entry | None] | BaseException | None] = queue.Queue(_WAITING)
+
+    def take(log: "Iterator[tuple[int, Entry | None]]") -> None:
+        try:
+            for one in log:
+                found.put(one)
+            found.put(None)
+        except BaseException as error:
+            found.put(error)
+
+    for log in logs:
+        threading.Thread(target=take, args=(log,), daemon=True).start()
+    left = len(logs)
+    while left:
+        one = found.get()
+        if isinstance(one, BaseException):
+            raise one
+        if one is None:
+            left -= 1
+        else:
+            yield one
 
 
 class _Reader:

@@ -39,7 +39,10 @@ class Text:
 
 
 class Streams:
-    """Both ends of the container's standard streams: `child`'s, and ours for those that are pipes (-1 otherwise)."""
+    """Both ends of the container's standard streams: `child`'s, and ours for those that are pipes (-1 otherwise).
+
+    `pipes` has a bit for each of the child's that is one; the caller's own are not among them.
+    """
 
     def __init__(self, stdin: "Stream", stdout: "Stream", stderr: "Stream") -> None:
         if STDOUT in (stdin, stdout):
@@ -65,6 +68,8 @@ class Streams:
             self.close()
             raise
         self.child = (child[0], child[1], child[2])
+        ours = (self.feed >= 0, self.out >= 0, self.err >= 0 or (stderr == STDOUT and self.out >= 0))
+        self.pipes = sum(1 << fd for fd, is_pipe in enumerate(ours) if is_pipe)
 
     def _pipe(self) -> "tuple[int, int]":
         reader, writer = (self._above_standard(fd) for fd in posix.pipe2(posix.O_CLOEXEC))
@@ -86,6 +91,17 @@ class Streams:
             self._open.append(self._above_standard(posix.open("/dev/null", posix.O_RDWR | posix.O_CLOEXEC)))
             return self._open[-1]
         return stream if isinstance(stream, int) else stream.fileno()
+
+    def give(self, owner: int) -> None:
+        """Let a process that is there already open its streams again, as a launch does (plan.py): `owner` is its user
+        as the host sees him."""
+        for fd in range(3):
+            if self.pipes >> fd & 1:
+                try:
+                    posix.chown(self.child[fd], owner, -1)
+                except PermissionError:
+                    # Nobody finds a pipe who is not of the container, or may trace it.
+                    posix.chmod(self.child[fd], 0o666)
 
     def launched(self) -> None:
         """Close the child's ends that we opened, so that we see the end of its output."""

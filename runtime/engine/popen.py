@@ -40,12 +40,14 @@ class Process:
         self.usage = Usage()
         self.words = words
         self.streams = streams
+        self._talkers: list[threading.Thread] = []
+        self._said: dict[str, Any] = {}
         self._began = time.monotonic()
         self._waiting = threading.Lock()
         try:
             processes.check_reachable(record)
             process = processes.process_object(record, record.running_pid(), request)
-            self.pid = processes.launch_process(record, process, Options(stdio=streams.child))
+            self.pid = processes.launch_process(record, process, Options(stdio=streams.child, pipes=streams.pipes))
             self._pidfd = posix.pidfd_open(self.pid)
             streams.launched()
         except BaseException:
@@ -82,7 +84,7 @@ class Process:
     def wait(self, timeout: "float | None" = None) -> int:
         """Its exit code, after at most `timeout` seconds; TimeoutExpiredError."""
         if self.returncode is None and not poll_end(self._pidfd, timeout):
-            raise TimeoutExpiredError(f"command {self.args[0]!r} has not ended after {timeout:g} s")
+            raise self._not_ended(timeout)
         return self._reap()
 
     def _watch(self, pidfd: int) -> None:
@@ -98,30 +100,43 @@ class Process:
                 self.returncode = code
             return self.returncode
 
+    def _not_ended(self, timeout: "float | None") -> TimeoutExpiredError:
+        return TimeoutExpiredError(f"command {self.args[0]!r} has not ended after {timeout:g} s", timeout=timeout)
+
     def communicate(self, input: "str | bytes | None" = None, timeout: "float | None" = None) -> "tuple[Any, Any]":
         """Feed, collect and wait: (stdout, stderr), None where there is no pipe.
 
-        TimeoutExpiredError leaves it alone, as subprocess does.
+        TimeoutExpiredError leaves it alone, as subprocess does: it may be killed, and asked again, and nothing is lost.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        collected: dict[str, Any] = {"stdout": None, "stderr": None}
+        if not self._talkers:
+            self._begin_to_talk(input)
+        for talker in self._talkers:
+            talker.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
+        if any(talker.is_alive() for talker in self._talkers):
+            raise self._not_ended(timeout)
+        self.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
+        for said in self._said.values():
+            if isinstance(said, Exception):
+                raise said
+        return self._said.get("stdout"), self._said.get("stderr")
 
-        def collect(name: str) -> None:
-            file = getattr(self, name)
-            collected[name] = file.read()
+    def _begin_to_talk(self, input: "str | bytes | None") -> None:
+        """A thread for each pipe: each may have to wait for the others."""
+
+        def collect(name: str, file: "IO[Any]") -> None:
+            try:
+                self._said[name] = file.read()
+            except Exception as error:  # It is no text, for one.
+                self._said[name] = error
             file.close()
 
-        readers = [
-            threading.Thread(target=collect, args=(name,), daemon=True) for name in collected if getattr(self, name)
-        ]
-        for reader in readers:
-            reader.start()
+        pipes = (("stdout", self.stdout), ("stderr", self.stderr))
+        self._talkers = [threading.Thread(target=collect, args=pipe, daemon=True) for pipe in pipes if pipe[1]]
         if self.stdin:
-            self._feed(input)
-        for reader in readers:
-            reader.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
-        self.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
-        return collected["stdout"], collected["stderr"]
+            self._talkers.append(threading.Thread(target=self._feed, args=(input,), daemon=True))
+        for talker in self._talkers:
+            talker.start()
 
     def _feed(self, input: "str | bytes | None") -> None:
         assert self.stdin
@@ -144,6 +159,7 @@ class Process:
         return result
 
     def finish(self, outputs: "dict[int, Output]", *, killed: bool) -> Result:
+        """Wait, collect what is in the pipes and close; `killed` kills it first."""
         if killed:
             self.kill()
         code = self._reap()
@@ -153,7 +169,9 @@ class Process:
         return Result(self.args, code, out, err, {}, usage=self.usage, truncated=truncated)
 
     def timed_out(self, timeout: float, result: Result) -> TimeoutExpiredError:
-        return TimeoutExpiredError(f"command {self.args[0]!r} took longer than {timeout:g} s and was killed", result)
+        """For one that was killed after `timeout` seconds."""
+        what = f"command {self.args[0]!r} took longer than {timeout:g} s and was killed"
+        return TimeoutExpiredError(what, result, timeout=timeout)
 
     def _collected(self, outputs: "dict[int, Output]") -> "list[Any]":
         """What is in the pipes now: others in the container may hold their other ends."""
@@ -175,9 +193,11 @@ class Process:
             pass
 
     def terminate(self) -> None:
+        """Send SIGTERM."""
         self.send_signal(_SIGTERM)
 
     def kill(self) -> None:
+        """Send SIGKILL; what it has started itself goes on."""
         self.send_signal(_SIGKILL)
 
     def close(self) -> None:

@@ -8,14 +8,14 @@ import posix
 import subprocess
 from select import select
 
-from ..errors import WarrenError
+from ..errors import UsageError, WarrenError
 from .pipes import PIPE, Streams, Text
 from .popen import Process
 from .processes import Request
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import IO
+    from typing import IO, Any
 
     from .records import Record
 
@@ -48,7 +48,7 @@ class Prober:
         self._buffer = b""
         self._process: Process | subprocess.Popen[bytes]
         if record is None:
-            self._process = subprocess.Popen([probe_path()], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            self._process = _start_here(user)
         else:
             if user == "0" and record.config().user in (None, "", "0", "root"):
                 user = None  # It is so anyway, and its accounts need not be looked up.
@@ -106,6 +106,19 @@ class Prober:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _start_here(user: "str | None") -> "subprocess.Popen[bytes]":
+    """As whoever we are, if it is to be root; UsageError if we cannot become somebody else."""
+    ids: dict[str, Any] = {}
+    if user not in (None, "0"):
+        name, _, group = user.partition(":")
+        uid, gid = (int(word) if word.isdigit() else word for word in (name, group or "65534"))
+        ids = {"user": uid, "group": gid, "extra_groups": []}
+    try:
+        return subprocess.Popen([probe_path()], stdin=subprocess.PIPE, stdout=subprocess.PIPE, **ids)
+    except (PermissionError, KeyError) as error:
+        raise UsageError(f"user={user!r} cannot be had here: {error}".lower()) from error
 
 
 def probe_path() -> str:

@@ -323,19 +323,19 @@ def unmark_brief(container_id: str) -> None:
     _unlink(_brief(container_id))
 
 
-def abandoned(root: str, *, by_us: bool = False) -> "list[str]":
-    """Ids of those that were to go and have no state below `root`, and whose process has ended; or is ours, `by_us`."""
-    try:
-        names = posix.listdir(containers_root() + "/.brief")
-    except FileNotFoundError:
-        return []
-    return [name for name in names if is_abandoned(root, name, by_us=by_us)]
+def begun() -> "list[str]":
+    """Ids of those that are to go with this process."""
+    return [name for name in _brief_ids() if _holder(name) == posix.getpid()]
 
 
-def is_abandoned(root: str, container_id: str, *, by_us: bool = False) -> bool:
+def abandoned(root: str) -> "list[str]":
+    """Ids of those that were to go, whose process has ended and that have no state below `root`."""
+    return [name for name in _brief_ids() if is_abandoned(root, name)]
+
+
+def is_abandoned(root: str, container_id: str) -> bool:
     """The same of one.  It is certain only with its lock held: it may have been started, or be there to stay, since."""
-    holder = _holder(container_id)
-    return holder == (posix.getpid() if by_us else 0) and not posix.access(f"{root}/{container_id}", posix.F_OK)
+    return not posix.access(f"{root}/{container_id}", posix.F_OK) and not _holder(container_id)
 
 
 def _holder(container_id: str) -> int:
@@ -349,6 +349,13 @@ def _holder(container_id: str) -> int:
         return int(pid) if started and start_time(int(pid)) == started else 0
     except ValueError:
         return 0
+
+
+def _brief_ids() -> "list[str]":
+    try:
+        return posix.listdir(containers_root() + "/.brief")
+    except FileNotFoundError:
+        return []
 
 
 def _brief(container_id: str) -> str:

@@ -54,6 +54,7 @@ class Result:
 
     @property
     def oom_killed(self) -> bool:
+        """The same as usage.oom."""
         return self.usage.oom
 
     def check_returncode(self) -> None:

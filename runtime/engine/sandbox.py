@@ -1,8 +1,9 @@
 """runtime.sandbox(): a strict preset for code that nobody trusts, and a pool of containers that wait for theirs.
 
-A sandbox's container is complete but for the command: `init` waits in it, all power given up (the step wait_command),
-until the rest of the plan comes, with the standard streams.  What is not held as it was asked for is known by then, so
-that nothing is executed in a container that is weaker: the sandbox fails closed.
+A container of a pool is complete but for the command: `init` waits in it, all power given up (the step wait_command),
+until the rest of the plan comes, with the standard streams.  Without a pool it is launched with its command.  Either
+way what is not held as it was asked for is known before, so that nothing is executed in a container that is weaker:
+the sandbox fails closed.
 """
 
 import _socket
@@ -15,10 +16,12 @@ from weakref import WeakSet
 
 from ..errors import UnsupportedError, UsageError
 from ..launch import Options, failure, memfd
+from ..namespaces.user import host_user
 from ..plan import DEFAULT_PATH
 from ..quantities import size
 from ..steps import FAIL, MAX_MESSAGE, MESSAGE, MUST_EXIST, LaunchPlan
 from .library import Run, captured, fed
+from .names import new_id
 from .pipes import Streams, Text
 from .settings import configuration
 
@@ -118,7 +121,9 @@ class Sandbox:
         self._pull = pull
         self.timeout = timeout
         self.output_limit = output_limit
-        configuration(image, (), self._options)  # What is wrong with the words is told now.
+        # What is wrong with the words is told now.
+        self._idle = configuration(image, (), self._options)
+        self._ready = configuration(image, ("true",), {**self._options, "entrypoint": ""})
         self._pool = _Pool(self._prepare, pool) if pool else None
         if self._pool:
             self._pool.fill()
@@ -147,8 +152,8 @@ class Sandbox:
         """
         call = Call(self, locals())
         try:
-            call.begin(self.take())
-            result = call.prepared.run.attend(call.streams, call.data, call.timeout, call.words, self.output_limit)
+            call.begin()
+            result = call.run.attend(call.streams, call.data, call.timeout, call.words, self.output_limit)
         finally:
             call.close()
         if check:
@@ -157,14 +162,28 @@ class Sandbox:
 
     @property
     def pooled(self) -> bool:
+        """Whether containers wait for their commands."""
         return self._pool is not None
 
     def take(self) -> "Prepared":
-        """A container that waits for a command: the pool's, or one that dies with this thread."""
-        return self._pool.take() if self._pool else self._prepare()
+        """A container of the pool's, which waits for a command."""
+        assert self._pool
+        return self._pool.take()
+
+    def container(self, argv: "Sequence[str]" = (), env: "Mapping[str, str] | None" = None) -> Run:
+        """A container that is about to be launched, with a command or without one."""
+        if argv:
+            # Of a variable that is there twice the last one counts.
+            variables = [*self._ready.env, *(f"{name}={value}" for name, value in (env or {}).items())]
+            config = self._ready.copy(id=new_id(), argv=list(argv), env=variables)
+        else:
+            config = self._idle.copy(id=new_id())
+        run = Run(config, Options(approve=_check))
+        run.pull = self._pull
+        return run
 
     def _prepare(self) -> "Prepared":
-        return Prepared(Run(configuration(self._image, (), self._options), Options()), self._pull)
+        return Prepared(self.container())
 
     @property
     def ready(self) -> int:
@@ -184,10 +203,14 @@ class Sandbox:
 
 
 class Call:
-    """One run of a sandbox, by the names of run()'s parameters; to be closed."""
+    """One run of a sandbox, by the names of run()'s parameters; to be closed.
+
+    Without a pool the container dies with the thread that begins it.
+    """
 
     def __init__(self, owner: Sandbox, options: "dict[str, Any]") -> None:
         get = options.__getitem__
+        self._owner = owner
         self.words = Text(get("text"), get("encoding"), get("errors"))
         stdin, stdout, stderr = get("stdin"), get("stdout"), get("stderr")
         if get("capture_output") and stdout is None and stderr is None:
@@ -201,23 +224,32 @@ class Call:
             raise UsageError("no command is given")
         self._env, self._cwd = get("env") or {}, get("cwd")
         self._began = time.monotonic()
-        self._prepared: Prepared | None = None
+        self._taken: Prepared | Run | None = None
         self.streams = Streams(stdin, stdout, stderr)
 
     @property
-    def prepared(self) -> "Prepared":
-        assert self._prepared
-        return self._prepared
+    def run(self) -> Run:
+        assert self._taken
+        return self._taken.run if isinstance(self._taken, Prepared) else self._taken
 
-    def begin(self, prepared: "Prepared") -> None:
-        self._prepared = prepared
-        prepared.run.began = self._began
-        prepared.start(self._argv, self._env, self._cwd, self.streams)
+    def begin(self) -> None:
+        """Returns when the program has been executed.  What a launch raises."""
+        if self._owner.pooled:
+            self._taken = prepared = self._owner.take()
+            prepared.run.began = self._began
+            prepared.start(self._argv, self._env, self._cwd, self.streams)
+            return
+        self._taken = run = self._owner.container(self._argv, self._env)
+        run.began = self._began
+        run.options.stdio, run.options.pipes = self.streams.child, self.streams.pipes
+        run.options.enter = os.fspath(self._cwd) if self._cwd is not None else ""
+        run.launch()
+        self.streams.launched()
 
     def close(self) -> None:
         try:
-            if self._prepared:
-                self._prepared.end()
+            if self._taken:
+                self._taken.end()
         finally:
             self.streams.close()
 
@@ -225,9 +257,8 @@ class Call:
 class Prepared:
     """A container that waits for its command; it dies with the thread that has made it."""
 
-    def __init__(self, run: Run, pull: str) -> None:
+    def __init__(self, run: Run) -> None:
         self.run = run
-        run.pull = pull
         self._process = posix.getpid()
         self._line, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         null = posix.open("/dev/null", posix.O_RDWR | posix.O_CLOEXEC)
@@ -235,8 +266,8 @@ class Prepared:
         run.options.stdio = (null, null, null)
         try:
             run.launch()
-            _check(run.options.enforced)
-            self._env = {name: value for name, _, value in (entry.partition("=") for entry in _environment(run))}
+            process, self._owner = _process(run)
+            self._env = {name: value for name, _, value in (entry.partition("=") for entry in process.get("env") or ())}
         except BaseException:
             run.end()
             self._line.close()
@@ -256,6 +287,7 @@ class Prepared:
         plan.add("find", argv[0], values.get("PATH") or DEFAULT_PATH)
         plan.add("exec", argv, [f"{name}={value}" for name, value in values.items()], 0)
         self.run.config.argv = argv
+        streams.give(self._owner)
         fd = memfd("plan", plan.encode({}), 3, sealed=False)
         try:
             rights = pack("=4i", fd, *streams.child)
@@ -297,9 +329,10 @@ class Prepared:
         self._line.close()
 
 
-def _environment(run: Run) -> "list[str]":
-    env: list[str] = run.container.exec_defaults().get("env") or []  # type: ignore[assignment]
-    return env
+def _process(run: Run) -> "tuple[dict[str, Any], int]":
+    """The container's own process object, and its user as the host sees him."""
+    config: dict[str, Any] = run.container.config()
+    return config["process"], host_user(config, config["process"])
 
 
 def _check(enforced: "Mapping[str, str]") -> None:

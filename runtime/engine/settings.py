@@ -2,76 +2,80 @@
 
 import os
 
-from ..config import ContainerConfig
+from ..config import HOST, ContainerConfig
 from ..errors import UsageError
-from .library import image_of, rootfs_of
 from .names import new_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any, TypedDict
+else:
 
-    class ContainerOptions(TypedDict, total=False):
-        """docker's options in Python's words; ARCHITECTURE.md and `warren run --help` say what each does."""
+    class TypedDict:
+        """To a type checker it is typing's, which a launch does not load."""
 
-        name: str
-        env: Mapping[str, str]
-        cwd: str | os.PathLike[str]
-        user: str | int
-        entrypoint: str
-        hostname: str
-        labels: Mapping[str, str]
-        network: str
-        egress: Sequence[str]
-        publish: Sequence[str | int]
-        dns: Sequence[str]
-        add_host: Sequence[str]
-        mounts: Sequence[str]
-        tmpfs: Sequence[str]
-        hide: Sequence[str]
-        read_only: bool
-        write: bool
-        shm_size: str | int
-        devices: Sequence[str]
-        cap_add: Sequence[str]
-        cap_drop: Sequence[str]
-        security_opt: Sequence[str]
-        ulimits: Sequence[str]
-        sysctl: Mapping[str, str]
-        userns: str
-        pid: str
-        ipc: str
-        init: bool
-        privileged: bool
-        isolation: str
-        memory: str | int
-        memory_swap: str | int
-        cpus: str | float
-        pids: int
-        health_cmd: str
-        health_interval: str
-        health_retries: int
-        health_start_period: str
-        health_timeout: str
-        log_driver: str
-        log_opts: Mapping[str, str]
-        stop_signal: str
-        stop_timeout: int
-        strict: bool
+        def __init_subclass__(cls, *, total: bool) -> None: ...
+
+
+class ContainerOptions(TypedDict, total=False):
+    """What container() takes by keyword: docker's options in Python's words; `warren run --help` says what each does.
+
+    Sizes are bytes or texts like "64m", `cpus` is processors (1.5), times are texts like "30s", `stop_timeout` is
+    seconds.  `mounts` are SRC:DST[:OPTIONS], `tmpfs` DST[:OPTIONS], `publish` [[ADDRESS:]PORT:]PORT[/PROTOCOL],
+    `devices` HOST[:INSIDE[:rwm]], `ulimits` NAME=SOFT[:HARD].
+    """
+
+    name: str
+    env: "Mapping[str, str]"
+    cwd: "str | os.PathLike[str]"
+    user: str | int
+    entrypoint: str
+    hostname: str
+    labels: "Mapping[str, str]"
+    network: str
+    egress: "Sequence[str]"
+    publish: "Sequence[str | int]"
+    dns: "Sequence[str]"
+    add_host: "Sequence[str]"
+    mounts: "Sequence[str]"
+    tmpfs: "Sequence[str]"
+    hide: "Sequence[str]"
+    read_only: bool
+    write: bool
+    shm_size: str | int
+    devices: "Sequence[str]"
+    cap_add: "Sequence[str]"
+    cap_drop: "Sequence[str]"
+    security_opt: "Sequence[str]"
+    ulimits: "Sequence[str]"
+    sysctl: "Mapping[str, str]"
+    userns: str
+    pid: str
+    ipc: str
+    init: bool
+    privileged: bool
+    isolation: str
+    memory: str | int
+    memory_swap: str | int
+    cpus: str | float
+    pids: int
+    health_cmd: str
+    health_interval: str
+    health_retries: int
+    health_start_period: str
+    health_timeout: str
+    log_driver: str
+    log_opts: "Mapping[str, str]"
+    stop_signal: str
+    stop_timeout: int
+    strict: bool
 
 
 _RENAMED = {"cwd": "workdir", "mounts": "volumes", "pids": "pids_limit"}
 _PAIRS = ("env", "labels", "sysctl", "log_opts")
 _TEXTS = ("user", "memory", "memory_swap", "cpus", "shm_size", "workdir")
-_KNOWN = frozenset(
-    (
-        "name env cwd user entrypoint hostname labels network egress publish dns add_host mounts tmpfs hide read_only "
-        "write shm_size devices cap_add cap_drop security_opt ulimits sysctl userns pid ipc init privileged isolation "
-        "memory memory_swap cpus pids health_cmd health_interval health_retries health_start_period health_timeout "
-        "log_driver log_opts stop_signal stop_timeout strict"
-    ).split()
-)
+_KNOWN = frozenset(ContainerOptions.__annotations__)
 
 
 def configuration(
@@ -99,3 +103,18 @@ def configuration(
         values.update(idle=True, entrypoint="", init=False)
         words = ["idle"]
     return ContainerConfig(words, id=new_id(), rootfs=rootfs_of(image), image=image_name, **values)
+
+
+def _is_directory(image: "str | os.PathLike[str]") -> bool:
+    """A path, or words that begin like one, is a directory; other words name an image."""
+    return not isinstance(image, str) or image.startswith(("/", "."))
+
+
+def rootfs_of(image: "str | os.PathLike[str]") -> str:
+    return os.fsdecode(image) if _is_directory(image) else ""
+
+
+def image_of(image: "str | os.PathLike[str]") -> str:
+    if not image:
+        raise UsageError("the image has no name", hint='use an image, "host" or a directory')
+    return "" if _is_directory(image) or image == HOST else str(image)

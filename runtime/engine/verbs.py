@@ -113,6 +113,7 @@ def create_network(
 
 
 def list_networks() -> "list[Network]":
+    """By name; `name`, `subnets`, `labels` and so on of each."""
     from ..network.definitions import load_all
 
     return load_all()
@@ -160,6 +161,7 @@ def create_volume(name: str = "", *, labels: "Mapping[str, str] | None" = None) 
 
 
 def list_volumes() -> "list[Volume]":
+    """Those with names and those without; `name`, `labels` and the directory of each."""
     return volumes()
 
 

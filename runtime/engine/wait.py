@@ -128,6 +128,7 @@ def all_of(*conditions: Condition) -> Condition:
 
 
 def any_of(*conditions: Condition) -> Condition:
+    """The first of them."""
     text = " or ".join(condition.text for condition in conditions)
     return Condition(text, lambda container: any(condition.check(container) for condition in conditions))
 
@@ -145,7 +146,9 @@ def pauses() -> "Callable[[], float]":
 
 
 def too_late(container: "RunningContainer", condition: Condition, timeout: float) -> TimeoutExpiredError:
-    return TimeoutExpiredError(f"container {container.name!r}: no {condition.text} within {timeout:g} s")
+    """For one that has not come to be within `timeout` seconds."""
+    what = f"container {container.name!r}: no {condition.text} within {timeout:g} s"
+    return TimeoutExpiredError(what, timeout=timeout)
 
 
 def wait_for(container: "RunningContainer", condition: Condition, timeout: float) -> None:

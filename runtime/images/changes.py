@@ -37,6 +37,8 @@ _MAX_DEPTH = 256
 _LISTS = {"CMD": "Cmd", "ENTRYPOINT": "Entrypoint"}
 _WORDS = {"USER": "User", "WORKDIR": "WorkingDir", "STOPSIGNAL": "StopSignal"}
 _KEYS = {"EXPOSE": "ExposedPorts", "VOLUME": "Volumes"}
+_MADE_FILES = {b"etc/hosts", b"etc/hostname", b"etc/resolv.conf"}
+_MADE_DIRECTORIES = {b"dev", b"proc", b"sys"}
 _IMAGE = "image"
 """A file beside `upper`: the digest of the image's manifest that the changes are to."""
 
@@ -66,9 +68,15 @@ def read_base(directory: str) -> str:
 def changes(upper: str, lower: "list[str]") -> "list[tuple[str, str]]":
     """As `docker diff` tells them: (A, C or D, absolute path), sorted by path."""
     found: list[tuple[str, str]] = []
+    etc_is_same = etc_is_used = False
     for path, directory, name, status in _walk(upper):
         shown = os.fsdecode(b"/" + path)
         before = find_entry(path, lower)
+        if not before and _is_made_by_us(path, directory, name, status):
+            etc_is_used |= path.startswith(b"etc/")
+            continue
+        if path == b"etc":
+            etc_is_same = not before or _access(status) == _access(before)
         if is_whiteout(status):
             if before:
                 found.append((DELETED, shown))
@@ -78,14 +86,33 @@ def changes(upper: str, lower: "list[str]") -> "list[tuple[str, str]]":
             kept = _names(directory, name) if stat.S_ISDIR(status.st_mode) else set()
             gone = list_entries(path, lower) - kept
             found += [(DELETED, os.fsdecode(b"/" + path + b"/" + inner)) for inner in gone]
+    if etc_is_same and etc_is_used and not any(path.startswith("/etc/") for _, path in found):
+        found = [change for change in found if change[1] != "/etc"]
     return sorted(found, key=lambda change: change[1])
 
 
-def write_layer(upper: str, file: "Any", owner: Owner) -> None:
-    """The directory as the tar of a layer: sorted, with hard links, extended attributes and times in nanoseconds."""
+def _is_made_by_us(path: bytes, directory: int, name: bytes, status: os.stat_result) -> bool:
+    """Whether it is there to be mounted on, in every container: docker makes these in a layer that it does not show."""
+    if path in _MADE_FILES:
+        return stat.S_ISREG(status.st_mode) and not status.st_size
+    return path in _MADE_DIRECTORIES and stat.S_ISDIR(status.st_mode) and not _names(directory, name)
+
+
+def _access(status: os.stat_result) -> "tuple[int, int, int]":
+    return status.st_mode, status.st_uid, status.st_gid
+
+
+def write_layer(upper: str, file: "Any", owner: Owner, lower: "list[str] | None" = None) -> None:
+    """The directory as the tar of a layer: sorted, with hard links, extended attributes and times in nanoseconds.
+
+    With the layers below, `lower`, it is a container's: what we have made in it to be mounted on is left out.
+    """
     links: dict[tuple[int, int], str] = {}
     with tarfile.open(fileobj=file, mode="w|", format=tarfile.PAX_FORMAT) as tar:
         for path, directory, name, status in _walk(upper):
+            made = lower is not None and _is_made_by_us(path, directory, name, status)
+            if made and not find_entry(path, lower or []):
+                continue
             _write(tar, path, directory, name, status, owner, links)
 
 
@@ -107,7 +134,7 @@ def commit(
     """
     config = {**base.config, "config": _instructed(base.config.get("config"), instructions)}
     with store.adding():
-        layer, diff = _store_layer(store, upper, write)
+        layer, diff = _store_layer(store, upper, write, store.layer_paths(base.chains))
         return _add(store, config, [*base.manifest.layers, layer], [*base.diffs, diff], names, "warren commit",
                     author, message)  # fmt: skip
 
@@ -169,7 +196,10 @@ def _add(
 
 
 def _store_layer(
-    store: "Store", directory: str, write: "Callable[[Any], None] | None" = None
+    store: "Store",
+    directory: str,
+    write: "Callable[[Any], None] | None" = None,
+    lower: "list[str] | None" = None,
 ) -> "tuple[manifest.Descriptor, str]":
     """A directory as a layer, compressed with gzip while it is written; its descriptor, and the digest of the tar."""
     from isal import igzip
@@ -181,7 +211,7 @@ def _store_layer(
         if write:
             write(hashed)
         else:
-            write_layer(directory, hashed, store.owner)
+            write_layer(directory, hashed, store.owner, lower)
     return manifest.Descriptor(manifest.OCI_LAYER + "+gzip", blob.digest, blob.size), f"sha256:{plain.hexdigest()}"
 
 

@@ -2,6 +2,7 @@
  *
  *     init PLANFD          do what the plan in this descriptor says
  *     init-guest --guest FILE  the same, compiled for virtual machines: as process 1 of one do what the plan in FILE says
+ *     init --reap PID      as process 1 of a container: pass on signals, collect orphans, end as PID, our child, does
  *     init --idle          as process 1 of a container: collect orphans, run nothing
  *     init --list-steps    print the vocabulary: number, name and signature of each step
  *     init --version
@@ -130,6 +131,8 @@ int check_plan(struct run *run)
         run->uses_proc |= step.word->act == do_sysctl || step.word->act == do_exec_label;
         if (step.word->act == do_exec)
             run->preserved = step.args[2].i;
+        if (step.word->act == do_reap || step.word->act == do_idle)
+            run->own_slot = step.args[0].i;
     }
     wrong = plan_end(&run->plan);
     return wrong ? fail_as(run, EBADMSG, wrong) : 0;
@@ -189,16 +192,16 @@ static void open_standard_streams(void)
             _exit(EXIT_INIT);
 }
 
-/* A descriptor number: digits only, and not a standard stream. */
-static int parse_fd(const char *text)
+/* Digits only, of a number that is above `least` and no more than 28 bits long; else -1. */
+static int parse_number(const char *text, int least)
 {
-    int fd = 0;
+    int number = 0;
     for (const char *at = text; *at; at++) {
-        if (*at < '0' || *at > '9' || fd > 1 << 24)
+        if (*at < '0' || *at > '9' || number > 1 << 24)
             return -1;
-        fd = fd * 10 + (*at - '0');
+        number = number * 10 + (*at - '0');
     }
-    return fd > 2 ? fd : -1;
+    return number > least ? number : -1;
 }
 
 /* Outside: our job is to do what needs the host's paths and the caller's privileges (open, clone and idmap sources,
@@ -214,14 +217,17 @@ int main(int argc, char **argv)
     }
     if (argc == 2 && strcmp(argv[1], "--idle") == 0)
         be_idle();
+    int child = argc == 3 && strcmp(argv[1], "--reap") == 0 ? parse_number(argv[2], 0) : -1;
+    if (child > 0)
+        be_reaper(child);
     struct run *run = &the_run;
     run->sync = run->report = run->told = run->root = run->old_root = run->scratch = run->empty = run->proc = -1;
-    run->channel = -1;
+    run->channel = run->own_slot = -1;
 #ifdef WARREN_GUEST
     if (argc >= 3 && strcmp(argv[1], "--guest") == 0)
         be_guest(run, argv[2]);
 #endif
-    int fd = argc == 2 ? parse_fd(argv[1]) : -1;
+    int fd = argc == 2 ? parse_number(argv[1], 2) : -1; /* not a standard stream */
     reset_signals();
     signal(SIGPIPE, SIG_IGN);
     open_standard_streams();

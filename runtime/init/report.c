@@ -110,6 +110,35 @@ void tell(struct run *run, uint32_t kind, int64_t value, const char *text)
         _exit(EXIT_INIT);
 }
 
+void pass_fd(int line, int error, int fd)
+{
+    struct message head = {.value = error};
+    (void)!send_message(line, &head, "", error ? -1 : fd);
+}
+
+int receive_fd(struct run *run, int line, const char *what)
+{
+    union {
+        struct cmsghdr head;             /* for its alignment */
+        char data[CMSG_SPACE(sizeof(int))]; /* one descriptor */
+    } control = {0};
+    struct message head;
+    struct iovec part = {&head, sizeof head};
+    struct msghdr message = {
+        .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    ssize_t got;
+    int fd;
+    do
+        got = recvmsg(line, &message, MSG_CMSG_CLOEXEC);
+    while (got < 0 && errno == EINTR);
+    if (got != sizeof head)
+        return fail_as(run, got < 0 ? errno : EPIPE, what);
+    if (head.value || message.msg_controllen < CMSG_LEN(sizeof(int)))
+        return fail_as(run, head.value ? (int)head.value : EBADMSG, what);
+    memcpy(&fd, CMSG_DATA(&control.head), sizeof fd);
+    return fd;
+}
+
 void sync_with_fd(struct run *run, const char *name, int fd)
 {
     struct message head = {MESSAGE_SYNC, run->step, 0};

@@ -18,7 +18,7 @@
     X(3, open_path, "fsi")           \
     X(4, open_tree, "fsi")           \
     X(5, mount_setattr, "fiiiif")    \
-    X(6, userns, "fssii")            \
+    X(6, userns, "fssiif")           \
     X(7, open_ns, "fsi")             \
     X(8, setns, "fi")                \
     X(9, undumpable, "")             \
@@ -53,11 +53,11 @@
     X(38, user, "iiil")              \
     X(39, capabilities, "iiii")      \
     X(40, no_new_privs, "")          \
-    X(41, own_stdio, "ii")           \
+    X(41, own_stdio, "iii")          \
     X(42, chdir, "si")               \
     X(43, find, "ss")                \
     X(44, wait_start, "ff")          \
-    X(45, reap, "")                  \
+    X(45, reap, "f")                 \
     X(46, exec, "lli")               \
     X(47, oom_score_adj, "i")        \
     X(48, seccomp, "bii")            \
@@ -81,6 +81,7 @@
     X(66, wait_command, "f")         \
     X(67, idle, "f")                 \
     X(68, guard, "ff")               \
+    X(69, take_network, "f")         \
     X(84, supervise, "bii")          \
     GUEST_WORDS(X)
 
@@ -121,6 +122,7 @@ struct run {
     int told;                 /* where the monitor learns the container's pid, and that its program runs */
     pid_t outside;            /* with a monitor: ourselves, until `clone`, since Python did not start us; 0 otherwise */
     pid_t helper;             /* the helper of `userns`, until reap_helper(); 0 none */
+    int64_t own_slot;         /* the slot of our own program, for `reap` and `idle`; -1 none */
     int64_t preserved;        /* descriptors from 3 on that the `exec` step leaves to the user's program */
     int used_slots;           /* slots from this one on have never been used */
     bool undumpable;          /* PR_SET_DUMPABLE 0, which changes of credentials undo */
@@ -159,6 +161,11 @@ void report_failure(struct run *run);
 /* Sends a message; waits for the OK and returns its text.  Neither returns when nobody is there any more: without a
  * runtime a container is not to be. */
 void tell(struct run *run, uint32_t kind, int64_t value, const char *text);
+
+/* Sends an errno, or 0 and a descriptor, over a socket to another process of ours; the other end, which takes the
+ * descriptor, or fails with that errno (EPIPE: the sender has ended). */
+void pass_fd(int line, int error, int fd);
+int receive_fd(struct run *run, int line, const char *what);
 char *wait_for_ok(struct run *run);
 /* Sends a SYNC with a duplicate of a descriptor. */
 void sync_with_fd(struct run *run, const char *name, int fd);
@@ -254,6 +261,7 @@ int load_filter(struct run *run);
 
 /* Process 1 of a container without a program. */
 _Noreturn void be_idle(void);
+_Noreturn void be_reaper(pid_t child);
 
 #ifdef WARREN_GUEST
 /* ---- guest.c: process 1 of a virtual machine ---- */

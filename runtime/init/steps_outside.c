@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <sys/wait.h>
@@ -72,18 +73,6 @@ int do_mount_setattr(struct run *run, const struct arg *arg)
 
 /* ---- user namespaces ---- */
 
-/* Helper: our job is just to be the first process of a user namespace, so that it exists while its maps are written.
- * We hold nothing but the read end of a pipe, and end when the other end is closed or init outside dies. */
-static _Noreturn void be_helper(int pipe_end)
-{
-    char nothing;
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (dup2(pipe_end, 0) == 0 && sys_close_range(1, ~0U, 0) == 0)
-        while (read(0, &nothing, 1) < 0 && errno == EINTR)
-            ;
-    _exit(0);
-}
-
 /* /proc/PID, verified: something else mounted on /proc must not get to see or fake our writes. */
 static int open_process(pid_t pid)
 {
@@ -97,6 +86,39 @@ static int open_process(pid_t pid)
         return -1;
     }
     return open_beneath(proc, number_text(&digits, pid), O_PATH | O_DIRECTORY);
+}
+
+/* Of the process in this directory of /proc. */
+static int open_namespace(int process, const char *name)
+{
+    autoclose int directory = open_beneath(process, "ns", O_PATH | O_DIRECTORY);
+    return directory < 0 ? -1 : openat(directory, name, O_RDONLY | O_CLOEXEC);
+}
+
+static void make_network(int line)
+{
+    prctl(PR_SET_DUMPABLE, 0); /* Somebody else is about to be in our user namespace. */
+    autoclose int process = unshare(CLONE_NEWNET) < 0 ? -1 : open_process(sys_getpid());
+    autoclose int network = process < 0 ? -1 : open_namespace(process, "net");
+    pass_fd(line, network < 0 ? errno : 0, network);
+}
+
+/* Helper: our job is to be the first process of a user namespace, so that it exists while its maps are written; and,
+ * once they are, to make a network namespace that belongs to it and send it to process 1 of the container, which goes
+ * on with its mounts meanwhile: making one takes as long as half of them.  We hold nothing but the read end of a pipe
+ * and that line, and end when we are done, or init outside dies. */
+static _Noreturn void be_helper(int pipe_end, int line)
+{
+    char mapped;
+    ssize_t got = -1;
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    int kept = dup2(pipe_end, 0) == 0 && (line < 0 || dup2(line, 1) == 1) ? (line < 0 ? 1 : 2) : -1;
+    if (kept > 0 && sys_close_range(kept, ~0U, 0) == 0)
+        while ((got = read(0, &mapped, 1)) < 0 && errno == EINTR)
+            ;
+    if (got == 1 && line >= 0)
+        make_network(1);
+    _exit(0);
 }
 
 static int write_below(struct run *run, int process, const char *name, const char *text)
@@ -129,8 +151,7 @@ static int map_and_open(struct run *run, pid_t helper, const struct arg *arg)
     } else if (write_maps(run, process, arg) < 0) {
         return -1;
     }
-    autoclose int directory = open_beneath(process, "ns", O_PATH | O_DIRECTORY);
-    int fd = directory < 0 ? -1 : openat(directory, "user", O_RDONLY | O_CLOEXEC);
+    int fd = open_namespace(process, "user");
     if (fd < 0)
         return fail(run, "ns/user");
     return set_slot(run, arg[0].i, fd);
@@ -145,20 +166,34 @@ void reap_helper(struct run *run)
 
 int do_userns(struct run *run, const struct arg *arg)
 {
-    int ends[2];
+    int ends[2], lines[2] = {-1, -1};
     reap_helper(run);
+    if (arg[5].i >= 0 && socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, lines) < 0)
+        return fail(run, "socketpair");
     if (pipe2(ends, O_CLOEXEC) < 0)
         return fail(run, "pipe");
     pid_t helper = sys_fork(CLONE_NEWUSER, SIGCHLD);
     if (helper == 0) {
         close(ends[1]);
-        be_helper(ends[0]);
+        be_helper(ends[0], lines[1]);
     }
     run->helper = helper > 0 ? helper : 0;
     int result = helper < 0 ? fail(run, "clone") : map_and_open(run, helper, arg);
+    if (result == 0 && arg[5].i >= 0)
+        result = write(ends[1], "", 1) == 1 ? set_slot(run, arg[5].i, lines[0]) : fail(run, "helper");
     close(ends[0]);
-    close(ends[1]); /* The helper ends now, while we go on. */
+    close(ends[1]); /* The helper ends now, or when it has made the network, while we go on. */
+    close_quietly(&lines[1]);
     return result;
+}
+
+int do_take_network(struct run *run, const struct arg *arg)
+{
+    int line = slot_fd(run, arg[0].i);
+    autoclose int network = line < 0 ? fail(run, "slot") : receive_fd(run, line, "new network namespace");
+    if (network < 0)
+        return -1;
+    return sys_setns(network, CLONE_NEWNET) < 0 ? fail(run, "setns") : 0;
 }
 
 /* ---- joining ---- */

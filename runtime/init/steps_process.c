@@ -211,7 +211,7 @@ int do_own_stdio(struct run *run, const struct arg *arg)
     if (!is_id(arg[0].i))
         return fail_as(run, EINVAL, "not an id");
     for (int fd = 0; fd < 3; fd++) {
-        if (fstat(fd, &st) < 0 || st.st_uid == (uid_t)arg[0].i || !may_own(run, &st))
+        if (!(arg[2].i >> fd & 1) || fstat(fd, &st) < 0 || st.st_uid == (uid_t)arg[0].i || !may_own(run, &st))
             continue;
         if (fchown(fd, arg[0].i, -1) < 0 && errno != EROFS && errno != EPERM && errno != EINVAL)
             return fail(run, "fchown");

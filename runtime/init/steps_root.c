@@ -76,6 +76,14 @@ static void prepare_proc(struct run *run)
         private_proc(run);
 }
 
+/* The scratch tmpfs covers the old root, and would take a umount(2) of its own, which waits for an RCU grace period.
+ * Elsewhere in the old tree it goes with that; where it cannot be moved, detach_old() has one more to do. */
+static void uncover_old(struct run *run)
+{
+    if (run->scratch >= 0)
+        (void)!sys_move_mount(run->scratch, "", run->old_root, "proc", MOVE_MOUNT_F_EMPTY_PATH);
+}
+
 /* Detaches the old tree.  umount(2) takes the topmost of what is stacked, so it is repeated until "." itself is gone;
  * first nothing of it may propagate to the host. */
 static int detach_old(struct run *run)
@@ -85,6 +93,7 @@ static int detach_old(struct run *run)
         return fail(run, "chdir to the old root");
     if (sys_mount_setattr(AT_FDCWD, ".", AT_RECURSIVE, &slave) < 0 && errno != EINVAL)
         return fail(run, "mount_setattr of the old root");
+    uncover_old(run);
     int detached = 0;
     while (detached < MAX_SLOTS && sys_umount(".", MNT_DETACH) == 0)
         detached++;

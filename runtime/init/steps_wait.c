@@ -41,6 +41,8 @@ static void close_between(int64_t first, int64_t last)
         sys_close_range(first, last, 0);
 }
 
+#define KEPT 4
+
 static void sort(int *numbers, int count)
 {
     for (int i = 1; i < count; i++)
@@ -51,21 +53,21 @@ static void sort(int *numbers, int count)
         }
 }
 
-/* Lets go of everything but three descriptors (-1 is none), the standard streams and those to be preserved: a container
- * may wait for days, and must not hold the host's mounts or the pipes of whoever created it. */
+/* Lets go of everything but these descriptors (-1 is none), our own program, the standard streams and those to be
+ * preserved: a container may wait for days, and must not hold the host's mounts or the pipes of whoever created it. */
 static void keep_only(struct run *run, int one, int other, int third)
 {
-    int kept[] = {one, other, third};
+    int own = run->own_slot < 0 ? -1 : slot_fd(run, run->own_slot), kept[KEPT] = {one, other, third, own};
     int64_t next = 3 + (run->preserved > 0 ? run->preserved : 0);
-    sort(kept, 3);
-    for (int i = 0; i < 3; i++)
+    sort(kept, KEPT);
+    for (int i = 0; i < KEPT; i++)
         if (kept[i] >= next) {
             close_between(next, kept[i] - 1);
             next = kept[i] + 1;
         }
     close_between(next, INT32_MAX);
     for (int slot = 0; slot < run->used_slots; slot++)
-        if (run->slots[slot] - 1 != one && run->slots[slot] - 1 != other)
+        if (run->slots[slot] - 1 != one && run->slots[slot] - 1 != other && slot != run->own_slot)
             run->slots[slot] = 0;
     run->root = run->old_root = run->scratch = run->empty = run->proc = -1;
 }
@@ -133,6 +135,8 @@ int do_wait_command(struct run *run, const struct arg *arg)
     if (line < 0)
         return fail(run, "socket");
     die_of_signals();
+    write_stamps(run);
+    run->stamps = NULL; /* Of the first plan; where they go is not kept. */
     tell(run, MESSAGE_READY, 0, "");
     run->sync = line;
     keep_only(run, line, -1, run->told);
@@ -217,7 +221,7 @@ static void reap_children(pid_t main_child)
 
 /* Reaper: our job as process 1 is to pass on signals to the user's program, to collect orphans, and to end when it
  * ends, with its status; the kernel then ends whatever is left.  We keep the standard streams and nothing else. */
-static _Noreturn void be_reaper(pid_t child, const sigset_t *signals)
+static _Noreturn void reap_and_pass_on(pid_t child, const sigset_t *signals)
 {
     sys_close_range(3, ~0U, 0);
     for (;;) {
@@ -239,10 +243,33 @@ static void lead_group(void)
     tcsetpgrp(0, getpgrp());
 }
 
+/* The same after do_reap() has executed us: signals are blocked since then, and none is lost. */
+_Noreturn void be_reaper(pid_t child)
+{
+    sigset_t signals;
+    all_but_faults(&signals);
+    sigprocmask(SIG_SETMASK, &signals, NULL);
+    prctl(PR_SET_NAME, "warren-init");
+    reap_and_pass_on(child, &signals);
+}
+
+/* Until something is executed our memory belongs to the user namespace in which we began, and an ordinary user could not
+ * join the namespaces of such a process (ptrace(2), PTRACE_MODE_READ).  So for him we execute ourselves; where the
+ * container's filter has no execveat(2) we stay as we are. */
+static void execute_reaper(int own, pid_t child)
+{
+    static char *const env[] = {NULL};
+    struct digits digits;
+    char *argv[] = {"warren-init", "--reap", (char *)number_text(&digits, child), NULL};
+    syscall(SYS_execveat, own, "", argv, env, AT_EMPTY_PATH);
+}
+
 int do_reap(struct run *run, const struct arg *arg)
 {
-    (void)arg;
+    int own = arg[0].i < 0 ? -1 : slot_fd(run, arg[0].i);
     sigset_t signals, none;
+    if (arg[0].i >= 0 && own < 0)
+        return fail(run, "slot");
     sigemptyset(&none);
     all_but_faults(&signals);
     if (sigprocmask(SIG_SETMASK, &signals, NULL) < 0 || keep_process_attributes(run) < 0)
@@ -251,8 +278,11 @@ int do_reap(struct run *run, const struct arg *arg)
     pid_t child = sys_fork(0, SIGCHLD);
     if (child < 0)
         return fail(run, "fork");
-    if (child > 0)
-        be_reaper(child, &signals);
+    if (child > 0) {
+        if (own >= 0)
+            execute_reaper(own, child);
+        reap_and_pass_on(child, &signals);
+    }
     lead_group();
     return sigprocmask(SIG_SETMASK, &none, NULL) < 0 ? fail(run, "sigprocmask") : 0;
 }

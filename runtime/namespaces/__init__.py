@@ -24,11 +24,15 @@ TYPES = {
 NEWUSER = TYPES["user"][0]
 
 
-def new_flags(spec: "Spec") -> int:
-    """The CLONE_NEW flags of namespaces to create, but for user and time namespaces, which are made beforehand."""
+def new_flags(spec: "Spec", network: int = -1) -> int:
+    """The CLONE_NEW flags of namespaces to create, but for user and time namespaces, which are made beforehand.
+
+    Nor is that of the network which comes in the slot `network`.
+    """
     flags = 0
+    others = ("user", "time", "network" if network >= 0 else "")
     for kind, path in spec.namespaces().items():
-        if not path and kind not in ("user", "time"):
+        if not path and kind not in others:
             flags |= TYPES[kind][0]
     return flags
 

@@ -225,7 +225,7 @@ def _make_maps(plan: LaunchPlan, mounts: "list[Mount]") -> "dict[tuple[str, str]
     for mount in mounts:
         if mount.maps and mount.maps not in slots:
             slots[mount.maps] = plan.slot()
-            plan.add("userns", slots[mount.maps], *mount.maps, 0, 0)
+            plan.add("userns", slots[mount.maps], *mount.maps, 0, 0, -1)
     return slots
 
 

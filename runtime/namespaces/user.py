@@ -22,8 +22,11 @@ RANGE = 65536
 """Ids of a container."""
 
 
-def create(plan: LaunchPlan, spec: "Spec", host: "Host") -> int:
-    """Add the step that makes a new user namespace; returns its slot, -1 when the container has none of its own."""
+def create(plan: LaunchPlan, spec: "Spec", host: "Host", network: int = -1) -> int:
+    """Add the step that makes a new user namespace; returns its slot, -1 when the container has none of its own.
+
+    In the slot `network` a new network namespace is to come from it (network.order).
+    """
     if spec.namespaces().get("user", "-") != "":
         return -1
     linux = spec.config["linux"]
@@ -37,7 +40,7 @@ def create(plan: LaunchPlan, spec: "Spec", host: "Host") -> int:
         )
     slot = plan.slot()
     deny_setgroups = not host.privileged and own
-    plan.add("userns", slot, map_text(uids), map_text(gids), int(deny_setgroups), int(mapper))
+    plan.add("userns", slot, map_text(uids), map_text(gids), int(deny_setgroups), int(mapper), network)
     return slot
 
 
@@ -100,6 +103,17 @@ def host_id(mappings: "Mappings", container_id: int) -> int:
         if m["containerID"] <= container_id < m["containerID"] + m["size"]:
             return m["hostID"] + container_id - m["containerID"]
     return -1
+
+
+def host_user(config: "Json", process: "Json") -> int:
+    """The user of a process as the host sees him; -1 where a namespace that is joined, or no map, says who that is."""
+    account: Json = process.get("user") or {}  # type: ignore[assignment]
+    uid = int(account.get("uid") or 0)  # type: ignore[call-overload]
+    linux: Json = config.get("linux") or {}  # type: ignore[assignment]
+    if mappings := linux.get("uidMappings"):
+        return host_id(mappings, uid)  # type: ignore[arg-type]
+    kinds: list[Json] = linux.get("namespaces") or []  # type: ignore[assignment]
+    return -1 if any(one["type"] == "user" for one in kinds) else uid
 
 
 def set_home(process: "Json", root: str) -> None:

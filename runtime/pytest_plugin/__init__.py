@@ -4,6 +4,8 @@ Loaded by each run of pytest where Warren is installed: it imports nothing but p
 docs/pytest.md shows it all.
 """
 
+import sys
+
 import pytest
 
 TYPE_CHECKING = False
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["cannot_see", "denied", "limited"]
 
 INSIDE = False
-"""Whether this very pytest runs one test inside a container."""
+"""Whether this very pytest runs tests inside a container."""
 _OPTIONS = ("image", "argv", "isolation")
 
 
@@ -109,23 +111,19 @@ def container(
 
 
 @pytest.fixture
-def network(request: pytest.FixtureRequest, container_factory: "Factory") -> "Iterator[str]":
+def network(container_factory: "Factory") -> str:
     """The name of a network of the test's own; the fixture `container` is on it."""
-    from .containers import end_network, new_network
-
-    name = new_network(request)
-    yield name
-    container_factory.close()
-    end_network(name)
+    return container_factory.network()
 
 
 @pytest.fixture(scope="session")
-def _shared_containers() -> "Iterator[dict[str, RunningContainer]]":
+def _shared_containers(pytestconfig: pytest.Config) -> "Iterator[dict[str, RunningContainer]]":
     """Of --container-reuse."""
+    from .containers import end_shared
+
     found: dict[str, RunningContainer] = {}
     yield found
-    for one in found.values():
-        one.close()
+    end_shared(pytestconfig, found.values())
 
 
 # ---- hooks
@@ -138,6 +136,11 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: "pytest.Item | None") -
     from .inside import run_protocol
 
     return run_protocol(item, nextitem)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if inside := sys.modules.get(f"{__name__}.inside"):
+        inside.finish(session)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,6 +1,7 @@
 """Containers of tests: made, shared, kept, explained and removed."""
 
 import os
+import signal
 
 import pytest
 
@@ -8,14 +9,15 @@ from runtime.engine.guardian import guard
 from runtime.engine.handle import RunningContainer
 from runtime.engine.settings import configuration
 from runtime.engine.verbs import OWNER, create_network, remove_network, sweep_networks
-from runtime.errors import NotFoundError, UnsupportedError, WarrenError
+from runtime.errors import NotFoundError, UnsupportedError, UsageError, WarrenError
 from runtime.host import Host
 from runtime.jsontext import dump_json
 from runtime.state import start_time
+from runtime.syscalls import set_parent_death_signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Any, TypeVar
 
     from runtime.engine.wait import Condition
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 _MADE = pytest.StashKey["list[RunningContainer]"]()
 _FAILED = pytest.StashKey[bool]()
+_KEEP = pytest.StashKey["set[str]"]()
+"""Names of the containers of tests that have failed."""
 _KEPT = "kept container"
 _LINES = 100
 _TOLD = ("Id", "Name", "Path", "Args", "State", "Mounts", "NetworkSettings", "enforced", "relaxed")
@@ -37,7 +41,10 @@ class Factory:
         self._config = request.config
         self._keep = bool(request.config.getoption("container_keep"))
         self._own: list[RunningContainer] = []
+        self._asked: list[str] = []
+        self._networks: set[str] = set()
         request.node.stash[_MADE] = []
+        end_with_session(request.config)
 
     def __call__(
         self,
@@ -50,34 +57,57 @@ class Factory:
         **options: "Any",
     ) -> RunningContainer:
         """Skips the test where this host cannot do what is asked for."""
-        key = repr((os.fspath(image), argv, sorted(options.items(), key=str)))
-        shared = self._shared()
-        found = shared.get(key) if shared is not None else None
-        if found is None or found.status != "running":
-            config = configuration(image, argv, options)
-            found = or_skip(self._config, lambda: RunningContainer(config, pull, leash=not self._keep))
-            if shared is not None:
-                shared[key] = found
-            else:
-                self._own.append(found)
+        found = self._find(
+            repr((os.fspath(image), argv, sorted(options.items(), key=str))),
+            lambda: RunningContainer(configuration(image, argv, options), pull, leash=not self._keep),
+            is_own=options.get("network") in self._networks,
+        )
         self._request.node.stash[_MADE].append(found)
         if wait:
             found.wait_for(wait, timeout)
         return found
 
-    def _shared(self) -> "dict[str, RunningContainer] | None":
-        if not self._config.getoption("container_reuse"):
-            return None
+    def _find(self, key: str, make: "Callable[[], RunningContainer]", *, is_own: bool) -> RunningContainer:
+        """A new one; with --container-reuse what another test has got when it asked so for the nth time."""
+        if is_own or not self._config.getoption("container_reuse"):
+            self._own.append(or_skip(self._config, make))
+            return self._own[-1]
+        self._asked.append(key)
+        key = f"{self._asked.count(key)} {key}"
         shared: dict[str, RunningContainer] = self._request.getfixturevalue("_shared_containers")
-        return shared
+        if key not in shared or shared[key].status != "running":
+            shared[key] = or_skip(self._config, make)
+        return shared[key]
+
+    def network(self) -> str:
+        """A new one, which ends with the test; so do the containers on it."""
+        name = new_network(self._config)
+        self._networks.add(name)
+        return name
 
     def close(self) -> None:
         """End what is not kept for whoever looks into a failure; idempotent."""
         own, self._own = self._own, []
+        networks, self._networks = self._networks, set()
         keep = self._keep and self._request.node.stash.get(_FAILED, False)
         for one in own:
             if not keep:
                 one.discard()
+        for name in networks:
+            end_network(name, may_be_in_use=keep)
+
+
+def end_with_session(config: pytest.Config) -> None:
+    """A worker of xdist whose controller has been killed would go on with its test for another five seconds."""
+    if hasattr(config, "workerinput"):
+        set_parent_death_signal(signal.SIGINT)
+
+
+def end_shared(config: pytest.Config, shared: "Iterable[RunningContainer]") -> None:
+    """Those of --container-reuse, at the end of the session."""
+    for one in shared:
+        if one.name not in config.stash.get(_KEEP, ()):
+            one.discard()
 
 
 def or_skip(config: pytest.Config, make: "Callable[[], Made]") -> "Made":
@@ -102,19 +132,22 @@ def reason(error: WarrenError) -> str:
 # ---- networks
 
 
-def new_network(request: pytest.FixtureRequest) -> str:
+def new_network(config: pytest.Config) -> str:
     guard()
     sweep_networks()
     name, pid = f"test-{os.urandom(6).hex()}", os.getpid()
-    or_skip(request.config, lambda: create_network(name, labels={OWNER: f"{pid}:{start_time(pid)}"}))
+    or_skip(config, lambda: create_network(name, labels={OWNER: f"{pid}:{start_time(pid)}"}))
     return name
 
 
-def end_network(name: str) -> None:
+def end_network(name: str, *, may_be_in_use: bool) -> None:
     try:
         remove_network(name)
     except NotFoundError:
         pass
+    except UsageError:
+        if not may_be_in_use:
+            raise
 
 
 # ---- failures
@@ -138,6 +171,7 @@ def explain(item: pytest.Item, report: pytest.TestReport) -> None:
         told = _filled({key: found.get(key) for key in _TOLD})
         report.sections.append((f"container {one.name}: inspect", dump_json(told, 2)))
         if keep:
+            item.config.stash.setdefault(_KEEP, set()).add(one.name)
             report.user_properties.append((_KEPT, one.name))
 
 
@@ -149,8 +183,10 @@ def _filled(value: "Any") -> "Any":
 
 
 def kept(terminalreporter: "Any") -> "Iterator[str]":
+    seen = set()
     for outcome in ("failed", "error"):
         for report in terminalreporter.stats.get(outcome, []):
             for key, name in getattr(report, "user_properties", ()):
-                if key == _KEPT:
+                if key == _KEPT and name not in seen:
+                    seen.add(name)
                     yield f"kept for {report.nodeid}: warren exec -it {name} sh; warren rm -f {name}"

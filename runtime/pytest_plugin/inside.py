@@ -1,47 +1,49 @@
-"""A whole test inside a container: its own pytest there runs that one test, and its reports are replayed here.
+"""Whole tests inside a container: a pytest of its own there runs them, and their reports are replayed here.
 
-    pytest ──> runtime.run("host", [python, ...]) ──> pytest NODE      the tree and the interpreter are read-only
-       │  <── reports, a line of JSON each, on what was its stdout ──┘
+    pytest ──> runtime.run("host", [python, ...]) ──> pytest FILES     the tree and the interpreter are read-only
+       │  ──> the next test, a line of JSON on its stdin ──┤
+       │  <── its reports, on what was its stdout ─────────┘
 
-The host's own root has the interpreter already.  Other images get it under /.warren, with the loader and the libraries
-that this process has, so that it runs in an image with another C library, or with none.
+Tests that share fixtures share it (groups.py).  One that ends with a test is followed by a new one at the next test.
 """
 
 import json
 import os
-import sys
+import posix
+import select
+import time
 
 import pytest
 
-from runtime.engine.library import run
-from runtime.errors import TimeoutExpiredError, UnsupportedError, WarrenError
+from runtime.engine.library import Asked
+from runtime.engine.pipes import PIPE, feed
+from runtime.errors import UnsupportedError, WarrenError
+from runtime.state import poll_end
 
-from .containers import reason
+from .containers import end_with_session, reason
+from .groups import groups, wanted
+from .place import Place
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any, Literal
 
     Json = dict[str, Any]
 
 _HOST = "host"
-_OWN_IN_CONTAINER = ("/tmp", "/run", "/dev", "/sys", "/proc")
-"""Of the host's root a container has these for itself."""
-_PLACE = "/.warren"
-_BOOT = (
-    "import sys,json;sys.dont_write_bytecode=True;r=json.loads(sys.stdin.readline());sys.path[:]=r['path'];"
-    "from runtime.pytest_plugin.inner import serve;serve(r)"
-)
-_SITE = os.path.abspath(__file__).rpartition("/runtime/")[0]
 _SECONDS = 300.0
+_GRACE = 10.0
+"""Seconds to end in, once there is nothing more to do."""
 _TAIL = 4000
+_BUFFER = 1 << 16
 
 
 def run_protocol(item: pytest.Item, nextitem: "pytest.Item | None") -> bool:
     """pytest_runtest_protocol of one that is marked `inside`."""
     hook = item.ihook
     hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-    for report in _reports(item):
+    for report in _room(item).reports(item, nextitem):
         hook.pytest_runtest_logreport(report=report)
     # Nothing of it was set up here, but what earlier tests have left to it may have to go.
     call = pytest.CallInfo.from_call(
@@ -54,40 +56,88 @@ def run_protocol(item: pytest.Item, nextitem: "pytest.Item | None") -> bool:
     return True
 
 
-def _reports(item: pytest.Item) -> "list[pytest.TestReport]":
-    try:
-        said, complaints = _run(item)
-    except UnsupportedError as error:
-        if item.config.getoption("container_strict"):
-            return [_made_up(item, "failed", str(error))]
-        path, line, _ = item.location
-        return [_made_up(item, "skipped", (path, line or 0, f"Skipped: {reason(error)}"))]
-    except WarrenError as error:
-        return [_made_up(item, "failed", f"the container of this test failed: {error}")]
-    found, ended = _parse(item, said)
-    if not ended or not found:
-        text = "the test inside the container ended without a report"
-        found.append(_made_up(item, "failed", f"{text}\n{complaints[-_TAIL:].decode(errors='replace')}"))
-    return found
+_ROOMS = pytest.StashKey["dict[str, Room]"]()
 
 
-def _parse(item: pytest.Item, said: bytes) -> "tuple[list[pytest.TestReport], bool]":
-    """Its reports, and whether it came to its end."""
-    found, ended = [], False
-    for line in said.splitlines():
-        data = json.loads(line)
-        if "end" in data:
-            ended = True
-            continue
-        report = item.config.hook.pytest_report_from_serializable(config=item.config, data=data)
-        if isinstance(report, pytest.TestReport):
-            report.nodeid, report.location = item.nodeid, item.location
-            if isinstance(report.longrepr, list):  # Where and why it was skipped; JSON knows no tuples.
-                report.longrepr = tuple(report.longrepr)
-            found.append(report)
-        elif report is not None and report.failed:
-            found.append(_made_up(item, "failed", str(report.longrepr)))
-    return found, ended
+def _room(item: pytest.Item) -> "Room":
+    rooms = item.session.stash.get(_ROOMS, None)
+    if rooms is None:
+        rooms = item.session.stash[_ROOMS] = {}
+        for room in map(Room, groups(item.session.items)):
+            rooms.update((one.nodeid, room) for one in room.items)
+    return rooms.get(item.nodeid) or rooms.setdefault(item.nodeid, Room([item]))
+
+
+def finish(session: pytest.Session) -> None:
+    """End what still waits for tests, after -x and Ctrl-C."""
+    for room in set(session.stash.get(_ROOMS, {}).values()):
+        room.close()
+
+
+class Room:
+    """Tests that share a container, which is there from the first to the last of them."""
+
+    def __init__(self, items: "list[pytest.Item]") -> None:
+        self.items = items
+        self._names = {item.nodeid for item in items}
+        self._inner: _Inner | None = None
+
+    def reports(self, item: pytest.Item, nextitem: "pytest.Item | None") -> "Iterator[pytest.TestReport]":
+        """Of one test, as they come.  Its fixtures stay as long as they would stay here."""
+        following = nextitem.nodeid if nextitem and nextitem.nodeid in self._names else None
+        stay = [node.nodeid for node in item.listchain() if nextitem and node in nextitem.listchain()]
+        is_last = nextitem is None or item is self.items[-1]
+        request = {"run": item.nodeid, "next": following, "stay": [] if is_last else stay}
+        try:
+            yield from self._told(item, request)
+        except UnsupportedError as error:
+            yield _cannot(item, error)
+        except (WarrenError, pytest.fail.Exception) as error:  # The latter of other plugins, such as a time limit's.
+            self.close()
+            yield _made_up(item, "failed", f"the container of this test failed: {error}")
+        if is_last:
+            self.close()
+
+    def _told(self, item: pytest.Item, request: "Json") -> "Iterator[pytest.TestReport]":
+        seconds = wanted(item).get("timeout", _SECONDS)
+        deadline = time.monotonic() + seconds
+        if not self._inner:
+            self._inner = _Inner(self.items)
+        found = False
+        try:
+            for data in self._inner.ask(request, deadline):
+                found = True
+                yield _report(item, data)
+        except TimeoutError as error:
+            raise WarrenError(f"it took longer than {seconds:g} s and was killed") from error
+        except EOFError as error:
+            raise WarrenError(self._inner.ending()) from error
+        if not found:
+            yield _made_up(item, "failed", "the test inside the container ended without a report")
+
+    def close(self) -> None:
+        """Idempotent."""
+        inner, self._inner = self._inner, None
+        if inner:
+            inner.close()
+
+
+def _report(item: pytest.Item, data: "Json") -> pytest.TestReport:
+    if "failed" in data:
+        return _made_up(item, "failed", data["failed"])
+    report = item.config.hook.pytest_report_from_serializable(config=item.config, data=data)
+    assert isinstance(report, pytest.TestReport)
+    report.nodeid, report.location = item.nodeid, item.location
+    if isinstance(report.longrepr, list):  # Where and why it was skipped; JSON knows no tuples.
+        report.longrepr = tuple(report.longrepr)
+    return report
+
+
+def _cannot(item: pytest.Item, error: UnsupportedError) -> pytest.TestReport:
+    if item.config.getoption("container_strict"):
+        return _made_up(item, "failed", str(error))
+    path, line, _ = item.location
+    return _made_up(item, "skipped", (path, line or 0, f"Skipped: {reason(error)}"))
 
 
 def _made_up(item: pytest.Item, outcome: "Any", text: "Any") -> pytest.TestReport:
@@ -100,33 +150,120 @@ def _made_up(item: pytest.Item, outcome: "Any", text: "Any") -> pytest.TestRepor
 # ---- the container
 
 
-def _run(item: pytest.Item) -> "tuple[bytes, bytes]":
-    """What it has reported, and what it has said beside that.  Raises what runtime.run() raises."""
-    options: Json = {}
-    for mark in reversed(list(item.iter_markers("inside"))):
-        options.update(zip(("image",), mark.args, strict=False))
-        options.update(mark.kwargs)
-    image = options.pop("image", _HOST)
-    more = options.pop("args", ())
-    timeout = options.pop("timeout", _SECONDS)
-    place = _Place(item, image)
-    mounts = [*place.mounts, *options.pop("mounts", ())]
-    request = {"path": place.path, "args": [*_arguments(item), *more]}
-    try:
-        done = run(
-            image, place.argv, cwd=str(item.config.rootpath), mounts=mounts, timeout=timeout,
-            input=json.dumps(request) + "\n", capture_output=True, **{"entrypoint": "", **options},
-        )  # fmt: skip
-    except TimeoutExpiredError as error:
-        raise WarrenError(f"it took longer than {timeout:g} s and was killed") from error
-    return done.stdout, done.stderr
+class _Inner:
+    """A container and the pytest in it; raises what runtime.run() raises.  To be closed."""
+
+    def __init__(self, items: "list[pytest.Item]") -> None:
+        config, options = items[0].config, wanted(items[0])
+        image, more = options.pop("image", _HOST), options.pop("args", ())
+        options.pop("timeout", None)
+        end_with_session(config)
+        place = Place(str(config.rootpath), {str(item.path.parent) for item in items}, image)
+        mounts = [*place.mounts, *options.pop("mounts", ())]
+        self._asked = Asked({
+            "image": image, "argv": place.argv, "cwd": str(config.rootpath), "entrypoint": "", **options,
+            "mounts": mounts, "stdin": PIPE, "stdout": PIPE, "stderr": PIPE,
+        })  # fmt: skip
+        self._run, self._streams = self._asked.run, self._asked.streams
+        files = dict.fromkeys(str(item.path) for item in items)
+        self._unsent = _line({"path": place.path, "args": [*files, *_arguments(config), *more]})
+        self._unread, self._complaints = b"", b""
+        self._outputs = [self._streams.out, self._streams.err]
+        self._is_idle, self._is_over = True, False
+        try:
+            self._run.launch()
+            self._streams.launched()
+        except BaseException:
+            self._asked.close()
+            raise
+
+    def ask(self, request: "Json", deadline: float) -> "Iterator[Json]":
+        """What it says of a test.  TimeoutError, EOFError when it has ended before it was through."""
+        self._unsent += _line(request)
+        self._is_idle = False
+        while True:
+            while b"\n" in self._unread:
+                line, _, self._unread = self._unread.partition(b"\n")
+                data = json.loads(line)
+                if "done" in data:
+                    self._is_idle = True
+                    return
+                yield data
+            self._move(deadline)
+
+    def _move(self, deadline: float) -> None:
+        """Bytes to and fro, as soon as there are any."""
+        streams, poll = self._streams, select.poll()
+        for fd in self._outputs:
+            poll.register(fd, select.POLLIN)
+        if self._unsent:
+            poll.register(streams.feed, select.POLLOUT)
+        events = [fd for fd, _ in poll.poll(max(0.0, deadline - time.monotonic()) * 1000)]
+        if not events:
+            raise TimeoutError
+        if streams.feed in events:
+            self._unsent = bytes(feed(streams.feed, memoryview(self._unsent)))
+        if streams.err in events:
+            self._listen()
+        if streams.out in events:
+            said = os.read(streams.out, _BUFFER)
+            self._unread += said
+            if not said:
+                raise EOFError
+
+    def _listen(self) -> None:
+        """To what it says beside its reports, of which the end is kept."""
+        said = os.read(self._streams.err, _BUFFER)
+        self._complaints = (self._complaints + said)[-_TAIL:]
+        if not said:
+            self._outputs.remove(self._streams.err)
+
+    def ending(self) -> str:
+        """How it has ended, though nobody has asked it to."""
+        self._end(0.1)
+        how = "was killed at its memory limit" if self._run.usage.oom else "ended without a report"
+        return f"the test inside the container {how}\n{self._complaints.decode(errors='replace')}"
+
+    def close(self) -> None:
+        """Let it end by itself, unless it is in the middle of a test."""
+        try:
+            self._streams.shut(self._streams.feed)
+            self._unsent = b""
+            self._end(_GRACE if self._is_idle else 0)
+        finally:
+            self._asked.close()
+
+    def _end(self, seconds: float) -> None:
+        """Wait so long for its end, and kill it."""
+        if self._is_over:
+            return
+        self._is_over, deadline = True, time.monotonic() + seconds
+        try:
+            while True:
+                self._move(deadline)
+        except (TimeoutError, EOFError):
+            pass
+        pidfd = posix.pidfd_open(self._run.pid)
+        try:
+            if poll_end(pidfd, max(0.0, deadline - time.monotonic())):
+                self._run.wait()
+            else:
+                self._run.kill()
+        finally:
+            posix.close(pidfd)
+        self._run.remove()
+        while self._streams.err in self._outputs:
+            self._listen()
 
 
-def _arguments(item: pytest.Item) -> "list[str]":
-    """The node, and what of this run's options changes how one test is run and told of."""
-    config, option = item.config, item.config.option
-    file, _, rest = item.nodeid.partition("::")
-    found = [f"{config.rootpath / file}::{rest}" if rest else str(item.path), f"--rootdir={config.rootpath}"]
+def _line(data: "Json") -> bytes:
+    return json.dumps(data).encode() + b"\n"
+
+
+def _arguments(config: pytest.Config) -> "list[str]":
+    """What of this run's options changes how a test is run and told of."""
+    option = config.option
+    found = [f"--rootdir={config.rootpath}"]
     if config.inipath:
         found.append(f"-c{config.inipath}")
     for plugin in option.plugins or ():
@@ -136,70 +273,3 @@ def _arguments(item: pytest.Item) -> "list[str]":
     found += [f"--import-mode={option.importmode}", f"--assert={option.assertmode}", f"--tb={option.tbstyle}"]
     found += ["-l"] if option.showlocals else []
     return [*found, f"--capture={option.capture}", *["-v"] * max(0, option.verbose)]
-
-
-class _Place:
-    """Where the interpreter and the tree are inside: mounts, sys.path and the command."""
-
-    def __init__(self, item: pytest.Item, image: "str | os.PathLike[str]") -> None:
-        root = str(item.config.rootpath)
-        self.path = [os.path.abspath(path or ".") for path in sys.path]
-        wanted = [root, str(item.path.parent), _SITE]
-        wanted += [path for path in self.path if os.path.exists(path)]
-        if image == _HOST:
-            wanted += [sys.prefix, sys.base_prefix]
-            self.mounts = _read_only(path for path in wanted if path == root or _is_hidden(path))
-            self.argv = [sys.executable, "-c", _BOOT]
-            return
-        self._carry(wanted)
-
-    def _carry(self, wanted: "list[str]") -> None:
-        """The interpreter with its loader and libraries below /.warren; the rest stays where it is."""
-        base, program = os.path.realpath(sys.base_prefix), os.path.realpath(sys.executable)
-        loader, libraries = _loaded()
-        carried = [base, os.path.dirname(program), os.path.dirname(loader), *libraries]
-        tops = _topmost(carried)
-        own = [path for path in wanted if not _is_below(os.path.realpath(path), base)]
-        self.mounts = [f"{path}:{_PLACE}{path}:ro" for path in tops] + _read_only(own)
-        self.path = [_PLACE + os.path.realpath(path) if _is_below(os.path.realpath(path), base) else path
-                     for path in self.path]  # fmt: skip
-        within = [_PLACE + path for path in libraries]
-        self.argv = [
-            _PLACE + loader, "--library-path", ":".join(within), "--argv0", _PLACE + program, _PLACE + program,
-            "-c", _BOOT,
-        ]  # fmt: skip
-
-
-def _is_below(path: str, top: str) -> bool:
-    return path == top or path.startswith(top.rstrip("/") + "/")
-
-
-def _is_hidden(path: str) -> bool:
-    return any(_is_below(path, top) for top in _OWN_IN_CONTAINER)
-
-
-def _topmost(paths: "Any") -> "list[str]":
-    """Without what is below another of them, and without the root."""
-    found: list[str] = []
-    for path in sorted(set(paths), key=len):
-        if path != "/" and not any(_is_below(path, top) for top in found):
-            found.append(path)
-    return found
-
-
-def _read_only(paths: "Any") -> "list[str]":
-    return [f"{path}:{path}:ro" for path in _topmost(paths) if os.path.isdir(path)] + [
-        f"{path}:{path}:ro" for path in _topmost(paths) if os.path.isfile(path)
-    ]
-
-
-def _loaded() -> "tuple[str, list[str]]":
-    """This process's dynamic loader, and where its libraries are.  UnsupportedError for a static interpreter."""
-    with open("/proc/self/maps") as file:
-        paths = {line.split(None, 5)[5].strip() for line in file if line.count("/") > 1}
-    files = [os.path.realpath(path) for path in paths if ".so" in os.path.basename(path) and os.path.exists(path)]
-    loader = next((path for path in files if os.path.basename(path).startswith(("ld-", "ld."))), "")
-    if not loader:
-        raise UnsupportedError("this interpreter has no dynamic loader that could be taken along", hint='use "host"')
-    extensions = ("lib-dynload", "site-packages", "dist-packages")
-    return loader, sorted({os.path.dirname(path) for path in files if not any(word in path for word in extensions)})

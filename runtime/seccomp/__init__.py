@@ -10,6 +10,8 @@ from _stat import S_ISREG
 from _struct import pack, unpack_from
 from marshal import dumps
 
+from ..jsontext import dump_json
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -62,6 +64,16 @@ def load(seccomp: "dict[str, Any]", arch: str, directory: str) -> Program:
 
     A cache that cannot be used is no error: the program is compiled again.
     """
+    known = _known(seccomp)
+    if known and known.program:
+        return known.program
+    program = _load(seccomp, arch, directory)
+    if known:
+        known.program = program
+    return program
+
+
+def _load(seccomp: "dict[str, Any]", arch: str, directory: str) -> Program:
     if not directory:
         return compile(seccomp, arch)
     # Version 0 of marshal has no references, so equal content gives equal bytes; another order of keys is a miss.
@@ -75,11 +87,52 @@ def load(seccomp: "dict[str, Any]", arch: str, directory: str) -> Program:
     return program
 
 
-def default_profile(capabilities: "set[str]", arch: str) -> "dict[str, Any]":
-    """Warren's default `linux.seccomp` for a process with that bounding set; see profile.py."""
-    from .profile import resolve
+class _Default:
+    """A profile that default_profile() has made, and what has been made of it since."""
 
-    return resolve(capabilities, arch)
+    __slots__ = ("profile", "program", "text")
+
+    def __init__(self, profile: "dict[str, Any]") -> None:
+        self.profile = profile
+        self.program: Program | None = None
+        self.text = ""
+
+
+_defaults: "dict[tuple[frozenset[str], str], _Default]" = {}
+_MOST_DEFAULTS = 16
+
+
+def default_profile(capabilities: "set[str]", arch: str) -> "dict[str, Any]":
+    """Warren's default `linux.seccomp` for a process with that bounding set; see profile.py.
+
+    The same object again for the same set: nobody changes it.
+    """
+    key = frozenset(capabilities), arch
+    if key not in _defaults:
+        from .profile import resolve
+
+        if len(_defaults) >= _MOST_DEFAULTS:
+            _defaults.clear()
+        _defaults[key] = _Default(resolve(capabilities, arch))
+    return _defaults[key].profile
+
+
+def _known(seccomp: object) -> "_Default | None":
+    return next((one for one in list(_defaults.values()) if one.profile is seccomp), None)
+
+
+def is_default(seccomp: object) -> bool:
+    """Whether it is an object of default_profile()'s, which needs no validation."""
+    return _known(seccomp) is not None
+
+
+def text_of(seccomp: "dict[str, Any]") -> str:
+    """A profile as JSON."""
+    known = _known(seccomp)
+    if not known:
+        return dump_json(seccomp)
+    known.text = known.text or dump_json(seccomp)
+    return known.text
 
 
 def _program(program: bytes, flags: int, notify: bool, seccomp: "dict[str, Any]") -> Program:

@@ -6,7 +6,7 @@ are no namespaces, no ids to map, no seccomp filter and no masked paths.
 
 from .. import capabilities
 from ..namespaces.mount import normal
-from ..steps import MAKE_DIR, MAKE_FILE, ON_KERNEL_FS, LaunchPlan
+from ..steps import ALL_STREAMS, MAKE_DIR, MAKE_FILE, ON_KERNEL_FS, LaunchPlan
 from .machine import Machine, Share
 
 TYPE_CHECKING = False
@@ -130,7 +130,7 @@ class Guest:
             number = _RLIMITS.index(limit["type"].removeprefix("RLIMIT_"))
             plan.add("rlimit", number, _signed(limit["soft"]), _signed(limit["hard"]))
         if uid:
-            plan.add("own_stdio", uid, gid)
+            plan.add("own_stdio", uid, gid, ALL_STREAMS)
         plan.add("chdir", process["cwd"], MAKE_DIR)
         sets = process.get("capabilities")
         masks = {name: capabilities.mask((sets or {}).get(name) or [])[0] for name in capabilities.SETS}

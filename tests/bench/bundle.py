@@ -103,7 +103,7 @@ def profile(whose: str = OWN) -> Json:
     machine = os.uname().machine
     found = default_profile(set(CAPABILITIES), machine)
     if whose == ENGINE:
-        found["architectures"] += FOREIGN[machine]
+        return {**found, "architectures": [*found["architectures"], *FOREIGN[machine]]}
     return found
 
 

@@ -23,6 +23,12 @@ RUN_ROOT = "/run/roots"
 Of a refusal in the clean-up that conmon starts nothing is told: the command before waits 20 s for the exit code.
 """
 
+OWN_PODMAN = ("podman", "--root", "/run/p", "--runroot", "/run/r", "--storage-driver", "vfs", "--cgroup-manager",
+              "cgroupfs", "--runtime", "runc")  # fmt: skip
+"""podman to compare with, in a room whose /run is its own."""
+RUN_PODMAN = (*OWN_PODMAN, "run", "--rm", "--network", "none", "--security-opt", "seccomp=unconfined",
+              "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024")  # fmt: skip
+
 
 class Podman(Client):
     """podman; what it stores lies on file systems that only the room has, or below the home of an ordinary user."""

@@ -123,6 +123,9 @@ class Lan:
         """Ask from a container of its own: PROTOCOL ADDRESS PORT [COUNT [SIZE]]."""
         return self.warren("run", "--rm", *options, "host", "--", PYTHON, "-c", PEER, "ask", *words)
 
+    def ping(self, *addresses: str, options: tuple[str, ...] = ()) -> Result:
+        return self.warren("run", "--rm", *options, "host", "--", PYTHON, "-c", PEER, "ping", *addresses)
+
     def ask_near(self, *words: str) -> str:
         return self.near(PYTHON, "-c", PEER, "ask", *words, check=False).strip()
 

@@ -1,4 +1,5 @@
-"""Both ends of a conversation, in one file for `python3 -c`: serve NAME PROTOCOL:PORT..., or ask PROTOCOL ADDRESS PORT.
+"""Both ends of a conversation, in one file for `python3 -c`: serve NAME PROTOCOL:PORT..., ask PROTOCOL ADDRESS PORT, or
+ping ADDRESS..., through sockets that need no privilege where ping_group_range has the caller's group (icmp(7)).
 
 A server answers with its name and the address that it sees the client at, then echoes.  `ask` prints that, once for
 each of COUNT connections that are open at the same time; exit code 1 when one gets no answer.
@@ -86,9 +87,22 @@ def converse(sock: socket.socket, kind: int, size: int) -> str:
     return first.decode()
 
 
+def ping(*addresses: str) -> None:
+    for address in addresses:
+        family, _, _, _, place = socket.getaddrinfo(address, 0, type=socket.SOCK_DGRAM)[0]
+        v6 = family == socket.AF_INET6
+        sock = socket.socket(family, socket.SOCK_DGRAM, socket.IPPROTO_ICMPV6 if v6 else socket.IPPROTO_ICMP)
+        sock.settimeout(SECONDS)
+        request, reply = (128, 129) if v6 else (8, 0)
+        sock.sendto(bytes([request, 0, 0, 0, 0, 0, 0, 1]) + b"data", place)  # The kernel sets identifier and checksum.
+        data, (sender, *_) = sock.recvfrom(100)
+        assert data[0] == reply and data[8:] == b"data", data
+        print(sender)
+
+
 if __name__ == "__main__":
     try:
-        {"serve": serve, "ask": ask}[sys.argv[1]](*sys.argv[2:])
+        {"serve": serve, "ask": ask, "ping": ping}[sys.argv[1]](*sys.argv[2:])
     except OSError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         sys.exit(1)

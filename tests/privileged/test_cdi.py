@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.daemons import IMAGE, Result, Room, make_image
+from tests.helpers.engines import OWN_PODMAN, RUN_PODMAN
 from tests.helpers.host import require
 from tests.helpers.warren import PROGRAM
 
@@ -197,31 +198,8 @@ def test_as_podman_does(warren: Shell, session_directory: Path) -> None:
         "devices": [{"name": "n", "containerEdits": {"deviceNodes": [NULL], "env": ["NAME=n"]}}],
     }
     warren.spec(spec)
-    podman = [
-        "podman",
-        "--root",
-        "/run/p",
-        "--runroot",
-        "/run/r",
-        "--storage-driver",
-        "vfs",
-        "--cgroup-manager",
-        "cgroupfs",
-        "--runtime",
-        "runc",
-    ]
-    warren.room(*podman, "load", "--input", session_directory / "cdi.tar").ok()
-    options = [
-        "--network",
-        "none",
-        "--security-opt",
-        "seccomp=unconfined",
-        "--ulimit",
-        "nofile=1024:1024",
-        "--ulimit",
-        "nproc=1024:1024",
-    ]
+    warren.room(*OWN_PODMAN, "load", "--input", session_directory / "cdi.tar").ok()
     script = "stat -c '%n %t:%T' /dev/cdi0; echo $NAME $COMMON"
-    words = ["run", "--rm", "--device", "vendor.com/thing=n"]
-    theirs = warren.room(*podman, *words, *options, IMAGE, "sh", "-c", script).ok().out
-    assert warren(*words, "--userns", "host", IMAGE, "sh", "-c", script).ok().out == theirs
+    words = ["--device", "vendor.com/thing=n"]
+    theirs = warren.room(*RUN_PODMAN, *words, IMAGE, "sh", "-c", script).ok().out
+    assert warren("run", "--rm", *words, "--userns", "host", IMAGE, "sh", "-c", script).ok().out == theirs

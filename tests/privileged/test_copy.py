@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.daemons import IMAGE, Result, Room, make_image
+from tests.helpers.engines import OWN_PODMAN
 from tests.helpers.host import require
 from tests.helpers.warren import PROGRAM
 
@@ -300,7 +301,9 @@ def test_diff_and_commit_by_name(warren: Shell, name: str, directory: Path) -> N
     warren("cp", directory / "new", f"{name}:/tree/new").ok()
     found = warren("diff", name).ok().out.splitlines()
     assert {"C /tree", "A /tree/new"} <= set(found)
-    assert {"Kind": "A", "Path": "/tree/new"} in json.loads(warren("diff", "--format", "json", name).ok().out)
+    assert {"Kind": "A", "Path": "/tree/new"} in [
+        *map(json.loads, warren("diff", "--format", "json", name).ok().out.splitlines())
+    ]
     id = warren("commit", "-a", "me", "-m", "why", "-c", "CMD cat /tree/new", name, "made").ok().line
     assert warren("run", "--rm", "made").ok().line == "x"
     (image,) = json.loads(warren("image", "inspect", id).ok().out)
@@ -341,24 +344,13 @@ def test_a_commit_pauses_a_container_that_runs(warren: Shell) -> None:
 def test_as_podman_does(warren: Shell, directory: Path) -> None:
     """The same copies with podman, on the same image: the same files on both sides."""
     require("podman")
-    podman = [
-        "podman",
-        "--root",
-        "/run/p",
-        "--runroot",
-        "/run/r",
-        "--storage-driver",
-        "vfs",
-        "--cgroup-manager",
-        "cgroupfs",
-    ]
     warren("save", "-o", directory / "base.tar", "base").ok()
-    warren.room(*podman, "load", "--input", directory / "base.tar").ok()
-    warren.room(*podman, "create", "--network", "none", "--name", "theirs", "base", "true").ok()
+    warren.room(*OWN_PODMAN, "load", "--input", directory / "base.tar").ok()
+    warren.room(*OWN_PODMAN, "create", "--network", "none", "--name", "theirs", "base", "true").ok()
     warren("create", "--name", "ours", "base", "true").ok()
     (directory / "src/d").mkdir(parents=True)
     (directory / "src/d/f").write_text("f")
-    for side, tool in (("ours", [PROGRAM]), ("theirs", podman)):
+    for side, tool in (("ours", (PROGRAM,)), ("theirs", OWN_PODMAN)):
         top = directory / side
         top.mkdir()
         for words in (
@@ -370,4 +362,4 @@ def test_as_podman_does(warren: Shell, directory: Path) -> None:
         ):  # fmt: skip
             warren.room(*tool, "cp", *words).ok()
     assert listing(directory / "ours") == listing(directory / "theirs")
-    warren.room(*podman, "rm", "theirs").ok()
+    warren.room(*OWN_PODMAN, "rm", "theirs").ok()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.daemons import IMAGE, LOOP, Result, Room, make_image
+from tests.helpers.engines import OWN_PODMAN
 from tests.helpers.host import require
 from tests.helpers.warren import PROGRAM
 
@@ -45,7 +46,7 @@ def test_images(warren: Shell) -> None:
     head, row = warren("images").ok().out.splitlines()
     assert head.split() == ["REPOSITORY", "TAG", "IMAGE", "ID", "CREATED", "SIZE"]
     repository, tag = IMAGE.rsplit(":", 1)
-    (found,) = json.loads(warren("images", "--format", "json").ok().out)
+    (found,) = map(json.loads, warren("images", "--format", "json").ok().out.splitlines())
     assert row.split()[:3] == [repository, tag, found["ID"]]
     assert warren("image", "ls", "-q", "--no-trunc").ok().line.startswith(f"sha256:{found['ID']}")
     assert warren("images", "--format", "{{.Repository}} {{.Digest}}").ok().line == f"{repository} {found['Digest']}"
@@ -54,9 +55,8 @@ def test_images(warren: Shell) -> None:
 
 def test_inspect_as_podman_does(warren: Shell, archive: Path) -> None:
     require("podman")
-    places = ("--root", "/run/p", "--runroot", "/run/r", "--storage-driver", "vfs")
-    warren.room("podman", *places, "load", "--input", archive).ok()
-    (theirs,) = json.loads(warren.room("podman", *places, "image", "inspect", IMAGE).ok().out)
+    warren.room(*OWN_PODMAN, "load", "--input", archive).ok()
+    (theirs,) = json.loads(warren.room(*OWN_PODMAN, "image", "inspect", IMAGE).ok().out)
     (ours,) = json.loads(warren("image", "inspect", IMAGE).ok().out)
     assert ours["Id"] == f"sha256:{theirs['Id']}"
     for key in ("RepoTags", "Config", "Architecture", "Os", "RootFS", "Author", "Comment"):
@@ -75,7 +75,12 @@ def test_disk_usage_and_prune(warren: Shell) -> None:
     assert row.split()[:3] == ["Images", "1", "0"]
     assert row.endswith("(100%)")
     assert warren("system", "df", "--format", "{{.Type}} {{.Total}}").ok().out.splitlines()[0] == "Images 1"
-    (one,) = json.loads(warren("system", "df", "-v", "--format", "json").ok().out)
+    told = json.loads(warren("system", "df", "-v", "--format", "json").ok().line)
+    assert (told["Containers"], told["Volumes"]) == ([], [])
+    assert (
+        warren("system", "df", "-v", "--format", "{{range .Images}}{{.ID}}{{end}}").ok().line == told["Images"][0]["ID"]
+    )
+    (one,) = told["Images"]
     assert f"{one['Repository']}:{one['Tag']}" == IMAGE
     assert one["SharedSize"] == "0B"
     assert warren("system", "prune", "--force").ok().out.startswith("Total reclaimed space: ")
@@ -140,7 +145,6 @@ def test_rmi_refuses_what_docker_and_podman_refuse(warren: Shell, archive: Path)
 
 def test_filters_of_images(warren: Shell, archive: Path, directory: Path) -> None:
     """Both that is listed and that is not: a filter that lets everything through is none."""
-    require("podman")
     (directory / "root.tar").write_bytes(bytes(1024))
     warren("import", "--change", "LABEL den=dry", directory / "root.tar", "far.example/hill/burrow:2").ok()
     warren("import", directory / "root.tar").ok()

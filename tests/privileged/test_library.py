@@ -51,6 +51,31 @@ def test_env_cwd_user_hostname() -> None:
     assert done.stdout.split() == ["x", "/usr", "1000", "burrow"]
 
 
+REOPENED = "echo o >/dev/stdout; echo e >/dev/stderr; echo f >/proc/self/fd/2; read in </dev/stdin; echo $in"
+WHOSE = "stat -L -c %u /proc/self/fd/0 /proc/self/fd/1 /proc/self/fd/2"
+
+
+@pytest.mark.parametrize("userns", ["", "host"])
+@pytest.mark.parametrize("user", [None, 1000])
+def test_its_streams_can_be_opened_again(user: int | None, userns: str) -> None:
+    done = runtime.run("host", ["sh", "-c", REOPENED], input="i\n", text=True, capture_output=True, user=user,
+                       userns=userns)  # fmt: skip
+    assert (done.stdout, done.stderr) == ("o\ni\n", "e\nf\n")
+    done = runtime.run("host", ["sh", "-c", WHOSE], input="", text=True, capture_output=True, user=user, userns=userns)
+    assert done.stdout.split() == [str(user or 0)] * 3
+
+
+def test_the_callers_own_pipes_stay_his() -> None:
+    reader, writer = os.pipe()
+    try:
+        done = runtime.run("host", ["sh", "-c", "echo x >/dev/stderr"], stdout=writer, stderr=runtime.PIPE, text=True)
+        assert done.stderr == "x\n"
+        assert os.fstat(writer).st_uid == os.geteuid()
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
 def test_mounts(directory: Path) -> None:
     (directory / "file").write_text("data")
     done = runtime.run("host", ["cat", "/mnt/file"], mounts=[f"{directory}:/mnt:ro"], capture_output=True, text=True)
@@ -65,6 +90,16 @@ def test_check_and_timeout() -> None:
     with pytest.raises(runtime.TimeoutExpiredError):
         runtime.run("host", ["sleep", "60"], timeout=0.3)
     assert time.monotonic() - began < 10
+
+
+def test_errors_have_subprocesss_fields() -> None:
+    with pytest.raises(runtime.ProcessError) as failed:
+        runtime.run("host", ["sh", "-c", "echo o; echo e >&2; exit 3"], capture_output=True, text=True, check=True)
+    error = failed.value
+    assert (error.returncode, error.stdout, error.output, error.stderr, error.cmd[0]) == (3, "o\n", "o\n", "e\n", "sh")
+    with pytest.raises(runtime.TimeoutExpiredError) as late:
+        runtime.run("host", ["sh", "-c", "echo o; sleep 60"], stdout=runtime.PIPE, timeout=0.3)
+    assert (late.value.timeout, late.value.stdout, late.value.stderr, late.value.cmd[0]) == (0.3, b"o\n", None, "sh")
 
 
 def test_errors_say_what_failed(directory: Path) -> None:

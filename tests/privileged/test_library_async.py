@@ -134,6 +134,27 @@ def test_container(loop: Run, directory: Path) -> None:
     assert not loop(main).exists()
 
 
+def test_everything_of_a_container_can_be_awaited() -> None:
+    of_threads = {name for name in dir(runtime.RunningContainer) if name[0] != "_"}
+    assert of_threads - set(dir(runtime.aio.AsyncContainer)) == {"discard", "let_go", "not_ended"}
+
+
+def test_logs_are_followed(loop: Run) -> None:
+    async def main() -> None:
+        script = "for n in 1 2 3; do echo $n; sleep 0.1; done"
+        async with runtime.aio.container("host", ["sh", "-c", script]) as box:
+            assert [line async for line in box.follow_logs()] == [b"1\n", b"2\n", b"3\n"]
+            assert "pids.limit" in box.enforced
+            await box.close()
+        async with runtime.aio.container("host", ["sleep", "600"]) as box:
+            assert box.pid > 0
+            with anyio.move_on_after(0.2) as limited:
+                _ = [line async for line in box.follow_logs()]
+            assert limited.cancelled_caught
+
+    loop(main)
+
+
 def test_a_cancelled_scope_removes_its_container(loop: Run) -> None:
     async def main() -> None:
         for moment in (0.0, 0.01, 0.05, 0.2):

@@ -44,6 +44,26 @@ def test_exec_has_its_own_environment_directory_and_user(box: runtime.RunningCon
     assert shell(box, "echo $A; pwd; id -u", env={"A": "b"}, cwd="/usr", user=1000).split() == ["b", "/usr", "1000"]
 
 
+@pytest.mark.parametrize("user", [None, 1000])
+def test_streams_can_be_opened_again(box: runtime.RunningContainer, user: int | None) -> None:
+    argv = ["sh", "-c", "echo o >/dev/stdout; echo e >/dev/stderr; read in </dev/stdin; echo $in >/proc/self/fd/2"]
+    done = box.exec(argv, input="i\n", text=True, capture_output=True, user=user)
+    assert (done.stdout, done.stderr) == ("o\n", "e\ni\n")
+    streams = {"stdin": runtime.PIPE, "stdout": runtime.PIPE, "stderr": runtime.PIPE}
+    with box.popen(argv, text=True, user=user, **streams) as process:  # type: ignore[arg-type]
+        assert process.communicate("i\n") == ("o\n", "e\ni\n")
+
+
+def test_pipes_of_the_caller_stay_his(box: runtime.RunningContainer) -> None:
+    reader, writer = os.pipe()
+    try:
+        box.exec(["echo", "x"], stdout=writer, stderr=runtime.PIPE)
+        assert os.fstat(writer).st_uid == os.geteuid()
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
 def test_exec_of_what_there_is_not(box: runtime.RunningContainer) -> None:
     for argv, error in ((["no-such"], runtime.CommandNotFoundError), ([], runtime.UsageError)):
         with pytest.raises(error):
@@ -95,6 +115,22 @@ def test_popen_communicates_signals_and_waits(box: runtime.RunningContainer) -> 
         assert process.wait(30) == 143
         process.kill()
     assert Path(f"/proc/{process.pid}").exists() is False
+
+
+def test_communicate_loses_nothing_to_a_time_limit(box: runtime.RunningContainer) -> None:
+    """As subprocess has it; nor does input that nobody reads hold it up."""
+    script = "echo begun; echo e >&2; sleep 600 & wait"
+    with box.popen(["sh", "-c", script], stdin=-1, stdout=-1, stderr=-1, text=True) as process:
+        with pytest.raises(runtime.TimeoutExpiredError) as late:
+            process.communicate("x" * (1 << 20), timeout=0.3)
+        assert late.value.timeout == 0.3
+        box.exec(["pkill", "-f", "sleep 600"])
+        assert process.communicate(timeout=60) == ("begun\n", "e\n")
+
+
+def test_communicate_tells_of_what_is_no_text(box: runtime.RunningContainer) -> None:
+    with box.popen(["printf", "\\377"], stdout=-1, text=True) as process, pytest.raises(UnicodeDecodeError):
+        process.communicate()
 
 
 def test_popen_has_real_descriptors(box: runtime.RunningContainer, directory: Path) -> None:

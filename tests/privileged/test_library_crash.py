@@ -115,6 +115,55 @@ def test_under_multiprocessing(method: str, directory: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+FAILS = """
+import multiprocessing, pickle, sys, runtime
+def work(number):
+    runtime.run("host", ["no-such-program"] if number else ["false"], check=True)
+if __name__ == "__main__":
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        for number in range(2):
+            try:
+                pool.apply(work, [number])
+            except runtime.WarrenError as error:
+                print(type(error).__name__, error.exit_code)
+"""
+
+
+def test_errors_come_back_from_other_processes(directory: Path) -> None:
+    (directory / "program.py").write_text(FAILS)
+    command = [sys.executable, directory / "program.py"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    assert done.stdout == "ProcessError 125\nCommandNotFoundError 127\n", done.stderr
+
+
+NEVER_FORKS = """
+import os, runtime
+def forked():
+    os.write(2, b"the calling process was forked")
+    os._exit(9)
+os.register_at_fork(before=forked)
+assert runtime.run("host", ["echo", "x"], capture_output=True).stdout == b"x\\n"
+with runtime.container("host", ["sh", "-c", "echo ready; sleep 60"], wait=runtime.wait.log("ready")) as box:
+    box.exec(["true"], check=True)
+    with box.popen(["cat"], stdin=runtime.PIPE, stdout=runtime.PIPE) as cat:
+        assert cat.communicate(b"y") == (b"y", None)
+    box.fs.write("/tmp/z", "z")
+    assert box.fs.read("/tmp/z") == b"z"
+    box.pause(), box.unpause(), box.stats(), box.inspect(), box.stop(0)
+with runtime.sandbox("host", pool=1) as many:
+    assert many.run(["true"]).returncode == 0
+"""
+
+
+def test_the_calling_process_is_never_forked() -> None:
+    """Python in a forked child of a threaded program may wait for locks that nobody holds: no handler of
+    os.register_at_fork() is called, which is where Python would be run."""
+    command = [sys.executable, "-c", NEVER_FORKS]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_after_fork_with_other_threads_at_work() -> None:
     """A lock that another thread held at the fork must not stop the child."""
     stop = threading.Event()

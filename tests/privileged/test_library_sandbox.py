@@ -36,6 +36,19 @@ def test_it_runs_what_is_asked_for(box: runtime.Sandbox) -> None:
         box.run(["false"], check=True)
 
 
+def test_its_streams_can_be_opened_again(box: runtime.Sandbox) -> None:
+    script = "echo o >/dev/stdout; echo e >/dev/stderr; read in </dev/stdin; echo $in >/proc/self/fd/2"
+    done = box.run(["sh", "-c", script], input="i\n", text=True)
+    assert (done.stdout, done.stderr) == ("o\n", "e\ni\n")
+    reader, writer = os.pipe()
+    try:
+        box.run(["true"], stdout=writer)
+        assert os.fstat(writer).st_uid == os.geteuid()
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
 def test_each_run_has_a_container_of_its_own(box: runtime.Sandbox) -> None:
     assert said(box, "echo x >/tmp/left; ls /tmp") == "left\n"
     assert said(box, "ls /tmp; echo /proc/[0-9]*") == "/proc/1 /proc/2\n".replace(" /proc/2", "")
@@ -155,16 +168,10 @@ def test_what_is_weaker_executes_nothing(
     note: dict[str, str], directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The notes are a launch's own; one is added to what this host says of itself."""
-    from runtime.engine.launching import Launch
+    from runtime.cgroups import Cgroup
 
-    real = Launch.run
-
-    def run(self: Launch) -> int:
-        pid = real(self)
-        self.options.enforced.update(note)
-        return pid
-
-    monkeypatch.setattr(Launch, "run", run)
+    real = Cgroup.enforced
+    monkeypatch.setattr(Cgroup, "enforced", lambda self, *rest: {**real(self, *rest), **note})
     os.chmod(directory, 0o777)
     for pool in (0, 1):
         with runtime.sandbox("host", mounts=[f"{directory}:/mnt:rw"], pool=pool) as box:

@@ -222,7 +222,7 @@ def test_bad_limits_are_one_line_and_leave_nothing(run: Run, options: tuple[str,
 def test_the_library_has_them_too(root: Path) -> None:
     for controller in ("memory", "cpu", "pids"):
         need(controller)
-    done = runtime.run(root, ["true"], memory="32m", cpus="0.5", pids_limit=20)
+    done = runtime.run(root, ["true"], memory="32m", cpus="0.5", pids=20)
     assert (done.returncode, done.oom_killed) == (0, False)
     starts = {name: how.split(" (")[0] for name, how in done.enforced.items()}
     v1 = limits.version("memory", Host.probe()) == 1
@@ -233,7 +233,7 @@ def test_the_library_has_them_too(root: Path) -> None:
     assert runtime.run(root, ["true"]).enforced["pids.limit"].startswith("pids.max = 1024 (")
     killed = runtime.run(root, ["sh", "-c", f"{TOUCH}60M; exit 3"], memory="32m", stderr=runtime.DEVNULL)
     assert (killed.returncode, killed.oom_killed) == (3, True)
-    for bad in ({"memory": "x"}, {"cpus": "-1"}, {"pids_limit": -2}):
+    for bad in ({"memory": "x"}, {"cpus": "-1"}, {"pids": -2}):
         with pytest.raises(runtime.UsageError):
             runtime.run(root, ["true"], **bad)  # type: ignore[arg-type]
     with pytest.raises(runtime.LaunchError, match="too low to start"):

@@ -53,6 +53,58 @@ def test_each_stream_comes_where_it_went(warren: Warren, name: str, driver: str)
     assert warren("logs", "--since", "1h", "--details", name).ok().out == shown.out
 
 
+@pytest.fixture
+def pair(warren: Warren, name: str) -> Iterator[tuple[str, str]]:
+    names = f"{name}-a", f"{name}-b"
+    yield names
+    warren("rm", "--force", *names).ok()
+
+
+def test_several_at_once_as_podman_tells_them(warren: Warren, pair: tuple[str, str]) -> None:
+    """In the order of time; each line says whose it is, and none is torn by another's."""
+    script = "echo {0} first; while [ ! -e /tmp/go ]; do sleep 0.05; done; echo {0} later; echo {0} err >&2"
+    ids = [
+        start(warren, name, f"{script}; printf '{{0}} no end'".format(one))
+        for name, one in zip(pair, "ab", strict=True)
+    ]
+    for name in reversed(pair):
+        warren("exec", name, "touch", "/tmp/go").ok()
+        warren("wait", name).ok()
+    lines = ["a first", "b first", "b later", "b no end", "a later", "a no end"]
+    owner = dict(zip("ab", ids, strict=True))
+    shown = warren("logs", *pair).ok()
+    assert shown.out.splitlines() == [f"{owner[line[0]][:12]} {line}" for line in lines]
+    assert shown.err.splitlines() == [f"{owner[one][:12]} {one} err" for one in "ba"]
+    owner = dict(zip("ab", pair, strict=True))
+    assert warren("logs", "--names", *pair).ok().out.splitlines() == [f"{owner[line[0]]} {line}" for line in lines]
+    coloured = warren("logs", "--color", "--names", *pair).ok().out.splitlines()
+    assert [line.partition("m")[2].removesuffix("\x1b[0m") for line in coloured] == [
+        f"{owner[x[0]]} {x}" for x in lines
+    ]
+    assert len({line.partition("m")[0] for line in coloured}) == 2
+    assert warren("logs", "--tail", "1", "--names", *pair).ok().out.splitlines() == [
+        f"{owner[line[0]]} {line}" for line in ("b no end", "a no end")
+    ]
+    stamped = warren("logs", "-t", "--names", *pair).ok().out.splitlines()
+    times = [line.split()[1] for line in stamped]
+    assert times == sorted(times) and times[0].endswith("Z")
+    assert warren("logs", "--names", "--color", pair[0]).ok().out.startswith("\x1b[")
+    assert warren("logs", "--names", pair[0]).ok().out == "a first\na later\na no end"
+    warren("logs", pair[0], "no-such").fails(1, "no-such")
+
+
+def test_several_are_followed_to_the_end_of_the_last(warren: Warren, pair: tuple[str, str]) -> None:
+    script = "for i in 1 2 3 4 5 6 7 8; do echo {0} $i; printf {0}-; sleep {1}; done; echo"
+    for name, one, wait in zip(pair, "ab", ("0.05", "0.15"), strict=True):
+        start(warren, name, script.format(one, wait))
+    with warren.popen("logs", "--follow", "--names", *pair) as follower:
+        out, err = follower.communicate(timeout=30)
+    assert follower.returncode == 0, err
+    for name, one in zip(pair, "ab", strict=True):
+        own = [line.partition(" ")[2] for line in out.splitlines() if line.startswith(name + " ")]
+        assert own == [f"{one} 1", *(f"{one}-{one} {i}" for i in range(2, 9)), f"{one}-"]
+
+
 def test_a_terminal_has_one_stream(warren: Warren, name: str) -> None:
     start(warren, name, "echo out; echo err >&2", "-t")
     warren("wait", name).ok()

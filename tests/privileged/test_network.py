@@ -22,6 +22,24 @@ def test_ipv6_reaches_a_far_host_by_the_hosts_address(lan: Lan) -> None:
     assert lan.ask("udp", FAR6, "7000", options=("--network", "six")).ok().out == f"far {NEAR6}\n"
 
 
+@pytest.mark.parametrize("userns", [(), ("--userns", "host")], ids=["mapped", "unmapped"])
+@pytest.mark.parametrize("user", ["0", "1000", "65534:65534", "60000:60001"])
+def test_anybody_may_ping(lan: Lan, user: str, userns: tuple[str, ...]) -> None:
+    options = ("--user", user, "--cap-drop", "ALL", *userns)
+    assert lan.ping(FAR, "127.0.0.1", options=options).ok().out == f"{FAR}\n127.0.0.1\n"
+    loopback = ("--network", "none", *options)
+    assert lan.ping("127.0.0.1", "::1", options=loopback).ok().out == "127.0.0.1\n::1\n"
+    refused = lan.ping("127.0.0.1", options=("--sysctl", "net.ipv4.ping_group_range=1 0", *options))
+    assert "PermissionError" in refused.err
+
+
+def test_a_ping_that_wants_a_raw_socket_needs_its_capability(lan: Lan) -> None:
+    """Debian's busybox knows no other, on any host; Alpine's does."""
+    ping = ("host", "--", "busybox", "ping", "-c", "1", "-W", "3", FAR)
+    assert "1 packets received" in lan.warren("run", "--rm", "--cap-add", "NET_RAW", *ping).ok().out
+    assert "are you root" in lan.warren("run", "--rm", *ping).err
+
+
 def test_without_a_network_nothing_is_reached(lan: Lan) -> None:
     lan.ask("tcp", FAR, "7000", options=("--network", "none"))
     assert lan.ask("tcp", FAR, "7000", options=("--network", "none")).code == 1

@@ -58,7 +58,7 @@ def test_factory(container_factory):
 
 
 def test_the_network_of_a_test_connects_its_containers_and_goes(run: Run, warren: Warren) -> None:
-    before = warren("network", "ls", "-q").ok().out
+    before = set(warren("network", "ls", "-q").ok().out.split())
     run("""
 def test_it(container, container_factory, network):
     other = container_factory("host", network=network)
@@ -75,7 +75,7 @@ def test_it(container, container_factory, network):
     server.kill()
     server.wait()
 """).assert_outcomes(passed=1)  # fmt: skip
-    assert warren("network", "ls", "-q").ok().out == before
+    assert set(warren("network", "ls", "-q").ok().out.split()) <= before
 
 
 def test_a_failure_tells_what_the_container_said_and_how_it_is(run: Run) -> None:
@@ -121,24 +121,51 @@ def test_other(container_factory):
     run(text.replace("COUNT", "3")).assert_outcomes(passed=4)
 
 
-def test_keep_keeps_the_containers_of_failures_alone(run: Run, warren: Warren) -> None:
+def test_reuse_gives_one_test_as_many_as_it_asks_for_and_none_on_a_network_of_another(run: Run) -> None:
+    run("""
+seen = []
+@pytest.mark.parametrize("n", range(2))
+def test_two(container_factory, n):
+    two = [container_factory("host").id for _ in range(2)]
+    assert len(set(two)) == 2
+    seen.append(two)
+    assert seen[0] == two
+
+@pytest.mark.parametrize("n", range(2))
+def test_network(container, network, n):
+    assert list(container.inspect()["NetworkSettings"]["Networks"]) == [network]
+""", "--container-reuse").assert_outcomes(passed=4)  # fmt: skip
+
+
+@pytest.mark.parametrize("reuse", [False, True])
+def test_keep_keeps_the_containers_of_failures_alone(run: Run, warren: Warren, reuse: bool) -> None:
+    """With the network that they are on; one that nobody is on goes."""
+    before = warren("network", "ls", "-q").ok().out.split()
     result = run(
         """
 @pytest.mark.parametrize("good", [True, False])
-def test_it(container, good):
-    assert good, container.name
-""",
+def test_it(container_factory, network, good):
+    container_factory("host", hostname=f"h{good}", network=network if RARE else "none")
+    assert good
+""".replace("RARE", str(not reuse)),
         "--container-keep",
+        *(["--container-reuse"] if reuse else []),
     )
     result.assert_outcomes(passed=1, failed=1)
-    line = next(line for line in result.outlines if line.startswith("kept for "))
+    (line,) = (line for line in result.outlines if line.startswith("kept for "))
     name = line.split()[-1]
     assert "test_it[False]" in line
+    network = ""
     try:
-        assert warren("inspect", "-f", "{{.State.Status}}", name).ok().out == "running\n"
+        assert warren("inspect", "-f", "{{.State.Status}} {{.Config.Hostname}}", name).ok().out == "running hFalse\n"
+        found = json.loads(warren("inspect", name).ok().out)[0]["NetworkSettings"]["Networks"] or {}
+        network = next((one for one in found if one.startswith("test-")), "")
+        assert bool(network) != reuse
+        assert set(warren("network", "ls", "-q").ok().out.split()) <= {*before, network}
     finally:
         warren("rm", "-f", name).ok()
-    assert sum(line.startswith("kept for ") for line in result.outlines) == 1
+        if network:
+            warren("network", "rm", network).ok()
 
 
 def test_workers_of_xdist_have_containers_of_their_own(run: Run) -> None:
@@ -243,6 +270,135 @@ def test_after():
 """).assert_outcomes(passed=3)  # fmt: skip
 
 
+SHARED = """
+import os, pytest
+told = []
+
+@pytest.fixture(scope="session")
+def everywhere():
+    told.append("session")
+    return os.uname().nodename
+
+@pytest.fixture(scope="module")
+def here(request):
+    told.append(request.node.name)
+    yield os.uname().nodename
+    told.append(f"end of {request.node.name}")
+    assert "good" in request.node.name, "module fixture"
+"""
+
+
+def test_fixtures_of_wider_scopes_are_made_once_inside_and_end_where_they_would_here(
+    run: Run, pytester: pytest.Pytester
+) -> None:
+    pytester.makeconftest(SHARED)
+    pytester.makepyfile(test_good="""
+import os, pytest, conftest
+pytestmark = pytest.mark.inside()
+
+def setup_module():
+    conftest.told.append("setup_module")
+
+def test_alone():
+    assert conftest.told == ["setup_module"]
+
+def test_module(here):
+    assert here == os.uname().nodename
+
+def test_both(here, everywhere):
+    assert here == everywhere == os.uname().nodename
+    assert conftest.told == ["setup_module", "test_good.py", "session"]
+""")  # fmt: skip
+    result = run("""
+import conftest, unittest
+
+@pytest.mark.inside()
+def test_next_module(everywhere):
+    assert everywhere == os.uname().nodename
+    assert conftest.told == ["setup_module", "test_good.py", "session", "end of test_good.py"]
+
+def test_between(): ...
+
+@pytest.mark.inside()
+def test_which_ends(here):
+    assert conftest.told[-1] == "test_it.py"
+
+@pytest.mark.inside(pids=99)
+def test_other_options(here, everywhere):
+    assert conftest.told == ["session", "test_it.py"]
+
+@pytest.mark.inside()
+class TestCase(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.made = os.uname().nodename
+
+    def test_first(self):
+        assert self.made == os.uname().nodename
+
+    def test_second(self):
+        assert self.made == os.uname().nodename
+        assert conftest.told == []
+""")  # fmt: skip
+    # The module's fixture, of each options, ends with the last test that can use it, and fails there.
+    result.assert_outcomes(passed=9, errors=2)
+    result.stdout.fnmatch_lines(["*ERROR at teardown of test_which_ends*", "*ERROR at teardown of test_other_options*"])
+
+
+def test_tests_that_share_nothing_have_containers_of_their_own(run: Run) -> None:
+    run("""
+@pytest.mark.inside()
+@pytest.mark.parametrize("n", range(2))
+def test_it(n, tmp_path, worker_id):
+    assert not os.path.exists("/tmp/mark")
+    open("/tmp/mark", "w")
+""", "-n1").assert_outcomes(passed=2)  # fmt: skip
+
+
+def test_a_shared_container_that_ends_with_a_test_is_followed_by_another(run: Run) -> None:
+    result = run(
+        """
+@pytest.fixture(scope="module")
+def shared():
+    return os.uname().nodename
+
+@pytest.mark.inside(memory="96m", memory_swap="96m")
+class TestIt:
+    def test_first(self, shared): ...
+    def test_exit(self, shared):
+        os._exit(3)
+    def test_memory(self, shared):
+        assert not b"x" * (256 << 20)
+    def test_last(self, shared):
+        assert shared == os.uname().nodename
+""",
+    )
+    result.assert_outcomes(passed=2, failed=2)
+    result.stdout.fnmatch_lines(["*ended without a report*", "*was killed at its memory limit*"])
+
+
+def test_one_that_waits_for_tests_ends_with_a_session_that_stops(run: Run, directory: Path) -> None:
+    """And its fixtures do; the leak check looks for the container."""
+    directory.chmod(0o777)
+    result = run(
+        """
+@pytest.fixture(scope="module")
+def shared():
+    yield
+    open(os.environ["WHERE"], "w")
+
+@pytest.mark.inside(env={"WHERE": "MARK/mark"}, mounts=["MARK:MARK"])
+class TestIt:
+    def test_first(self, shared):
+        assert 0
+    def test_second(self, shared): ...
+""".replace("MARK", str(directory)),
+        "-x",
+    )
+    result.assert_outcomes(failed=1)
+    assert (directory / "mark").exists()
+
+
 def test_the_interpreter_comes_along_to_an_image_without_one(run: Run, directory: Path) -> None:
     root = directory / "root"
     for name in ("bin", "proc", "sys", "dev", "tmp", "etc"):
@@ -292,16 +448,40 @@ def test_limits(container):
         limited(memory="16m", container=container)
     with pytest.raises(AssertionError, match="processes could be started"):
         limited(pids=4, container=container)
-    with pytest.raises(AssertionError, match="processors could be used"):
-        limited(cpus=0.01, container=container)
-""").assert_outcomes(passed=3)  # fmt: skip
+
+@pytest.mark.container(cpus=0.5)
+def test_processors(container):
+    limited(cpus=0.5, container=container)
+    with pytest.raises(AssertionError, match=r"^0\\.\\d+ processors could be used in container"):
+        limited(cpus=0.1, container=container)
+    with pytest.raises(AssertionError, match=r"no more than 0\\.\\d+ of 1.5 processors could be used"):
+        limited(cpus=1.5, container=container)
+
+def test_no_limit_of_processors(container):
+    with pytest.raises(AssertionError, match="no limit of processors holds"):
+        limited(cpus=1.9, container=container)
+
+@pytest.mark.inside(cpus=0.5)
+def test_processors_inside():
+    limited(cpus=0.5)
+    with pytest.raises(AssertionError, match="no more than .* of 1.5 processors"):
+        limited(cpus=1.5)
+
+@pytest.mark.inside()
+def test_inside():
+    with pytest.raises(AssertionError, match="no limit of processors holds"):
+        limited(cpus=1.9)
+    os.kill(1, 0)
+    denied("signal", 1, user="1000")
+    denied("signal", 1, user="nobody")
+""").assert_outcomes(passed=7)  # fmt: skip
 
 
 # ---- nothing is left, nothing is loaded
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-@pytest.mark.parametrize("how", ["fixture", "inside"])
+@pytest.mark.parametrize("how", ["fixture", "inside", "worker"])
 def test_nothing_is_left_of_a_session_that_is_ended(
     pytester: pytest.Pytester, warren: Warren, token: str, monkeypatch: pytest.MonkeyPatch, number: int, how: str
 ) -> None:
@@ -313,11 +493,13 @@ def test_nothing_is_left_of_a_session_that_is_ended(
     text = f"import pytest, time\n{fixture if how == 'fixture' else inside}\n    time.sleep(100)\n"
     path = pytester.makepyfile(test_wait=text)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(path)]
+    command += ["-n1"] if how == "worker" else []
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _until(lambda: _runs(name, warren, how))
     process.send_signal(number)
     process.wait(20)
-    _until(lambda: not _runs(name, warren, how))
+    # A worker by itself would go on for five seconds after its controller has been killed.
+    _until(lambda: not _runs(name, warren, how), 4 if number == signal.SIGKILL else 30)
 
 
 def _runs(name: str, warren: Warren, how: str) -> bool:
@@ -333,8 +515,8 @@ def _runs(name: str, warren: Warren, how: str) -> bool:
     return False
 
 
-def _until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
+def _until(condition: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -357,7 +539,7 @@ def test_the_examples_of_the_documentation(
     monkeypatch.setenv(MARKER, token)
     text = (Path(__file__).parents[2] / "docs/pytest.md").read_text()
     examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(examples) == 3
+    assert len(examples) == 4
     pytester.makepyfile(**{f"test_{number}": example for number, example in enumerate(examples)})
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "--container-strict", timeout=120)
-    result.assert_outcomes(passed=6)
+    result.assert_outcomes(passed=8)

@@ -131,6 +131,14 @@ def wait_for_health(warren: Warren, name: str, status: str) -> None:
         time.sleep(0.05)
 
 
+def test_a_check_may_open_its_streams_again(warren: Warren, name: str) -> None:
+    check = "echo out >/dev/stdout && echo err >/dev/stderr"
+    warren("run", "-d", "--name", name, "--health-cmd", check, "--health-interval", "100ms", "--health-retries", "1",
+           "host", "--", "sleep", "1000").ok()  # fmt: skip
+    wait_for_health(warren, name, "healthy")
+    assert health(warren, name)["log"][-1]["Output"] == "out\nerr\n"
+
+
 def test_a_check_that_takes_too_long_is_killed(warren: Warren, name: str) -> None:
     warren(
         "run", "-d", "--name", name, "--health-cmd", "sleep 1000", "--health-interval", "100ms", "--health-timeout",

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.daemons import IMAGE, Result, Room, make_image
+from tests.helpers.engines import OWN_PODMAN
 from tests.helpers.host import require
 from tests.helpers.warren import PROGRAM
 
@@ -108,22 +109,11 @@ def test_files_and_names(warren: Shell, directory: Path) -> None:
 
 def test_the_keys_that_podman_writes(warren: Shell) -> None:
     require("podman")
-    podman = [
-        "podman",
-        "--root",
-        "/run/p",
-        "--runroot",
-        "/run/r",
-        "--storage-driver",
-        "vfs",
-        "--cgroup-manager",
-        "cgroupfs",
-    ]
-    warren.room(*podman, "load", "--input", warren.room.directory.parent / "units.tar").ok()
-    warren.room(*podman, "create", "--network", "none", "--name", "both", IMAGE, "true").ok()
+    warren.room(*OWN_PODMAN, "load", "--input", warren.room.directory.parent / "units.tar").ok()
+    warren.room(*OWN_PODMAN, "create", "--network", "none", "--name", "both", IMAGE, "true").ok()
     warren("create", "--name", "both", IMAGE, "true").ok()
     words = ("generate", "systemd", "--name", "--restart-policy", "on-abnormal", "both")
-    theirs, ours = warren.room(*podman, *words).ok().out, warren(*words).ok().out
+    theirs, ours = warren.room(*OWN_PODMAN, *words).ok().out, warren(*words).ok().out
     for key in ("Restart", "TimeoutStopSec", "Wants", "After", "WantedBy"):
         pattern = re.compile(rf"^{key}=(.*)$", re.MULTILINE)
         assert pattern.findall(ours) == pattern.findall(theirs), key

@@ -6,6 +6,7 @@ Everything lies in namespaces of the test's own, so that what other containers o
 import json
 import os
 import subprocess
+import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,6 +74,43 @@ def one(warren: Shell) -> dict[str, Any]:
     return warren.inspect("one")
 
 
+# ---- as data
+
+LISTINGS = {
+    "ps --all": "Names", "container ls": "Names", "images": "Repository", "image ls": "Digest", "network ls": "Name",
+    "history IMAGE": "CreatedBy", "volume ls": "Name", "system df": "Type", "diff one": "Path",
+    "stats --no-stream": "Name",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("command", LISTINGS)
+def test_every_list_is_an_object_a_line(warren: Shell, command: str) -> None:
+    """docker's --format json, the same as a template of {{json .}}; of nothing it is nothing."""
+    warren.run("--detach --name one", "sh", "-c", "touch /a /b; exec sleep 1000").ok()
+    warren.run("--detach --name two", *LONG).ok()
+    for name in ("n1", "n2"):
+        warren("volume", "create", name).ok()
+        warren("network", "create", name).ok()
+    wait_for(lambda: "/b" in warren("diff", "one").ok().out, "changes")
+    words = command.replace("IMAGE", IMAGE).split()
+    try:
+        lines = warren(*words, "--format", "json").ok().out.splitlines()
+        templated = warren(*words, "--format", "{{json .}}").ok().out.splitlines()
+    finally:
+        for kind in ("volume", "network"):
+            warren(kind, "rm", "n1", "n2").ok()
+    rows = [json.loads(line) for line in lines]
+    assert all(row[LISTINGS[command]] for row in rows), rows
+    assert len(rows) >= (1 if "image" in command.lower() else 2)
+    if words[0] != "stats":  # Of another moment.
+        assert templated == lines
+
+
+def test_a_list_of_nothing_is_nothing(warren: Shell) -> None:
+    for command in ("ps", "volume ls", "images nosuch"):
+        assert warren(*command.split(), "--format", "json").ok().out == ""
+
+
 # ---- beside docker and podman
 
 
@@ -123,6 +161,49 @@ def test_inspect_and_ps_as_docker(warren: Shell, one: dict[str, Any]) -> None:
     assert set(mine) == set(row)
     same = ("Command", "Image", "Labels", "LocalVolumes", "Mounts", "Names", "Networks", "Ports", "State")
     assert {key: mine[key] for key in same} == {key: row[key] for key in same}
+
+
+CHANGING = {
+    "nothing": ("", "true"),
+    "what the options make": (
+        "--volume /tmp:/a/b --workdir /work/dir --tmpfs /t --hostname h --add-host x:1.2.3.4",
+        "true",
+    ),
+    "others in /etc": ("", "touch /etc/own /f; rm /bin/cat"),
+    "/etc itself": ("", "chmod 700 /etc"),
+    "what is behind the names' files": ("", "echo x >>/etc/hosts"),
+}
+
+
+def test_diff_as_docker(warren: Shell) -> None:
+    """Neither shows, nor commits, what is made for /etc/hosts and its like to be mounted on."""
+    require("dockerd")
+    with Docker(warren.room, "/usr/sbin/runc") as docker:
+        for what, (flags, script) in CHANGING.items():
+            told, files = [], []
+            for engine in (docker, warren):
+                engine.run(f"--name changed {flags}", "sh", "-c", script).ok()
+                told.append(sorted(engine("diff", "changed").ok().out.splitlines()))
+                engine("commit", "changed", "changed:1").ok()
+                engine("save", "--output", warren.room.directory / "changed.tar", "changed:1").ok()
+                files.append(_second_layer(warren.room.directory / "changed.tar"))
+                engine("rmi", "--force", "changed:1").ok()
+                engine("rm", "changed").ok()
+            assert told[0] == told[1], what
+            assert files[0] - {"etc"} == files[1] - {"etc"}, what
+
+
+def _second_layer(archive: Path) -> set[str]:
+    """Names of what an image's second layer has; docker makes none where nothing has changed."""
+    with tarfile.open(archive) as outer:
+        manifest = outer.extractfile("manifest.json")
+        assert manifest
+        layers = json.loads(manifest.read())[0]["Layers"]
+        if len(layers) < 2:
+            return set()
+        layer = outer.extractfile(layers[1])
+        with tarfile.open(fileobj=layer) as inner:
+            return {name.rstrip("/") for name in inner.getnames()}
 
 
 @pytest.fixture(scope="module")

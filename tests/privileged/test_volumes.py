@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.daemons import IMAGE, Result, Room, make_image
+from tests.helpers.engines import OWN_PODMAN, RUN_PODMAN
 from tests.helpers.host import require
 from tests.helpers.warren import PROGRAM
 
@@ -358,21 +359,17 @@ def test_the_images_configuration_reaches_the_container(warren: Shell) -> None:
 def test_as_podman_does(warren: Shell) -> None:
     """The same commands on the same image: what is in the volume, and what inspect says of it."""
     require("podman")
-    places = ("--root", "/run/p", "--runroot", "/run/r", "--storage-driver", "vfs", "--cgroup-manager", "cgroupfs")
     archive = warren.room.directory / "for-podman.tar"
     warren("save", "-o", archive, "base").ok()
-    podman = [*map(str, ("podman", *places))]
-    warren.room(*podman, "load", "--input", archive).ok()
-    warren.room(*podman, "volume", "create", "--label", "a=b", "both").ok()
+    warren.room(*OWN_PODMAN, "load", "--input", archive).ok()
+    warren.room(*OWN_PODMAN, "volume", "create", "--label", "a=b", "both").ok()
     warren("volume", "create", "--label", "a=b", "both").ok()
-    options = ("--network", "none", "--security-opt", "seccomp=unconfined", "--ulimit", "nofile=1024:1024",
-               "--ulimit", "nproc=1024:1024", "--runtime", "runc")  # fmt: skip
     script = LIST.replace("$1", "/data")
-    theirs = warren.room(*podman, "run", *options, "--rm", "-v", "both:/data", "base", "sh", "-ec", script)
+    theirs = warren.room(*RUN_PODMAN, "-v", "both:/data", "base", "sh", "-ec", script)
     if theirs.code:
         pytest.fail(f"podman: {theirs}")
     assert warren.run("-v", "both:/data", script) == theirs.out
-    (their,) = json.loads(warren.room(*podman, "volume", "inspect", "both").ok().out)
+    (their,) = json.loads(warren.room(*OWN_PODMAN, "volume", "inspect", "both").ok().out)
     (ours,) = json.loads(warren("volume", "inspect", "both").ok().out)
     for key in ("Name", "Driver", "Labels", "Scope", "Options"):
         assert ours[key] == their[key], key

@@ -23,6 +23,22 @@ with runtime.container("host") as box:
     assert box.wait() == 143
 assert not os.path.exists(box.record.path)
 """,
+    "streams": """
+import subprocess
+script = "echo o >/dev/stdout; echo e >/dev/stderr; read in </dev/stdin; echo $in >/proc/self/fd/2"
+def check(run, user):
+    done = run(["sh", "-c", script], input="i\\n", text=True, capture_output=True, user=user)
+    assert (done.stdout, done.stderr) == ("o\\n", "e\\ni\\n"), (user, done)
+with_ids = os.environ["USER"].endswith("test")
+with runtime.container("host") as box:
+    for user in (None, 1000) if with_ids else (None,):
+        check(box.exec, user)
+for user in (None, 1000):
+    check(lambda *words, **options: runtime.run("host", *words, **options), user)
+    for pool in (0, 1):
+        with runtime.sandbox("host", memory="", cpus=0, pids=0, user=user or 0, pool=pool) as box:
+            check(lambda words, user, **options: box.run(words, **options), user)
+""",
     "wait": """
 script = "echo up; exec sleep 600"
 with runtime.container("host", ["sh", "-c", script], wait=runtime.wait.log("up"), timeout=30) as box:

@@ -60,9 +60,9 @@ def test_enforced_says_what_is_not(user: User, directory: Path) -> None:
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
-    limits = {"memory": "64m", "cpus": "0.5", "pids_limit": 50}
+    limits = {"memory": "64m", "cpus": "0.5", "pids": 50}
     assert isinstance(run(**limits), str)
-    code, enforced, killed = run(**limits, best_effort=True)  # type: ignore[misc]
+    code, enforced, killed = run(**limits, strict=False)  # type: ignore[misc]
     assert (code, killed) == (0, False)
     for name in ("memory.limit", "cpu.quota", "pids.limit"):
         assert enforced[name] == "not enforced: no cgroup"

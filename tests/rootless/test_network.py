@@ -71,6 +71,17 @@ def test_out_and_in(private: Private, mode: str) -> None:
     assert "80/tcp -> 0.0.0.0:8088" in private.warren("port", "web").ok().out
 
 
+def test_anybody_may_ping(private: Private) -> None:
+    """As far as pasta may itself: the host's range is not for all by default."""
+    private.lan.near("sysctl", "-qw", "net.ipv4.ping_group_range=0 2147483647")
+    for user in ("0", "1000"):
+        command = ["--user", user, "host", "--", PYTHON, "-c", PEER, "ping"]
+        for mode in ("pasta", "slirp4netns", "none"):
+            reached = private.warren("run", "--rm", "--network", mode, *command, "127.0.0.1", "::1")
+            assert reached.ok().out == "127.0.0.1\n::1\n"
+        assert private.warren("run", "--rm", "--network", "pasta", *command, FAR).ok().out == f"{FAR}\n"
+
+
 def test_it_is_the_default(private: Private) -> None:
     assert private.ask("tcp", FAR, "7000") == f"far {NEAR}\n"
     assert "lo" in private.warren("run", "--rm", "--network", "none", "host", "--", "ip", "-br", "link").ok().out

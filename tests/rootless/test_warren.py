@@ -214,6 +214,68 @@ def test_exec_logs_and_attach(user: User) -> None:
         ok(user.run(PROGRAM, "rm", "-f", "box"))
 
 
+@pytest.mark.parametrize("flags", [[], ["--user", "1000"]], ids=["root", "another"])
+def test_a_container_with_a_reaper_is_as_open_to_its_user_as_others(user: User, flags: list[str]) -> None:
+    """Who was forked by a process of the host's user namespace belongs to that, until it executes something."""
+    inside = "1000" if flags else "0"
+    mine = user.home / "mine"
+    mine.write_text("data")
+    user.give(mine)
+    try:
+        ok(host(user, "trap 'exit 5' TERM; while :; do sleep 0.1; done", "-d", "--init", "--name", "box", *flags))
+        assert ok(user.run(PROGRAM, "exec", "box", "id", "-u")) == f"{inside}\n"
+        names = ok(user.run(PROGRAM, "exec", "box", "cat", "/proc/1/cmdline", "/proc/2/comm"))
+        reaper, program = names.split("\0")[::3]
+        assert (reaper, program) == ("warren-init", "sh\n")
+        assert ok(user.run(PROGRAM, "exec", "box", "ls", "/proc/1/fd")).split() == ["0", "1", "2"]
+        ok(user.run(PROGRAM, "cp", mine, "box:/tmp/mine"))
+        ok(user.run(PROGRAM, "cp", "box:/tmp/mine", user.home / "back"))
+        assert (user.home / "back").read_text() == "data"
+        lines = ok(user.run(PROGRAM, "top", "box")).splitlines()
+        assert len(lines) >= 3, lines
+        assert "box" in ok(user.run(PROGRAM, "stats", "--no-stream", "box"))
+        ok(user.run(PROGRAM, "stop", "-t", "10", "box"))
+        assert ok(user.run(PROGRAM, "wait", "box")) == "5\n"
+    finally:
+        ok(user.run(PROGRAM, "rm", "-f", "box"))
+
+
+def test_a_reaper_that_is_executed_is_no_way_to_the_host(user: User) -> None:
+    """CVE-2019-5736: its program is the sealed one in memory; nothing of the launch is left in its own memory."""
+    script = (
+        "(printf x >/proc/1/exe) 2>/dev/null && echo written; cat /proc/1/environ | wc -c; readlink /proc/1/exe;"
+        " grep -c / /proc/1/maps; tr '\\0' ' ' </proc/1/cmdline"
+    )
+    length, *rest = ok(host(user, script, "--rm", "--init")).split()
+    assert (length, rest[0], rest[-3:]) == ("0", "/memfd:warren-init", ["warren-init", "--reap", "2"])
+
+
+def test_a_plan_that_waits_for_start_keeps_the_reapers_program(user: User, user_bundle: Bundle, token: str) -> None:
+    """As a program that uses the library may ask for it."""
+    user_bundle.config["process"]["args"] = ["/bin/probe", "sleep", "100000"]
+    user_bundle.save()
+    script = f"""
+import os, runtime
+container = runtime.Container("wrn-{token}-reaper", runtime.default_root())
+container.create(runtime.Bundle.load({str(user_bundle.path)!r}), runtime.Options(init=True))
+try:
+    container.start()
+    process = dict(container.exec_defaults(), args=["/bin/probe", "id"])
+    os.waitpid(container.exec(process, runtime.Options()), 0)
+finally:
+    container.delete(force=True)
+"""
+    assert "uid 0 0 0" in ok(user.run(PROGRAM.with_name("python3"), "-c", script))
+
+
+@pytest.mark.parametrize("inside", ["0", "1000:1000"])
+def test_ping_and_low_ports_need_no_capability(user: User, inside: str) -> None:
+    """In a namespace with a single id, too; ordinary users cannot map any other group."""
+    body = "from socket import *; socket(2, SOCK_STREAM).bind(('', 80)); socket(2, SOCK_DGRAM, IPPROTO_ICMP)"
+    words = ["--rm", "--network", "none", "--cap-drop", "ALL", "--user", inside, "host", "--", "python3", "-c", body]
+    ok(user.run(PROGRAM, "run", *words))
+
+
 def test_killed_anywhere(user: User) -> None:
     """kill -9 at any instant, of the monitors too; the next command removes what is left."""
     seed = int(os.environ.get("WARREN_SEED") or time.time())

@@ -17,6 +17,7 @@ from runtime.commands.containers import run as run_command
 from runtime.commands.table import commands
 from runtime.config import ContainerConfig
 from runtime.engine import launching, library, names, pipes, records, running, trees
+from runtime.engine.settings import image_of, rootfs_of
 from runtime.errors import CommandNotFoundError, ExistsError, LaunchError, NotFoundError, StateError, UsageError
 from runtime.launch import Options
 from runtime.options import ONLY_RUN, RUN, Option, parse
@@ -195,14 +196,6 @@ def test_exit_codes(command: Command, result: "int | Exception", code: int) -> N
     assert "Traceback" not in outcome.err
 
 
-def test_interruption_is_130(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(_config: ContainerConfig, _values: object, _fetch: object) -> int:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(running, "run_attached", interrupt)
-    assert command("run", "host", "true").code == 130
-
-
 def test_version_and_help(command: Command) -> None:
     assert __version__ in command("--version").out
     for words in ([], ["--help"], ["-h"], ["run", "--help"]):
@@ -376,7 +369,7 @@ def test_text_has_universal_newlines() -> None:
     ("image", "rootfs"), [("host", ""), (Path("host"), "host"), ("/r", "/r"), ("./r", "./r"), (Path("r"), "r")]
 )
 def test_images_of_the_library(image: "str | Path", rootfs: str) -> None:
-    assert library.rootfs_of(image) == rootfs
+    assert rootfs_of(image) == rootfs
 
 
 @pytest.mark.parametrize(
@@ -384,12 +377,12 @@ def test_images_of_the_library(image: "str | Path", rootfs: str) -> None:
     [("host", "", ""), ("alpine", "", "alpine"), ("./a", "./a", ""), ("/a", "/a", ""), (Path("a"), "a", "")],
 )
 def test_what_the_library_takes_for_a_directory(source: "str | Path", rootfs: str, image: str) -> None:
-    assert (library.rootfs_of(source), library.image_of(source)) == (rootfs, image)
+    assert (rootfs_of(source), image_of(source)) == (rootfs, image)
 
 
 def test_an_image_without_a_name() -> None:
     with pytest.raises(UsageError, match="no name"):
-        library.image_of("")
+        image_of("")
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,25 @@ def test_bash_takes_the_script() -> None:
     assert done.stderr == ""
 
 
-@pytest.mark.parametrize("shell", ["zsh", "fish"])
-def test_other_shells_have_a_script(shell: str) -> None:
-    done = subprocess.run([PROGRAM, "completion", shell], capture_output=True, text=True, check=True)
-    assert f"{VARIABLE}={shell}_complete" in done.stdout
+def test_fish_takes_the_script(tmp_path: Path) -> None:
+    script = 'warren completion fish | source; complete -C "warren run --pull n"; complete -C "warren restar"'
+    env = {"PATH": f"{PROGRAM.parent}:/usr/bin:/bin", "HOME": str(tmp_path)}
+    done = subprocess.run(["fish", "-c", script], env=env, capture_output=True, text=True, check=True)
+    assert [line.split("\t")[0] for line in done.stdout.splitlines()] == ["never", "restart"]
+
+
+ZSH = r"""
+zmodload zsh/zpty
+zpty shell 'zsh -f -i'
+zpty -w shell 'autoload -Uz compinit; compinit -u -D; eval "$(warren completion zsh)"; echo st""arted'
+zpty -r -m shell seen '*started*'
+zpty -w -n shell $'warren run --pull ne\t'
+zpty -r -m shell seen '*--pull never*'
+"""
+
+
+def test_zsh_takes_the_script(tmp_path: Path) -> None:
+    """In a terminal, as its completion is a widget of the line editor."""
+    env = {"PATH": f"{PROGRAM.parent}:/usr/bin:/bin", "HOME": str(tmp_path), "TERM": "dumb"}
+    done = subprocess.run(["zsh", "-f", "-c", ZSH], env=env, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -83,7 +83,7 @@ GUARD = [("open_path", FIRST_SLOT, "/nonexistent/guard/x", 0)] * 2
 EVERY_KIND = plan_of(
     *GUARD,
     ("setsid",),
-    ("userns", 6, "0 0 1\n", "0 0 1\n", 1, 0),
+    ("userns", 6, "0 0 1\n", "0 0 1\n", 1, 0, -1),
     ("overlay", 7, -1, ["6", "7"], []),
     ("mount", "tmpfs", "/x", ["mode=755", "size=1m"], 0, 1),
     ("exec", ["/bin/true", "", "x" * 20], ["A=B"], 0),
@@ -480,13 +480,13 @@ def test_a_failure_after_start_goes_to_the_report(start: Start, created: Created
 
 
 def test_the_reaper_ends_as_its_program_does(start: Start) -> None:
-    assert start(plan_of(("reap",), run_sh("exit 9"))).finish()[0] == 9
-    assert start(plan_of(("reap",), run_sh("kill -9 $$"))).finish()[0] == 128 + 9
+    assert start(plan_of(("reap", -1), run_sh("exit 9"))).finish()[0] == 9
+    assert start(plan_of(("reap", -1), run_sh("kill -9 $$"))).finish()[0] == 128 + 9
 
 
 def test_the_reaper_passes_on_signals_and_collects_orphans(start: Start) -> None:
     script = "trap 'exit 7' USR1; (sleep 0.1 & sleep 0.1 & wait) & echo ready; while :; do sleep 0.05; done"
-    launched = start(plan_of(("reap",), run_sh(script)))
+    launched = start(plan_of(("reap", -1), run_sh(script)))
     assert launched.receive() is None
     assert launched.process.stdout and launched.process.stdout.readline() == b"ready\n"
     launched.process.send_signal(signal.SIGUSR1)
@@ -494,9 +494,71 @@ def test_the_reaper_passes_on_signals_and_collects_orphans(start: Start) -> None
 
 
 def test_a_failure_below_the_reaper_is_told(start: Start, programs: Path) -> None:
-    launched = start(plan_of(("reap",), ("exec", [str(programs / "garbage")], [], 0)))
+    launched = start(plan_of(("reap", -1), ("exec", [str(programs / "garbage")], [], 0)))
     assert launched.receive() == (steps.FAIL, 2, errno.ENOEXEC, "exec format error")
     assert launched.finish()[0] == 125
+
+
+def test_a_reaper_that_is_executed_misses_no_signal_and_keeps_nothing(init_binary: Path) -> None:
+    own = os.open(init_binary, os.O_RDONLY)
+    script = "trap 'exit 7' USR1; echo ready; (sleep 0.1 & sleep 0.1 & wait) & while :; do sleep 0.05; done"
+    plan = plan_of(("reap", FIRST_SLOT), run_sh(script))
+    process = spawn(init_binary, plan.encode({FIRST_SLOT: own}), (own,))
+    os.close(own)
+    try:
+        assert process.stdout and process.stdout.readline() == b"ready\n"
+        deadline = time.monotonic() + SECONDS
+        while b"--reap" not in Path(f"/proc/{process.pid}/cmdline").read_bytes():
+            assert time.monotonic() < deadline
+        assert Path(f"/proc/{process.pid}/environ").read_bytes() == b""
+        process.send_signal(signal.SIGUSR1)
+        assert process.wait(SECONDS) == 7
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_reaper_ends_as_its_program_does_though_it_is_executed(init_binary: Path) -> None:
+    """However soon that is: the end of a child is not lost while its parent becomes another program."""
+    for script, code in (("exit 9", 9), ("kill -9 $$", 137)) * 20:
+        own = os.open(init_binary, os.O_RDONLY)
+        plan = plan_of(("reap", FIRST_SLOT), run_sh(script))
+        process = spawn(init_binary, plan.encode({FIRST_SLOT: own}), (own,))
+        os.close(own)
+        assert process.wait(SECONDS) == code
+        process.communicate()
+
+
+@pytest.mark.parametrize("words", [["--reap"], ["--reap", "0"], ["--reap", "-1"], ["--reap", "x"]])
+def test_nobody_is_signalled_by_a_reaper_of_nobody(init_binary: Path, words: list[str]) -> None:
+    assert subprocess.run([init_binary, *words], capture_output=True).returncode == 125
+
+
+# ---- take_network --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sent", "passed", "error"),
+    [
+        (b"", False, errno.EPIPE),
+        (struct.pack("=IIq", 0, 0, errno.ENOSPC), False, errno.ENOSPC),
+        (struct.pack("=IIq", 0, 0, 0), False, errno.EBADMSG),
+        (b"short", False, errno.EPIPE),
+        (struct.pack("=IIq", 0, 0, 0), True, errno.EINVAL),
+    ],
+    ids=["helper dead", "helper failed", "no descriptor", "no message", "no namespace"],
+)
+def test_a_network_that_does_not_come_fails_the_launch(start: Start, sent: bytes, passed: bool, error: int) -> None:
+    line, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with line, far, open(os.devnull) as null:
+        if sent:
+            socket.send_fds(line, [sent], [null.fileno()] if passed else [])
+        line.close()
+        launched = start(plan_of(("take_network", FIRST_SLOT)), {FIRST_SLOT: far.fileno()})
+        far.close()
+        message = launched.receive()
+    assert message
+    assert message[:3] == (steps.FAIL, 1, error)
 
 
 # ---- wait_command --------------------------------------------------------------------------------------------------

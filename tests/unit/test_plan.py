@@ -18,8 +18,8 @@ from runtime.cgroups import Cgroup
 from runtime.errors import LaunchError, PlanError, SpecError, UnsupportedError
 from runtime.host import Host
 from runtime.plan import Wiring, create_plan, exec_plan
-from runtime.spec import Layers, Spec, default_spec, validate
-from runtime.steps import MAX_PLAN, MAX_SLOTS, MAX_STEPS, VOCABULARY, LaunchPlan, Step
+from runtime.spec import Layers, Link, Spec, default_spec, validate
+from runtime.steps import INIT_SLOT, MAX_PLAN, MAX_SLOTS, MAX_STEPS, VOCABULARY, LaunchPlan, Step
 
 GOLDEN = Path(__file__).with_name("golden")
 UNIFIED = "26 20 0:24 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"
@@ -140,6 +140,41 @@ def before(ops: list[str], first: str, second: str) -> bool:
     return not firsts or not seconds or max(firsts) < min(seconds)
 
 
+_NEWNET = 0x40000000
+
+
+def network_steps(plan: LaunchPlan) -> tuple[bool, list[str]]:
+    """Whether clone makes the network namespace, and what comes right after it is entered otherwise."""
+    clone = next(step for step in plan.steps if step.op == "clone")
+    steps = [step.op if step.op != "mount" else f"mount {step.args[0]}" for step in plan.steps]
+    after = [steps[index + 1] for index, op in enumerate(steps) if op == "take_network"]
+    return bool(int(clone.args[0]) & _NEWNET), after  # type: ignore[call-overload]
+
+
+def test_a_network_is_made_beside_the_mounts_and_entered_as_late_as_can_be() -> None:
+    def without_sysfs(config: dict[str, Any]) -> None:
+        with_user_namespace(config)
+        config["mounts"] = [mount for mount in config["mounts"] if mount["type"] != "sysfs"]
+
+    def with_hooks(config: dict[str, Any]) -> None:
+        without_sysfs(config)
+        config["hooks"] = {"createRuntime": [{"path": "/bin/true"}]}
+
+    for change, first in ((with_user_namespace, "mount sysfs"), (without_sysfs, "pivot_root"), (with_hooks, "sync")):
+        plan = create_plan(spec(change), host(), CONTAINER, Wiring())
+        assert network_steps(plan) == (False, [first])
+        userns = next(step for step in plan.steps if step.op == "userns")
+        assert userns.fields()["network"] in [step.args[0] for step in plan.steps if step.op == "take_network"]
+
+
+def test_clone_makes_the_network_where_nobody_else_can_or_somebody_waits_for_it() -> None:
+    linked = spec(with_user_namespace)
+    linked.links = (Link("eth0"),)
+    assert network_steps(create_plan(linked, host(), CONTAINER, Wiring())) == (True, [])
+    assert network_steps(plans()["default"]) == (True, [])
+    assert network_steps(plans()["joined"]) == (False, [])
+
+
 @pytest.mark.parametrize("name", list(plans()))
 @pytest.mark.parametrize(
     ("first", "second"),
@@ -219,6 +254,24 @@ def test_no_limit_is_none(limit: dict[str, Any]) -> None:
 def test_an_ordinary_user_needs_a_user_namespace() -> None:
     with pytest.raises(UnsupportedError, match="user namespace"):
         create_plan(spec(), host(uid=1000), CONTAINER, Wiring())
+
+
+def test_only_pipes_that_were_made_for_it_are_its_users() -> None:
+    made = create_plan(spec(with_user_namespace), host(), CONTAINER, Wiring(streams=0b110))
+    first = made.steps[0]
+    owner = spec(with_user_namespace).config["linux"]["uidMappings"][0]["hostID"]
+    assert (first.op, first.args) == ("own_stdio", (owner, 0, 0b110))
+    assert str(first) == f"give the standard streams 1,2 to {owner}:0"
+    plain = create_plan(spec(with_user_namespace), host(), CONTAINER, Wiring())
+    assert "own_stdio" not in [step.op for step in plain.steps[:5]]
+
+
+def test_an_ordinary_users_reaper_is_executed() -> None:
+    """Else he could not enter the container: its process 1 would have the memory of a process of the host's."""
+    made = create_plan(rootless(), host(uid=1000), Cgroup("", {}), Wiring(init=True))
+    assert [step.args for step in made.steps if step.op == "reap"] == [(INIT_SLOT,)]
+    made = create_plan(spec(), host(), CONTAINER, Wiring(init=True))
+    assert [step.args for step in made.steps if step.op == "reap"] == [(-1,)]
 
 
 def test_a_plan_is_bounded() -> None:
