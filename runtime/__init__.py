@@ -10,6 +10,8 @@ docs/library.md shows it all.  Every name is loaded when it is first used: this 
 most need little of it.
 """
 
+from posix import register_at_fork as _register_at_fork
+
 __version__ = "0.1.0"
 
 TYPE_CHECKING = False
@@ -144,3 +146,24 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value
     return value
+
+
+def _forked() -> None:
+    """Let the child load anew what another thread was just loading: it would wait for that thread for ever.
+
+    CPython gives a child a new lock for imports as a whole, but not for single modules.
+    """
+    import sys
+    from _thread import get_ident
+
+    locks = getattr(sys.modules.get("_frozen_importlib"), "_module_locks", {})
+    for name, reference in list(locks.items()):
+        owner = getattr(reference(), "owner", None)
+        if owner is None or owner == get_ident():
+            continue
+        del locks[name]
+        if getattr(getattr(sys.modules.get(name), "__spec__", None), "_initializing", False):
+            del sys.modules[name]
+
+
+_register_at_fork(after_in_child=_forked)

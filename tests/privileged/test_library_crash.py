@@ -164,6 +164,24 @@ def test_the_calling_process_is_never_forked() -> None:
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+FORKED_WHILE_LOADING = """
+import os, sys, threading, runtime
+threading.Thread(target=lambda: runtime.run("host", ["true"])).start()
+while "runtime.engine.library" not in sys.modules:
+    pass
+child = os.fork()
+if not child:
+    os._exit(runtime.run("host", ["sh", "-c", "exit 7"]).returncode)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+"""
+
+
+def test_after_fork_while_another_thread_loads_the_library() -> None:
+    """CPython has the child wait for ever for a module that is being loaded."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", FORKED_WHILE_LOADING], env=environment, check=True, timeout=120)
+
+
 def test_after_fork_with_other_threads_at_work() -> None:
     """A lock that another thread held at the fork must not stop the child."""
     stop = threading.Event()
