@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 NOBODY = "65534:65534"
 _WEAKER = ("devices", "user_namespace", "network", "capabilities", "seccomp")
 """Notes of a launch that may say that a protection is not there; what limits say is an error already (strict)."""
+_BREATH = 0.005
+"""Seconds after one was taken until the next is made, unless somebody waits: to make one takes processor time, and the
+interpreter's lock, from the run that has just begun."""
 _MISSING = ("not ", "off", "none", "without", "no ")
 
 
@@ -355,7 +358,13 @@ class _Pool:
 
     def _begin(self) -> None:
         self._waiting: list[Prepared] = []
-        self._changed = threading.Condition()
+        lock = threading.RLock()
+        self._supply, self._demand = threading.Condition(lock), threading.Condition(lock)
+        """What takers wait for, and what the keeper does."""
+        self._takers = 0
+        """How many wait."""
+        self._taken = 0.0
+        """When the last one was given out."""
         self._error: BaseException | None = None
         self._closed = False
         self._keeper: threading.Thread | None = None
@@ -366,22 +375,32 @@ class _Pool:
 
     def take(self) -> Prepared:
         """One that waits, as soon as there is one; what has kept the pool from making one is raised."""
-        with self._changed:
+        with self._supply:
             while True:
                 if self._closed:
                     raise UsageError("the sandbox is closed")
                 self._start_keeper()
                 while self._waiting:
                     found = self._waiting.pop(0)
-                    self._changed.notify_all()
+                    self._taken = time.monotonic()
+                    self._demand.notify()
                     if found.lives():
                         return found
                     found.end()
                 if self._error:
                     error, self._error = self._error, None
-                    self._changed.notify_all()
+                    self._demand.notify()
                     raise error
-                self._changed.wait()
+                self._await_one()
+
+    def _await_one(self) -> None:
+        self._takers += 1
+        self._demand.notify()
+        try:
+            self._supply.wait()
+        finally:
+            self._takers -= 1
+            self._demand.notify()
 
     def _start_keeper(self) -> None:
         if self._keeper is None:
@@ -390,30 +409,39 @@ class _Pool:
 
     def _keep(self) -> None:
         while True:
-            with self._changed:
-                while not self._closed and (len(self._waiting) >= self._size or self._error):
-                    self._changed.wait()
+            with self._demand:
+                while not self._closed and (pause := self._pause()) != 0:
+                    self._demand.wait(pause)
                 if self._closed:
                     return
             try:
                 made, error = self._make(), None
             except BaseException as failed:
                 made, error = None, failed
-            with self._changed:
+            with self._supply:
                 if made:
                     self._waiting.append(made)
                 self._error = error
-                self._changed.notify_all()
+                self._supply.notify_all()
+
+    def _pause(self) -> "float | None":
+        """Seconds until the keeper is to make the next; None for until it is told of something."""
+        if self._error or len(self._waiting) >= self._size:
+            return None
+        if self._takers:
+            return 0 if self._takers > len(self._waiting) else None
+        return max(0.0, self._taken + _BREATH - time.monotonic())
 
     def fill(self) -> None:
         """Begin to prepare now instead of at the first run."""
-        with self._changed:
+        with self._demand:
             self._start_keeper()
 
     def close(self) -> None:
-        with self._changed:
+        with self._supply:
             self._closed = True
-            self._changed.notify_all()
+            self._supply.notify_all()
+            self._demand.notify()
             keeper = self._keeper
         if keeper and keeper is not threading.current_thread():
             keeper.join()

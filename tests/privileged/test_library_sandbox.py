@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -220,6 +221,18 @@ def test_one_that_was_killed_while_it_waited_is_not_given_out() -> None:
         os.kill(box._pool._waiting[0].run.pid, 9)
         time.sleep(0.1)
         assert said(box, "echo alive") == "alive\n"
+
+
+def test_a_run_is_not_disturbed_by_what_is_made_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next is made a moment later, or at once for who waits for it."""
+    monkeypatch.setattr(module, "_BREATH", 3600.0)
+    with runtime.sandbox("host", pool=2) as box:
+        wait_ready(box, 2)
+        for left in (1, 0, 0, 0):
+            assert box.run(["true"]).returncode == 0
+            assert box.ready == left
+        with ThreadPoolExecutor(4) as threads:
+            assert [done.returncode for done in threads.map(lambda _: box.run(["true"]), range(16))] == [0] * 16
 
 
 def test_a_pool_serves_threads_and_outlives_them() -> None:
