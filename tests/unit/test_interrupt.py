@@ -39,3 +39,22 @@ def test_by_default_it_is() -> None:
     out, error = run(taken=False)
     assert out == "lost"
     assert "KeyboardInterrupt" in error
+
+
+WITHDRAWN = """
+import os
+from runtime.engine.lifecycle import withdraw
+from runtime.launch import sealed_init
+first = sealed_init()
+withdraw()
+other = os.open("/dev/null", os.O_RDONLY)
+while other < first:
+    other = os.dup(other)
+print(os.readlink(f"/proc/self/fd/{first}"), os.readlink(f"/proc/self/fd/{sealed_init()}"))
+"""
+
+
+def test_what_has_been_closed_is_not_executed() -> None:
+    """An ordinary user's files are removed by a process of our own, for which `init` is started."""
+    done = subprocess.run([sys.executable, "-I", "-c", WITHDRAWN], capture_output=True, text=True)
+    assert done.stdout.split() == ["/dev/null", "/memfd:warren-init", "(deleted)"], done

@@ -5,9 +5,11 @@ import errno
 import json
 import os
 import struct
+import sys
 from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -328,3 +330,28 @@ def test_kernel_accepts_what_is_compiled() -> None:
             MACHINE,
         )
         assert in_child(program, [(number["acct"], 0)]) == [99]
+
+
+def test_a_default_profile_is_had_whenever_another_thread_clears_them() -> None:
+    """As one does that wants more of them than are kept."""
+
+    def clear_at(line: int) -> "dict[str, Any]":
+        left = line
+
+        def trace(frame: FrameType, event: str, _argument: object) -> object:
+            nonlocal left
+            if frame.f_code is not seccomp.default_profile.__code__:
+                return None
+            left -= event == "line"
+            if left == 0:
+                seccomp._defaults.clear()
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            return seccomp.default_profile({"CAP_CHOWN"}, "x86_64")
+        finally:
+            sys.settrace(before)
+
+    assert all(clear_at(line)["defaultAction"] == "SCMP_ACT_ERRNO" for line in range(1, 12))
