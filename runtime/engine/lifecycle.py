@@ -511,13 +511,16 @@ def sweep() -> None:
 def withdraw() -> None:
     """For a command that was interrupted, and ends: remove at once what it has begun to make.
 
-    Afterwards the next sweep() would, but for what runs already.  All its descriptors are closed, as by the end of the
-    process: the interruption may have come just as a lock was taken, by a frame that will not give it back.
+    What it has started is done, and stays.  Afterwards the next sweep() would remove the rest, but for what runs
+    without being started.  All its descriptors are closed, as by the end of the process: it may have been interrupted
+    just as a lock was taken, by a frame that will not give it back.
     """
     posix.closerange(3, 1 << 16)
     forget_sealed()
     for container_id in begun():
         record = Record(container_id)
+        if record.life().get("launching") is False and record.state_dir.process():
+            continue
         try:
             remove(record, force=True, volumes=True)
         except NotFoundError:

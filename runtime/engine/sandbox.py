@@ -34,12 +34,12 @@ if TYPE_CHECKING:
     from .results import Result
 
 NOBODY = "65534:65534"
-_WEAKER = ("devices", "user_namespace", "network", "capabilities", "seccomp")
+_WEAKER = ("devices", "user_namespace", "uid_map", "gid_map", "network", "capabilities", "seccomp")
 """Notes of a launch that may say that a protection is not there; what limits say is an error already (strict)."""
 _BREATH = 0.005
 """Seconds after one was taken until the next is made, unless somebody waits: to make one takes processor time, and the
 interpreter's lock, from the run that has just begun."""
-_MISSING = ("not ", "off", "none", "without", "no ")
+_MISSING = ("not ", "off", "none", "without", "no ", "a single id")
 
 
 def sandbox(

@@ -36,7 +36,7 @@ with runtime.container("host") as box:
         check(box.exec, user)
 for user in (None, 1000):
     check(lambda *words, **options: runtime.run("host", *words, **options), user)
-    for pool in (0, 1):
+    for pool in (0, 1) if with_ids else ():
         with runtime.sandbox("host", memory="", cpus=0, pids=0, user=user or 0, pool=pool) as box:
             check(lambda words, user, **options: box.run(words, **options), user)
 """,
@@ -50,11 +50,18 @@ try:
     with runtime.sandbox("host", pool=1) as box:
         assert box.run(["echo", "x"]).stdout == b"x\\n"
 except runtime.UnsupportedError as error:
-    assert "memory" in str(error) or "cgroup" in str(error) or "pids" in str(error) or "cpu" in str(error), error
-with runtime.sandbox("host", memory="", cpus=0, pids=0, user=0, pool=1) as box:
-    for number in range(3):
-        done = box.run(["sh", "-c", "grep CapEff /proc/self/status; echo x >/etc/x; ls /sys/class/net"], text=True)
-        assert done.stdout.split() == ["CapEff:", "0" * 16, "lo"], done
+    assert any(what in str(error) for what in ("memory", "cgroup", "pids", "cpu", "single id")), error
+for pool in (0, 1):
+    try:
+        with runtime.sandbox("host", memory="", cpus=0, pids=0, user=0, pool=pool) as box:
+            for number in range(3):
+                script = "grep CapEff /proc/self/status; echo x >/etc/x; ls /sys/class/net"
+                done = box.run(["sh", "-c", script], text=True)
+                assert done.stdout.split() == ["CapEff:", "0" * 16, "lo"], done
+        assert os.environ["USER"].endswith("test")
+    except runtime.UnsupportedError as error:
+        # Who has one id only would run what he does not trust as himself.
+        assert not os.environ["USER"].endswith("test") and "uid_map: a single id" in str(error), error
 """,
     "async": """
 import anyio
