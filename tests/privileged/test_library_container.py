@@ -15,6 +15,7 @@ import pytest
 
 import runtime
 from runtime import wait
+from tests.helpers.lan import until
 from tests.helpers.warren import Warren
 
 ROOT = Path(__file__).parents[2]
@@ -193,7 +194,7 @@ def test_the_command_line_sees_it(box: runtime.RunningContainer) -> None:
     assert box.status == "running"
     assert box.stats().pids.current >= 1  # type: ignore[union-attr]
     assert "pids.limit" in box.enforced
-    assert Path(f"/proc/{box.pid}/comm").read_text() == "warren-init\n"
+    until(lambda: Path(f"/proc/{box.pid}/comm").read_text() == "warren-init\n")  # It names itself when it has begun.
 
 
 def test_pause(box: runtime.RunningContainer) -> None:
