@@ -520,6 +520,8 @@ def withdraw() -> None:
     for container_id in begun():
         record = Record(container_id)
         if record.life().get("launching") is False and record.state_dir.process():
+            if not record.config().auto_remove:
+                unmark_brief(container_id)
             continue
         try:
             remove(record, force=True, volumes=True)
