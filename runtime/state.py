@@ -72,17 +72,14 @@ class StateDir:
 
     def lock(self, *, wait: bool = True) -> bool:
         """Take the lock; False when it is held and `wait` is not wanted; NotFoundError without a directory."""
-        while True:
-            fd = self._open()
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                posix.close(fd)
-                return False
-            if is_at(fd, self.path):
-                self._lock = fd
-                return True
-            unlock(fd)
+        try:
+            fd = lock_directory(self.path, wait=wait)
+        except FileNotFoundError as error:
+            raise NotFoundError(f"container {self.id!r} does not exist") from error
+        if fd < 0:
+            return False
+        self._lock = fd
+        return True
 
     def unlock(self) -> None:
         if self._lock >= 0:
@@ -101,14 +98,6 @@ class StateDir:
         free = self.lock(wait=False)
         self.unlock()
         return not free
-
-    def _open(self) -> int:
-        try:
-            return posix.open(self.path, _DIRECTORY)
-        except OSError as error:
-            if error.errno == ENOENT:
-                raise NotFoundError(f"container {self.id!r} does not exist") from error
-            raise
 
     def remove(self) -> None:
         """Remove the directory and all in it, whatever somebody has put there; idempotent."""
@@ -251,8 +240,24 @@ def unlock(fd: int) -> None:
     posix.close(fd)
 
 
-def is_at(fd: int, path: str) -> bool:
-    """Whether what was opened and locked is still what has that name: it may have been removed while we waited."""
+def lock_directory(path: str, *, wait: bool = True) -> int:
+    """Lock a directory that others may remove meanwhile, for unlock(); -1 when it is held and `wait` is not wanted.
+
+    What is locked still has that name.  FileNotFoundError without one.
+    """
+    while True:
+        fd = posix.open(path, _DIRECTORY)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            posix.close(fd)
+            return -1
+        if _is_at(fd, path):
+            return fd
+        unlock(fd)
+
+
+def _is_at(fd: int, path: str) -> bool:
     try:
         now, locked = posix.stat(path), posix.fstat(fd)
     except OSError:

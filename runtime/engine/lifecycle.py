@@ -122,9 +122,7 @@ def outlive(record: Record) -> None:
     with record:
         config = record.config()
         config.auto_remove = False
-        wanted = config.to_dict()
-        wanted.pop("layers", None)
-        record.write({**record.data, "config": wanted})
+        record.write({**record.data, "config": _kept(config)})
         unmark_brief(record.id)
         record.sync()
 
@@ -153,8 +151,6 @@ def _check(config: ContainerConfig) -> None:
 
 
 def _head(config: ContainerConfig, image: "Image | None") -> "Json":
-    wanted = config.to_dict()
-    wanted.pop("layers", None)  # They are found by the chain: a store may be moved.
     return {
         "created": timestamp(time.time_ns()),
         "image": config.image,
@@ -163,8 +159,14 @@ def _head(config: ContainerConfig, image: "Image | None") -> "Json":
         "chains": image.chains if image else [],
         "entrypoint": _entrypoint(config, image),
         "command": sys.argv[1:],
-        "config": wanted,
+        "config": _kept(config),
     }
+
+
+def _kept(config: ContainerConfig) -> "Json":
+    wanted = config.to_dict()
+    wanted.pop("layers", None)  # They are found by the chain: a store may be moved.
+    return wanted
 
 
 def _entrypoint(config: ContainerConfig, image: "Image | None") -> "list[str]":

@@ -14,7 +14,6 @@
 A status is computed from these and the state directory (state.py), never stored.
 """
 
-import fcntl
 import posix
 from errno import ENOENT
 
@@ -24,7 +23,17 @@ from ..errors import ExistsError, NotFoundError, SpecError, StateError, UsageErr
 from ..host import Host
 from ..jsontext import dump_json, parse_json
 from ..monitor import Exit, read_exit
-from ..state import StateDir, is_at, living, make_root, read_file, start_time, unlock, write_file
+from ..state import (
+    StateDir,
+    living,
+    lock_directory,
+    make_root,
+    own_start_time,
+    read_file,
+    start_time,
+    unlock,
+    write_file,
+)
 from .names import check_name, new_name
 
 TYPE_CHECKING = False
@@ -183,19 +192,12 @@ class Record:
 
     def lock(self, *, wait: bool = True) -> bool:
         """Serialise commands on it; False when it is held and `wait` is not wanted; NotFoundError when it is gone."""
-        while True:
-            try:
-                fd = posix.open(self.path, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
-            except FileNotFoundError as error:
-                raise NotFoundError(f"no such container: {self.id[:12]!r}") from error
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                posix.close(fd)
-                return False
-            if is_at(fd, self.path):
-                break
-            unlock(fd)
+        try:
+            fd = lock_directory(self.path, wait=wait)
+        except FileNotFoundError as error:
+            raise NotFoundError(f"no such container: {self.id[:12]!r}") from error
+        if fd < 0:
+            return False
         self._lock = fd
         self._data = self._data if posix.access(self.path + "/config.json", posix.F_OK) else None
         return True
@@ -309,12 +311,11 @@ def _is_stale(path: str) -> bool:
 def mark_brief(container_id: str) -> None:
     """It is to go with this process, unless it runs, until unmark_brief() is told of it."""
     make_root(containers_root() + "/.brief")
-    pid = posix.getpid()
-    target = f"{pid} {start_time(pid)} {default_root()}"
+    target = f"{posix.getpid()} {own_start_time()} {default_root()}"
     try:
         posix.symlink(target, _brief(container_id))
     except FileExistsError:
-        if _holder(container_id) <= 0:
+        if _mark(container_id)[0] <= 0:
             _unlink(_brief(container_id))
             posix.symlink(target, _brief(container_id))
 
@@ -325,7 +326,7 @@ def unmark_brief(container_id: str) -> None:
 
 def begun() -> "list[str]":
     """Ids of those that are to go with this process."""
-    return [name for name in _brief_ids() if _holder(name) == posix.getpid()]
+    return [name for name in _brief_ids() if _mark(name)[0] == posix.getpid()]
 
 
 def abandoned(root: str) -> "list[str]":
@@ -338,27 +339,23 @@ def is_abandoned(root: str, container_id: str) -> bool:
 
     Nor has it state where the process that marked it keeps that: XDG_RUNTIME_DIR is not everywhere the same.
     """
-    there = [root, *_words(container_id)[2:]]
-    return not any(posix.access(f"{one}/{container_id}", posix.F_OK) for one in there) and not _holder(container_id)
+    pid, there = _mark(container_id)
+    return pid == 0 and not any(posix.access(f"{one}/{container_id}", posix.F_OK) for one in {root, there or root})
 
 
-def _holder(container_id: str) -> int:
-    """The pid of the living process that it is to go with; 0 if that has ended, -1 if it is to go with none."""
-    words = _words(container_id)
-    if not words:
-        return -1
+def _mark(container_id: str) -> "tuple[int, str]":
+    """The pid of the living process that it is to go with, and that one's root of states, which old marks do not tell.
+
+    0 if the process has ended, -1 if the container is to go with none.
+    """
     try:
-        return int(words[0]) if len(words) > 1 and start_time(int(words[0])) == words[1] else 0
-    except ValueError:
-        return 0
-
-
-def _words(container_id: str) -> "list[str]":
-    """Pid and start time of that process, and its root of states; [] without a mark."""
-    try:
-        return posix.readlink(_brief(container_id)).split(" ", 2)
+        pid, started, *root = posix.readlink(_brief(container_id)).split(" ", 2)
     except OSError:
-        return []
+        return -1, ""
+    except ValueError:
+        return 0, ""
+    lives = pid.isdecimal() and start_time(int(pid)) == started
+    return int(pid) if lives else 0, root[0] if root else ""
 
 
 def _brief_ids() -> "list[str]":

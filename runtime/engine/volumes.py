@@ -11,7 +11,6 @@
 A volume is in use while one of its users is there (records.exists), or is being made.
 """
 
-import fcntl
 import posix
 import time
 from errno import EEXIST, ENOENT, ENOTEMPTY
@@ -21,7 +20,7 @@ from ..config.mounts import VOLUME, Wish
 from ..container import default_data
 from ..errors import NotFoundError, SpecError, StateError, UnsupportedError, UsageError
 from ..jsontext import dump_json, parse_json
-from ..state import is_at, make_root, read_file, start_time
+from ..state import lock_directory, make_root, read_file, start_time, unlock
 from .records import exists, find
 from .trees import remove_tree
 
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
 _NEW, _GONE = ".new-", ".gone-"
 _MAX_COUNTED = 256
 """Directories in each other that count for a size."""
-_DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC
 
 
 def volumes_root() -> str:
@@ -127,19 +125,14 @@ class Volume:
     # ---- the lock
 
     def __enter__(self) -> "Volume":
-        while True:
-            try:
-                fd = posix.open(self.path, _DIRECTORY)
-            except FileNotFoundError as error:
-                raise NotFoundError(f"no such volume: {self.name!r}", hint="warren volume ls") from error
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            if is_at(fd, self.path):
-                self._lock = fd
-                return self
-            posix.close(fd)
+        try:
+            self._lock = lock_directory(self.path)
+        except FileNotFoundError as error:
+            raise NotFoundError(f"no such volume: {self.name!r}", hint="warren volume ls") from error
+        return self
 
     def __exit__(self, *_: object) -> None:
-        posix.close(self._lock)
+        unlock(self._lock)
         self._lock = -1
 
     # ---- its end
